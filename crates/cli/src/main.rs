@@ -1,0 +1,2 @@
+//! fleetlog.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Avro on the wire: framings, schema resolution, registry client.

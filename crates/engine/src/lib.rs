@@ -1,0 +1,1 @@
+//! Poll thread, lanes, batching, rebalance, faults, dead letters.

@@ -1,0 +1,198 @@
+//! The trait that makes a struct an event, and the sets in which events are read.
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{EntityKey, EventMeta, Reject, robot::RobotEvent, task::TaskEvent, telemetry::TelemetryEvent};
+
+/// A fact that can stand on the log: one Avro record schema, one topic, one entity.
+pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// Avro full name, such as `fleetlog.robot.Connected`.
+    const NAME: &'static str;
+    /// Stem of `topics/<topic>.toml`, such as `robot`.
+    const TOPIC: &'static str;
+
+    /// The head of the record.
+    fn meta(&self) -> &EventMeta;
+    /// The head of the record, to be completed by a producer.
+    fn meta_mut(&mut self) -> &mut EventMeta;
+    /// What the event is about; must equal the Kafka key.
+    fn entity(&self) -> EntityKey;
+    /// Checks that hold for every reader: finite numbers in range, identifying texts there.
+    ///
+    /// # Errors
+    /// The reason and the field that was wrong.
+    fn validate(&self) -> Result<(), Reject>;
+}
+
+/// Decodes one event type out of a record whose type is already known. Implemented by the wire (crate `codec`) and
+/// by tests.
+pub trait DecodeOne {
+    /// Why it could not be decoded.
+    type Error;
+    /// Decodes the record as `E`.
+    ///
+    /// # Errors
+    /// When the bytes are no `E`.
+    fn one<E: Event>(self) -> Result<E, Self::Error>;
+}
+
+/// One event type of a set: its names as constants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventType {
+    /// Avro full name.
+    pub name: &'static str,
+    /// Stem of the topic.
+    pub topic: &'static str,
+}
+
+impl EventType {
+    /// The last part of the full name: `Connected`.
+    #[must_use]
+    pub fn short_name(&self) -> &'static str {
+        self.name.rsplit('.').next().unwrap_or(self.name)
+    }
+}
+
+/// What a projection reads: a closed set of event types (all of one topic, or all of several).
+pub trait EventSet: Send + Sync + Sized + 'static {
+    /// The stems of the topics these events lie on.
+    const TOPICS: &'static [&'static str];
+    /// The members.
+    const TYPES: &'static [EventType];
+
+    /// Decodes the event type called `name`; none if it is not in the set.
+    fn decode<D: DecodeOne>(name: &str, decoder: D) -> Option<Result<Self, D::Error>>;
+    /// The event's type.
+    fn event_type(&self) -> EventType;
+    /// The head of the record.
+    fn meta(&self) -> &EventMeta;
+    /// What the event is about.
+    fn entity(&self) -> EntityKey;
+    /// See [`Event::validate`].
+    ///
+    /// # Errors
+    /// The reason and the field that was wrong.
+    fn validate(&self) -> Result<(), Reject>;
+    /// The event as JSON, for people.
+    ///
+    /// # Errors
+    /// When a value has no JSON form.
+    fn to_json(&self) -> Result<serde_json::Value, serde_json::Error>;
+}
+
+/// Declares a set: an enum with one variant per event struct of the same name.
+macro_rules! event_set {
+    ($(#[$doc:meta])* $name:ident on $topic:literal { $($event:ident),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq)]
+        #[expect(missing_docs, reason = "a variant is documented at its struct")]
+        pub enum $name { $($event($event)),+ }
+
+        $(impl From<$event> for $name {
+            fn from(event: $event) -> Self { Self::$event(event) }
+        })+
+
+        impl $crate::EventSet for $name {
+            const TOPICS: &'static [&'static str] = &[$topic];
+            const TYPES: &'static [$crate::EventType] =
+                &[$($crate::EventType { name: <$event as $crate::Event>::NAME, topic: $topic }),+];
+
+            fn decode<D: $crate::DecodeOne>(name: &str, decoder: D) -> Option<Result<Self, D::Error>> {
+                match name {
+                    $(<$event as $crate::Event>::NAME => Some(decoder.one::<$event>().map(Self::$event)),)+
+                    _ => None,
+                }
+            }
+            fn event_type(&self) -> $crate::EventType {
+                match self {
+                    $(Self::$event(_) => $crate::EventType { name: <$event as $crate::Event>::NAME, topic: $topic },)+
+                }
+            }
+            fn meta(&self) -> &$crate::EventMeta {
+                match self { $(Self::$event(event) => &event.meta,)+ }
+            }
+            fn entity(&self) -> $crate::EntityKey {
+                match self { $(Self::$event(event) => $crate::Event::entity(event),)+ }
+            }
+            fn validate(&self) -> Result<(), $crate::Reject> {
+                match self { $(Self::$event(event) => $crate::Event::validate(event),)+ }
+            }
+            fn to_json(&self) -> Result<serde_json::Value, serde_json::Error> {
+                match self { $(Self::$event(event) => serde_json::to_value(event),)+ }
+            }
+        }
+    };
+}
+pub(crate) use event_set;
+
+/// Any event of the fleet: what history, tools and generic readers take.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FleetEvent {
+    /// Topic `robot`.
+    Robot(RobotEvent),
+    /// Topic `telemetry`.
+    Telemetry(TelemetryEvent),
+    /// Topic `task`.
+    Task(TaskEvent),
+}
+
+impl FleetEvent {
+    /// Every event type that fleetlog knows.
+    pub fn types() -> impl Iterator<Item = EventType> {
+        RobotEvent::TYPES.iter().chain(TelemetryEvent::TYPES).chain(TaskEvent::TYPES).copied()
+    }
+}
+
+macro_rules! dispatch {
+    ($self:ident, $event:ident => $body:expr) => {
+        match $self {
+            FleetEvent::Robot($event) => $body,
+            FleetEvent::Telemetry($event) => $body,
+            FleetEvent::Task($event) => $body,
+        }
+    };
+}
+
+impl EventSet for FleetEvent {
+    const TOPICS: &'static [&'static str] = &["robot", "telemetry", "task"];
+    const TYPES: &'static [EventType] = &{
+        let mut all = [EventType { name: "", topic: "" }; ALL_TYPES];
+        let sets = [RobotEvent::TYPES, TelemetryEvent::TYPES, TaskEvent::TYPES];
+        let (mut n, mut set) = (0, 0);
+        while set < sets.len() {
+            let mut i = 0;
+            while i < sets[set].len() {
+                all[n] = sets[set][i];
+                (n, i) = (n + 1, i + 1);
+            }
+            set += 1;
+        }
+        all
+    };
+
+    fn decode<D: DecodeOne>(name: &str, decoder: D) -> Option<Result<Self, D::Error>> {
+        let topic = Self::TYPES.iter().find(|event_type| event_type.name == name)?.topic;
+        match topic {
+            "robot" => RobotEvent::decode(name, decoder).map(|event| event.map(Self::Robot)),
+            "telemetry" => TelemetryEvent::decode(name, decoder).map(|event| event.map(Self::Telemetry)),
+            _ => TaskEvent::decode(name, decoder).map(|event| event.map(Self::Task)),
+        }
+    }
+    fn event_type(&self) -> EventType {
+        dispatch!(self, event => event.event_type())
+    }
+    fn meta(&self) -> &EventMeta {
+        dispatch!(self, event => event.meta())
+    }
+    fn entity(&self) -> EntityKey {
+        dispatch!(self, event => event.entity())
+    }
+    fn validate(&self) -> Result<(), Reject> {
+        dispatch!(self, event => event.validate())
+    }
+    fn to_json(&self) -> Result<serde_json::Value, serde_json::Error> {
+        dispatch!(self, event => event.to_json())
+    }
+}
+
+const ALL_TYPES: usize = RobotEvent::TYPES.len() + TelemetryEvent::TYPES.len() + TaskEvent::TYPES.len();

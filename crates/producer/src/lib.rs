@@ -1,0 +1,1 @@
+//! Typed events to Kafka: idempotent, with awaited back-pressure and outcomes.

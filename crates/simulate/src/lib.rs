@@ -1,0 +1,1 @@
+//! A deterministic fleet to size things with.

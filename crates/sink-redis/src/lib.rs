@@ -1,0 +1,1 @@
+//! Hot state in Redis, on the chain of links.

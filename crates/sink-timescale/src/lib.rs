@@ -1,0 +1,1 @@
+//! History in PostgreSQL or TimescaleDB, on the chain of links.

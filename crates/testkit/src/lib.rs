@@ -1,0 +1,1 @@
+//! Local servers and names for tests.

@@ -1,0 +1,1 @@
+//! VDA 5050 messages to fleetlog events.

@@ -1,0 +1,1 @@
+//! An independent recount of what the sinks hold, against the log.

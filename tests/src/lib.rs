@@ -1,0 +1,1 @@
+//! Empty: the tests are the test targets of this package.

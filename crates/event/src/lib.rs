@@ -3,6 +3,7 @@
 //! This crate is pure: no I/O, no clock, no randomness that was not passed in. Everything above it (wire, producer,
 //! projections) agrees on these types; the schema files under `schemas/` are held to them by the contract tests.
 
+mod decode;
 mod event;
 mod identity;
 mod meta;
@@ -16,6 +17,7 @@ pub mod robot;
 pub mod task;
 pub mod telemetry;
 
+pub use decode::Decode;
 pub use event::{DecodeOne, Event, EventSet, EventType, FleetEvent};
 pub use identity::{EntityKey, IdentityError, UnitKey, decode_id, encode_id};
 pub use meta::{EventId, EventMeta, TimestampMs};

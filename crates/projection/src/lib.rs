@@ -1,1 +1,30 @@
 //! Read models as pure functions of the log, the chain of links, and the sink they land in.
+//!
+//! No I/O, no clock, no async except in the signatures of [`Sink`]. A *projector* ([`MapProjector`], [`FoldProjector`])
+//! is what an author writes; a [`Projection`] is what a lane drives; a [`UnitOfWork`] is what a step hands to a [`Sink`].
+
+pub mod chain;
+mod dedup;
+mod fold;
+mod hot;
+mod map;
+mod progress;
+mod projection;
+mod projector;
+mod record;
+mod row;
+mod sink;
+mod unit_of_work;
+
+pub use chain::{Chain, Link, Verdict, judge};
+pub use dedup::{DedupWindow, Sifted};
+pub use fold::{Fold, FoldCache, FoldPending};
+pub use hot::HotWrite;
+pub use map::Map;
+pub use progress::{LaneId, LastRecord, Progress};
+pub use projection::{BadState, LaneScope, Projected, Projection, Rulings};
+pub use projector::{FoldProjector, MapProjector};
+pub use record::{Headers, Record};
+pub use row::{Column, CopyEncoder, HistoryRow, Table};
+pub use sink::{Commit, Fault, RefusedAt, Sink, SinkError, Stored, StoredState};
+pub use unit_of_work::{EntityChange, RowChange, SetAside, UnitOfWork, Version};

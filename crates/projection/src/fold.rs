@@ -1,0 +1,260 @@
+//! A fold projector as a projection: events of an entity become its state, a whole batch at a time.
+
+use std::collections::HashMap;
+
+use fleetlog_event::{Decode, EntityKey, EventSet, Recorded, Reject};
+
+use crate::{
+    BadState, EntityChange, FoldProjector, LaneScope, Projected, Projection, Record, Rulings, SetAside, StoredState,
+    Version,
+    projection::{key_of, read_event, refused},
+};
+
+/// Drives a [`FoldProjector`].
+#[derive(Debug)]
+pub struct Fold<P> {
+    projector: P,
+    cached_entities_max: usize,
+}
+
+/// How many entities' states a lane keeps by default.
+const CACHED_ENTITIES_MAX: usize = 50_000;
+
+impl<P: FoldProjector> Fold<P> {
+    /// A fold with the default bound of its cache.
+    ///
+    /// # Panics
+    /// When the events lie on more than one topic: their order would not be defined.
+    #[must_use]
+    pub fn new(projector: P) -> Self {
+        assert_eq!(P::Event::TOPICS.len(), 1, "fold `{}`: its events must lie on one topic", P::ID);
+        Self { projector, cached_entities_max: CACHED_ENTITIES_MAX }
+    }
+
+    /// Bounds the number of entities whose states a lane keeps between batches.
+    #[must_use]
+    pub fn with_cached_entities_max(self, cached_entities_max: usize) -> Self {
+        Self { cached_entities_max, ..self }
+    }
+}
+
+/// Stored states of a lane's entities; none where the store has none.
+pub type FoldCache<S> = HashMap<EntityKey, Option<(Version, S)>>;
+
+/// New states of a batch.
+pub type FoldPending<S> = Vec<(EntityKey, Version, S)>;
+
+impl<P: FoldProjector> Projection for Fold<P> {
+    type Write = P::Write;
+    type Cache = FoldCache<P::State>;
+    type Pending = FoldPending<P::State>;
+
+    fn id(&self) -> &'static str {
+        P::ID
+    }
+    fn version(&self) -> u32 {
+        P::VERSION
+    }
+    fn topics(&self) -> &'static [&'static str] {
+        P::Event::TOPICS
+    }
+
+    fn missing(&self, cache: &Self::Cache, records: &[&Record]) -> Vec<(EntityKey, String)> {
+        let mut missing = HashMap::new();
+        for record in records {
+            if let Some(key) = record.key_text()
+                && !cache.contains_key(key)
+                && !missing.contains_key(key)
+            {
+                let key = EntityKey::from(key);
+                let home = self.projector.home(&key);
+                missing.insert(key, home);
+            }
+        }
+        missing.into_iter().collect()
+    }
+
+    fn admit(
+        &self,
+        cache: &mut Self::Cache,
+        scope: &LaneScope,
+        key: EntityKey,
+        stored: Option<StoredState>,
+    ) -> Result<(), BadState> {
+        let Some(StoredState { version, state }) = stored else {
+            cache.insert(key, None);
+            return Ok(());
+        };
+        if (version.log, version.partition) != (scope.log, scope.partition) {
+            return Err(BadState::OtherLog {
+                home: self.projector.home(&key),
+                found: format!("{}/{}", version.log, version.partition),
+                expected: format!("{}/{}", scope.log, scope.partition),
+            });
+        }
+        let state = serde_json::from_slice(&state)
+            .map_err(|source| BadState::Unreadable { home: self.projector.home(&key), source })?;
+        cache.insert(key, Some((version, state)));
+        Ok(())
+    }
+
+    fn project<D: Decode>(
+        &self,
+        scope: &LaneScope,
+        decode: &D,
+        records: &[&Record],
+        rulings: &Rulings,
+        cache: &Self::Cache,
+    ) -> Projected<P::Write, Self::Pending> {
+        let mut batch = Batch { fold: self, scope, decode, rulings, cache, touched: Touched::default() };
+        let mut set_aside = Vec::new();
+        for (index, &record) in records.iter().enumerate() {
+            if let Err((reject, event_type)) = batch.take(index, record, records) {
+                set_aside.push(SetAside { record: record.clone(), reject, event_type });
+            }
+        }
+        let (mut entities, mut pending) = (Vec::new(), Vec::new());
+        for work in batch.touched.works {
+            if work.taken.is_empty() {
+                continue;
+            }
+            entities.push(self.change(&work));
+            pending.push((work.key, work.version, work.state));
+        }
+        Projected { entities, rows: Vec::new(), set_aside, pending }
+    }
+
+    fn committed(&self, cache: &mut Self::Cache, pending: Self::Pending) {
+        if cache.len() + pending.len() > self.cached_entities_max {
+            // Cheaper than tracking use: what is needed again is read again, in one call a batch.
+            cache.clear();
+        }
+        for (key, version, state) in pending {
+            cache.insert(key, Some((version, state)));
+        }
+    }
+}
+
+impl<P: FoldProjector> Fold<P> {
+    fn change(&self, work: &Work<P::State>) -> EntityChange<P::Write> {
+        let mut writes = Vec::new();
+        self.projector.writes(&work.key, &work.state, &mut writes);
+        EntityChange {
+            key: work.key.clone(),
+            home: self.projector.home(&work.key),
+            version: work.version,
+            state: encode_state(P::ID, &work.state),
+            writes,
+        }
+    }
+}
+
+/// A state is plain data with text keys and finite numbers, so it always has a JSON form; that it has not is a bug of
+/// the projector, and a panic in a projector is Permanent.
+fn encode_state<S: serde::Serialize>(id: &str, state: &S) -> Vec<u8> {
+    serde_json::to_vec(state).unwrap_or_else(|error| panic!("fold `{id}`: its state has no JSON form: {error}"))
+}
+
+/// An entity under work in a batch.
+struct Work<S> {
+    key: EntityKey,
+    version: Version,
+    state: S,
+    /// Indexes of the records applied in this batch.
+    taken: Vec<usize>,
+    /// An event of this entity was rejected in this batch: from then on each event works on a copy.
+    careful: bool,
+}
+
+struct Touched<S> {
+    works: Vec<Work<S>>,
+    by_key: HashMap<EntityKey, usize>,
+}
+
+impl<S> Default for Touched<S> {
+    fn default() -> Self {
+        Self { works: Vec::new(), by_key: HashMap::new() }
+    }
+}
+
+struct Batch<'a, P: FoldProjector, D> {
+    fold: &'a Fold<P>,
+    scope: &'a LaneScope,
+    decode: &'a D,
+    rulings: &'a Rulings,
+    cache: &'a FoldCache<P::State>,
+    touched: Touched<P::State>,
+}
+
+type Rejected = (Reject, Option<String>);
+
+impl<P: FoldProjector, D: Decode> Batch<'_, P, D> {
+    /// Takes one record: nothing happens if it is named by the ledger or covered by its entity's version.
+    fn take(&mut self, index: usize, record: &Record, records: &[&Record]) -> Result<(), Rejected> {
+        if self.rulings.named.contains(&record.offset) {
+            return Ok(());
+        }
+        let key = key_of(record).map_err(|reject| (reject, None))?;
+        let slot = self.slot(&key);
+        if record.offset < self.touched.works[slot].version.next {
+            return Ok(());
+        }
+        let event = read_event::<D, P::Event>(self.scope, self.decode, record, key)?;
+        let typed = |reject| (reject, Some(event.event.event_type().name.to_owned()));
+        if let Some(detail) = self.rulings.refused.get(&record.offset) {
+            return Err(typed(refused(detail)));
+        }
+        self.apply(slot, &event, records).map_err(typed)?;
+        let work = &mut self.touched.works[slot];
+        work.taken.push(index);
+        work.version.next = record.offset + 1;
+        Ok(())
+    }
+
+    /// Applies an event so that a rejected one leaves no trace. Most batches hold no rejected event, so the state is
+    /// worked on in place; when one is rejected, the state is made anew from the records taken before it, and from
+    /// then on this entity's events work on copies.
+    fn apply(&mut self, slot: usize, event: &Recorded<P::Event>, records: &[&Record]) -> Result<(), Reject> {
+        let projector = &self.fold.projector;
+        let work = &mut self.touched.works[slot];
+        if work.careful {
+            let mut copy = work.state.clone();
+            projector.apply(&mut copy, event)?;
+            work.state = copy;
+            return Ok(());
+        }
+        let Err(reject) = projector.apply(&mut work.state, event) else { return Ok(()) };
+        work.careful = true;
+        let mut state = match self.cache.get(&work.key) {
+            Some(Some((_, state))) => state.clone(),
+            _ => P::State::default(),
+        };
+        for &index in &work.taken {
+            // Taken once, so it decodes and applies again: both are pure.
+            if let Ok(again) = read_event::<D, P::Event>(self.scope, self.decode, records[index], work.key.clone()) {
+                let redone = projector.apply(&mut state, &again);
+                debug_assert!(redone.is_ok(), "fold `{}` is not pure", P::ID);
+            }
+        }
+        self.touched.works[slot].state = state;
+        Err(reject)
+    }
+
+    fn slot(&mut self, key: &EntityKey) -> usize {
+        if let Some(&slot) = self.touched.by_key.get(key) {
+            return slot;
+        }
+        let (version, state) = match self.cache.get(key) {
+            Some(Some((version, state))) => (*version, state.clone()),
+            _ => {
+                let (log, partition) = (self.scope.log, self.scope.partition);
+                (Version { log, partition, next: 0, revision: 0 }, P::State::default())
+            }
+        };
+        let slot = self.touched.works.len();
+        let work = Work { key: key.clone(), version, state, taken: Vec::new(), careful: false };
+        self.touched.works.push(work);
+        self.touched.by_key.insert(key.clone(), slot);
+        slot
+    }
+}

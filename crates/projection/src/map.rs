@@ -1,0 +1,82 @@
+//! A map projector as a projection: no state, rows only.
+
+use fleetlog_event::{Decode, EntityKey, EventSet};
+
+use crate::{
+    BadState, LaneScope, MapProjector, Projected, Projection, Record, RowChange, Rulings, SetAside, StoredState,
+    projection::{key_of, read_event, refused},
+};
+
+/// Drives a [`MapProjector`].
+#[derive(Debug)]
+pub struct Map<P>(pub P);
+
+impl<P: MapProjector> Projection for Map<P> {
+    type Write = P::Write;
+    type Cache = ();
+    type Pending = ();
+
+    fn id(&self) -> &'static str {
+        P::ID
+    }
+    fn version(&self) -> u32 {
+        P::VERSION
+    }
+    fn topics(&self) -> &'static [&'static str] {
+        P::Event::TOPICS
+    }
+    fn missing(&self, (): &(), _: &[&Record]) -> Vec<(EntityKey, String)> {
+        Vec::new()
+    }
+    fn admit(&self, (): &mut (), _: &LaneScope, _: EntityKey, _: Option<StoredState>) -> Result<(), BadState> {
+        Ok(())
+    }
+    fn committed(&self, (): &mut (), (): ()) {}
+
+    fn project<D: Decode>(
+        &self,
+        scope: &LaneScope,
+        decode: &D,
+        records: &[&Record],
+        rulings: &Rulings,
+        (): &(),
+    ) -> Projected<P::Write, ()> {
+        let mut projected =
+            Projected { entities: Vec::new(), rows: Vec::with_capacity(records.len()), set_aside: Vec::new(), pending: () };
+        let mut rows = Vec::new();
+        for &record in records {
+            if rulings.named.contains(&record.offset) {
+                continue;
+            }
+            match self.map_one(scope, decode, record, rulings, &mut rows) {
+                Ok(()) => projected
+                    .rows
+                    .extend(rows.drain(..).map(|write| RowChange { offset: record.offset, write })),
+                Err((reject, event_type)) => {
+                    rows.clear();
+                    projected.set_aside.push(SetAside { record: record.clone(), reject, event_type });
+                }
+            }
+        }
+        projected
+    }
+}
+
+impl<P: MapProjector> Map<P> {
+    fn map_one<D: Decode>(
+        &self,
+        scope: &LaneScope,
+        decode: &D,
+        record: &Record,
+        rulings: &Rulings,
+        rows: &mut Vec<P::Write>,
+    ) -> Result<(), (fleetlog_event::Reject, Option<String>)> {
+        let key = key_of(record).map_err(|reject| (reject, None))?;
+        let event = read_event::<D, P::Event>(scope, decode, record, key)?;
+        let typed = |reject| (reject, Some(event.event.event_type().name.to_owned()));
+        if let Some(detail) = rulings.refused.get(&record.offset) {
+            return Err(typed(refused(detail)));
+        }
+        self.0.map(&event, rows).map_err(typed)
+    }
+}

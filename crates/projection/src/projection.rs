@@ -1,0 +1,153 @@
+//! What a lane drives: a projector together with how its batches are projected.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleetlog_event::{Decode, EntityKey, EventSet, LogId, Position, Reason, Recorded, Reject, partition_of};
+
+use crate::{EntityChange, Record, RowChange, SetAside, StoredState};
+
+/// Which part of the log a lane reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneScope {
+    /// The topic's id.
+    pub log: LogId,
+    /// The lane's partition.
+    pub partition: i32,
+    /// How many partitions the topic has.
+    pub partitions: i32,
+}
+
+/// What was decided about positions of a batch before it is projected.
+#[derive(Clone, Debug, Default)]
+pub struct Rulings {
+    /// Offsets that the ledger names already: not taken, not judged again.
+    pub named: BTreeSet<i64>,
+    /// Offsets whose rows the store refused in an earlier try of this batch, and what it said.
+    pub refused: BTreeMap<i64, String>,
+}
+
+/// A batch, projected: what is to be written, and what the lane's cache will be once it is.
+#[derive(Debug)]
+pub struct Projected<W, P> {
+    /// Entities changed (fold), in the order in which the batch first touched them.
+    pub entities: Vec<EntityChange<W>>,
+    /// Rows added (map), in log order.
+    pub rows: Vec<RowChange<W>>,
+    /// Events not taken, in log order.
+    pub set_aside: Vec<SetAside>,
+    /// What the cache learns when, and only when, the write was taken.
+    pub pending: P,
+}
+
+/// A stored state that this projection cannot go on from: Permanent.
+#[derive(Debug, thiserror::Error)]
+pub enum BadState {
+    /// The state's JSON is not this version's.
+    #[error("the stored state at `{home}` cannot be read: {source}; rebuild the projection, or raise its VERSION")]
+    Unreadable {
+        /// Where it lives.
+        home: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// The state was folded from another log or partition.
+    #[error("the stored state at `{home}` was folded from {found}, this lane reads {expected}; rebuild, or adopt")]
+    OtherLog {
+        /// Where it lives.
+        home: String,
+        /// log/partition of the state.
+        found: String,
+        /// log/partition of the lane.
+        expected: String,
+    },
+}
+
+/// A read model as a lane drives it. Implemented by [`crate::Map`] and [`crate::Fold`], not by authors.
+pub trait Projection: Send + Sync + 'static {
+    /// What it writes.
+    type Write: Send + Sync + 'static;
+    /// States of entities that a lane keeps between batches.
+    type Cache: Default + Send + Sync + 'static;
+    /// New states of a batch that is not committed yet.
+    type Pending: Send + 'static;
+
+    /// The projection's ID.
+    fn id(&self) -> &'static str;
+    /// The projection's VERSION.
+    fn version(&self) -> u32;
+    /// Stems of the topics it reads.
+    fn topics(&self) -> &'static [&'static str];
+
+    /// The entities of the batch whose states have to be read before [`Self::project`], each once, with their homes.
+    fn missing(&self, cache: &Self::Cache, records: &[&Record]) -> Vec<(EntityKey, String)>;
+
+    /// Takes a state that was read (or its absence) into the cache.
+    ///
+    /// # Errors
+    /// When the state is not one to go on from.
+    fn admit(
+        &self,
+        cache: &mut Self::Cache,
+        scope: &LaneScope,
+        key: EntityKey,
+        stored: Option<StoredState>,
+    ) -> Result<(), BadState>;
+
+    /// Projects the records of a batch (duplicates already dropped). Pure.
+    fn project<D: Decode>(
+        &self,
+        scope: &LaneScope,
+        decode: &D,
+        records: &[&Record],
+        rulings: &Rulings,
+        cache: &Self::Cache,
+    ) -> Projected<Self::Write, Self::Pending>;
+
+    /// The write was taken: the cache learns the new states. Bounds the cache.
+    fn committed(&self, cache: &mut Self::Cache, pending: Self::Pending);
+}
+
+/// The record's key as entity key.
+pub(crate) fn key_of(record: &Record) -> Result<EntityKey, Reject> {
+    match record.key_text() {
+        Some(key) => Ok(key.into()),
+        None if record.key.is_none() => Err(Reject::new(Reason::NoKey, "the record has no key")),
+        None => Err(Reject::new(Reason::NoKey, "the record's key is no UTF-8")),
+    }
+}
+
+/// Decodes a record and checks what holds for every projection: the values, the key, the partition.
+/// On error the event's type is given too, if it could be read.
+pub(crate) fn read_event<D: Decode, S: EventSet>(
+    scope: &LaneScope,
+    decode: &D,
+    record: &Record,
+    key: EntityKey,
+) -> Result<Recorded<S>, (Reject, Option<String>)> {
+    let event: S = decode.decode(record.value.as_deref()).map_err(|reject| (reject, None))?;
+    let typed = |reject| (reject, Some(event.event_type().name.to_owned()));
+    let entity = event.entity();
+    if entity != key {
+        return Err(typed(Reject::new(
+            Reason::WrongKey,
+            format!("the record's key is `{key}`, the event is about `{entity}`"),
+        )));
+    }
+    let partition = partition_of(key.as_str().as_bytes(), scope.partitions);
+    if partition != scope.partition {
+        let detail = format!(
+            "key `{key}` belongs to partition {partition} of {}, the record lies in {}; set the producer's \
+             partitioner to murmur2_random",
+            scope.partitions, scope.partition
+        );
+        return Err(typed(Reject::new(Reason::WrongPartition, detail)));
+    }
+    event.validate().map_err(typed)?;
+    let position = Position { log: scope.log, partition: scope.partition, offset: record.offset };
+    Ok(Recorded { position, recorded_at: record.timestamp, key, event })
+}
+
+/// The rejection of a position whose row the store refused.
+pub(crate) fn refused(detail: &str) -> Reject {
+    Reject::new(Reason::RefusedByStore, detail)
+}

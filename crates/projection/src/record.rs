@@ -1,0 +1,117 @@
+//! A record as it came from the log: bytes, not yet looked into.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use fleetlog_event::TimestampMs;
+use xxhash_rust::xxh3::Xxh3;
+
+/// A record of a partition, untouched.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Its offset.
+    pub offset: i64,
+    /// Its timestamp (create time on source topics): when fleetlog took the event in.
+    pub timestamp: TimestampMs,
+    /// Its key, if it has one.
+    pub key: Option<Bytes>,
+    /// Its value; none is a tombstone.
+    pub value: Option<Bytes>,
+    /// Its headers, in order.
+    pub headers: Headers,
+}
+
+impl Record {
+    /// Bytes that the record holds: what back-pressure counts.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.key.as_ref().map_or(0, Bytes::len)
+            + self.value.as_ref().map_or(0, Bytes::len)
+            + self.headers.0.len()
+    }
+
+    /// The key as text; none if there is none or it is no UTF-8.
+    #[must_use]
+    pub fn key_text(&self) -> Option<&str> {
+        self.key.as_deref().and_then(|key| std::str::from_utf8(key).ok())
+    }
+
+    /// A hash over key, value and timestamp, by which a lane recognises the last record it took.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        let mut hash = Xxh3::new();
+        for part in [&self.key, &self.value] {
+            // The length (or its absence) keeps `key + value` apart from a shifted border between them.
+            hash.update(&part.as_ref().map_or(-1, |bytes| bytes.len().cast_signed() as i64).to_le_bytes());
+            hash.update(part.as_deref().unwrap_or_default());
+        }
+        hash.update(&self.timestamp.0.to_le_bytes());
+        hash.digest()
+    }
+}
+
+/// Headers packed into one allocation: most records' headers are carried along and never looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Headers(Bytes);
+
+impl Headers {
+    /// Packs headers, keeping order and repeated names.
+    #[must_use]
+    pub fn pack<'a>(headers: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>) -> Self {
+        let mut packed = BytesMut::new();
+        for (name, value) in headers {
+            packed.put_u64_le(name.len() as u64);
+            packed.put_slice(name.as_bytes());
+            packed.put_u64_le(value.map_or(u64::MAX, |value| value.len() as u64));
+            packed.put_slice(value.unwrap_or_default());
+        }
+        Self(packed.freeze())
+    }
+
+    /// The headers, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
+        let mut rest: &[u8] = &self.0;
+        std::iter::from_fn(move || {
+            let name = take(&mut rest)?.unwrap_or_default();
+            let value = take(&mut rest)?;
+            Some((std::str::from_utf8(name).unwrap_or_default(), value))
+        })
+    }
+
+    /// The last header of that name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.iter().filter(|(n, _)| *n == name).last().and_then(|(_, value)| value)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// One length-prefixed part off the front; `Some(None)` is a part that is absent.
+fn take<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
+    let (length, tail) = rest.split_first_chunk::<8>()?;
+    *rest = tail;
+    let length = u64::from_le_bytes(*length);
+    if length == u64::MAX {
+        return Some(None);
+    }
+    let (part, tail) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+    *rest = tail;
+    Some(Some(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_come_out_as_they_went_in() {
+        let headers = [("a", Some(&b"1"[..])), ("b", None), ("a", Some(b"")), ("", Some(b"x"))];
+        let packed = Headers::pack(headers);
+        assert_eq!(packed.iter().collect::<Vec<_>>(), headers);
+        assert_eq!(packed.get("a"), Some(&b""[..]));
+    }
+}

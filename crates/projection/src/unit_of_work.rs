@@ -1,0 +1,76 @@
+//! What one step of a lane writes, all or nothing.
+
+use fleetlog_event::{EntityKey, LogId, Reject, TimestampMs};
+use serde::{Deserialize, Serialize};
+
+use crate::{LaneId, Link, Progress, Record};
+
+/// How far an entity's state is: it holds the effect of every event below `next` that was not set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// The log it was folded from.
+    pub log: LogId,
+    /// The partition of its events.
+    pub partition: i32,
+    /// One past the last event applied: what lies below is *covered*.
+    pub next: i64,
+    /// How often it was folded anew with an event put into its place (redrive, repair).
+    pub revision: u32,
+}
+
+/// An entity's new state with everything that people read of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EntityChange<W> {
+    /// The entity.
+    pub key: EntityKey,
+    /// Where its state lives in the sink, such as `unit:s504.u1`.
+    pub home: String,
+    /// The version that `state` has.
+    pub version: Version,
+    /// The exact state, as JSON.
+    pub state: Vec<u8>,
+    /// The readable parts.
+    pub writes: Vec<W>,
+}
+
+/// A row that an event became.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RowChange<W> {
+    /// The event's offset, by which a refused row is named.
+    pub offset: i64,
+    /// The row.
+    pub write: W,
+}
+
+/// An event that this projection did not take.
+#[derive(Clone, Debug)]
+pub struct SetAside {
+    /// The record, untouched: goes to the dead-letter topic byte for byte.
+    pub record: Record,
+    /// Why.
+    pub reject: Reject,
+    /// The event's full name, if it could be read.
+    pub event_type: Option<String>,
+}
+
+/// What one step writes. Taken whole or not at all (SQL), or part by part with each part on the chain (Redis):
+/// set-asides first, then entities, progress last.
+#[derive(Clone, Debug)]
+pub struct UnitOfWork<W> {
+    /// Whose step it is.
+    pub lane: LaneId,
+    /// The link that the store must hold; none before the lane's first write.
+    pub follows: Option<Link>,
+    /// The link that the store holds afterwards.
+    pub leaves: Link,
+    /// Where the lane goes on afterwards.
+    pub progress: Progress,
+    /// Entities changed (fold).
+    pub entities: Vec<EntityChange<W>>,
+    /// Rows added (map).
+    pub rows: Vec<RowChange<W>>,
+    /// Events not taken: entries of the lane's ledger.
+    pub set_aside: Vec<SetAside>,
+    /// When the step was made, for the ledger entries (the only time in it; passed in).
+    pub made_at: TimestampMs,
+}

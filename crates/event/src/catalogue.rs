@@ -1,1 +1,263 @@
-//! The topic catalogue.
+//! The topic catalogue: what `topics/*.toml` says, checked, and as the topics a cluster has to have.
+
+mod parse;
+
+use std::{collections::BTreeMap, fmt};
+
+pub use parse::{CatalogueError, Problem};
+
+/// What a topic's record keys are. Partitions of a keyed topic are fixed: order per key hangs on their number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyKind {
+    /// The unit, `s{site}.u{unit}`.
+    Unit,
+    /// The task id.
+    Task,
+    /// A schema fingerprint, 8 bytes, little-endian.
+    Fingerprint,
+    /// The digest of an imported file.
+    File,
+    /// No order: partitions may be added.
+    None,
+}
+
+/// How the broker tidies a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cleanup {
+    /// By retention.
+    Delete,
+    /// The last record of each key stays.
+    Compact,
+}
+
+/// Which time a record's timestamp is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimestampType {
+    /// Set by the producer.
+    CreateTime,
+    /// Set by the broker.
+    LogAppendTime,
+}
+
+/// How long records are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retention {
+    /// For ever.
+    Forever,
+    /// That many milliseconds.
+    Millis(i64),
+}
+
+impl fmt::Display for Retention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [(&str, i64); 4] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+        match self {
+            Self::Forever => f.write_str("forever"),
+            Self::Millis(ms) => match UNITS.iter().find(|(_, unit_ms)| ms % unit_ms == 0) {
+                Some((unit, unit_ms)) => write!(f, "{}{unit}", ms / unit_ms),
+                None => write!(f, "{ms}ms"),
+            },
+        }
+    }
+}
+
+/// The topic `<name>-dlq` of a source topic: what its projections set aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetters {
+    /// How many partitions.
+    pub partitions: i32,
+    /// How long a dead letter is kept, from being set aside.
+    pub retention: Retention,
+    /// Largest record batch the broker takes, in bytes: a source record and its headers.
+    pub message_bytes_max: i32,
+}
+
+/// One topic, as `topics/<stem>.toml` describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    /// The name without the deployment's prefix.
+    pub stem: String,
+    /// What the keys are.
+    pub key: KeyKind,
+    /// How many partitions.
+    pub partitions: i32,
+    /// How many brokers hold each partition.
+    pub replication: i32,
+    /// How many of them have to acknowledge.
+    pub min_insync_replicas: i32,
+    /// How long records are kept.
+    pub retention: Retention,
+    /// How the broker tidies.
+    pub cleanup: Cleanup,
+    /// Which time the timestamps are.
+    pub timestamp_type: TimestampType,
+    /// Largest record batch the broker takes, in bytes.
+    pub message_bytes_max: i32,
+    /// How many offsets back a duplicate is looked for (N of the duplicate rule); source topics only.
+    pub dedup_window_offsets: Option<i64>,
+    /// Full names of the events on it; empty for internal topics.
+    pub events: Vec<String>,
+    /// The dead-letter topic; source topics have one.
+    pub dead_letters: Option<DeadLetters>,
+}
+
+impl Topic {
+    /// Whether events lie on it (internal topics carry none).
+    #[must_use]
+    pub fn is_source(&self) -> bool {
+        !self.events.is_empty()
+    }
+}
+
+/// A topic as the cluster has to have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// The physical name, prefix included.
+    pub name: String,
+    /// The stem it comes from (`task` for `prod-task` and for `prod-task-dlq`).
+    pub stem: String,
+    /// How many partitions.
+    pub partitions: i32,
+    /// How many brokers hold each partition.
+    pub replication: i32,
+    /// Topic configuration by Kafka's names.
+    pub configs: BTreeMap<&'static str, String>,
+    /// Whether order hangs on the number of partitions, which then must never change.
+    pub keyed: bool,
+}
+
+/// All topics of fleetlog.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Catalogue {
+    /// In the order of their files.
+    pub topics: Vec<Topic>,
+}
+
+const FILES: [(&str, &str); 6] = [
+    ("robot.toml", include_str!("../../../topics/robot.toml")),
+    ("telemetry.toml", include_str!("../../../topics/telemetry.toml")),
+    ("task.toml", include_str!("../../../topics/task.toml")),
+    ("schemas.toml", include_str!("../../../topics/schemas.toml")),
+    ("import-places.toml", include_str!("../../../topics/import-places.toml")),
+    ("vda5050-dlq.toml", include_str!("../../../topics/vda5050-dlq.toml")),
+];
+
+impl Catalogue {
+    /// The catalogue of the files under `topics/`, compiled in.
+    #[must_use]
+    #[expect(clippy::unwrap_used, reason = "the files are compiled in and tested")]
+    pub fn builtin() -> Self {
+        // Unwrap safety: constant input, parsed by a test of this crate.
+        Self::parse(&FILES).unwrap()
+    }
+
+    /// Reads topic files, given as (file name, text); the file name is the stem.
+    ///
+    /// # Errors
+    /// Every problem of every file at once, each with file, field and what is expected.
+    pub fn parse(files: &[(&str, &str)]) -> Result<Self, CatalogueError> {
+        parse::catalogue(files)
+    }
+
+    /// The topic of that stem.
+    #[must_use]
+    pub fn topic(&self, stem: &str) -> Option<&Topic> {
+        self.topics.iter().find(|topic| topic.stem == stem)
+    }
+
+    /// The topics that events lie on.
+    pub fn sources(&self) -> impl Iterator<Item = &Topic> {
+        self.topics.iter().filter(|topic| topic.is_source())
+    }
+
+    /// The topics a cluster has to have, dead letters included. `replication` overrides the files' (a cluster of one
+    /// broker can only have 1); fewer replicas than `min_insync_replicas` lower that too.
+    #[must_use]
+    pub fn expand(&self, prefix: &str, replication: Option<i32>) -> Vec<TopicSpec> {
+        let mut specs = Vec::new();
+        for topic in &self.topics {
+            let name = physical_name(prefix, &topic.stem);
+            let replicas = replication.unwrap_or(topic.replication);
+            let min_insync = topic.min_insync_replicas.min(replicas);
+            specs.push(TopicSpec {
+                stem: topic.stem.clone(),
+                partitions: topic.partitions,
+                replication: replicas,
+                configs: configs(
+                    topic.cleanup,
+                    topic.retention,
+                    topic.timestamp_type,
+                    min_insync,
+                    topic.message_bytes_max,
+                ),
+                keyed: topic.key != KeyKind::None,
+                name: name.clone(),
+            });
+            if let Some(dead) = &topic.dead_letters {
+                specs.push(TopicSpec {
+                    name: dead_letter_name(&name),
+                    stem: topic.stem.clone(),
+                    partitions: dead.partitions,
+                    replication: replicas,
+                    configs: configs(
+                        Cleanup::Delete,
+                        dead.retention,
+                        TimestampType::LogAppendTime,
+                        min_insync,
+                        dead.message_bytes_max,
+                    ),
+                    keyed: false,
+                });
+            }
+        }
+        specs
+    }
+}
+
+/// The name of a topic on the cluster: `prod-` and `task` make `prod-task`.
+#[must_use]
+pub fn physical_name(prefix: &str, stem: &str) -> String {
+    format!("{prefix}{stem}")
+}
+
+/// The name of a topic's dead-letter topic: `prod-task-dlq`.
+#[must_use]
+pub fn dead_letter_name(physical: &str) -> String {
+    format!("{physical}-dlq")
+}
+
+fn configs(
+    cleanup: Cleanup,
+    retention: Retention,
+    timestamp_type: TimestampType,
+    min_insync_replicas: i32,
+    message_bytes_max: i32,
+) -> BTreeMap<&'static str, String> {
+    let cleanup = match cleanup {
+        Cleanup::Delete => "delete",
+        Cleanup::Compact => "compact",
+    };
+    let retention_ms = match retention {
+        Retention::Forever => -1,
+        Retention::Millis(ms) => ms,
+    };
+    let timestamp_type = match timestamp_type {
+        TimestampType::CreateTime => "CreateTime",
+        TimestampType::LogAppendTime => "LogAppendTime",
+    };
+    BTreeMap::from([
+        ("cleanup.policy", cleanup.to_owned()),
+        ("retention.ms", retention_ms.to_string()),
+        // A cluster-wide limit by size would drop events that the file promises to keep.
+        ("retention.bytes", "-1".to_owned()),
+        ("message.timestamp.type", timestamp_type.to_owned()),
+        ("min.insync.replicas", min_insync_replicas.to_string()),
+        ("max.message.bytes", message_bytes_max.to_string()),
+        // An unclean leader loses acknowledged events.
+        ("unclean.leader.election.enable", "false".to_owned()),
+    ])
+}
+
+#[cfg(test)]
+#[path = "catalogue/tests.rs"]
+mod tests;

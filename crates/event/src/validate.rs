@@ -6,7 +6,11 @@ use crate::{EventMeta, Reason, Reject};
 pub(crate) const ID_BYTES_MAX: usize = 512;
 
 /// `value` is finite and within `range`.
-pub(crate) fn number(name: &str, value: Option<f64>, range: std::ops::RangeInclusive<f64>) -> Result<(), Reject> {
+pub(crate) fn number(
+    name: &str,
+    value: Option<f64>,
+    range: std::ops::RangeInclusive<f64>,
+) -> Result<(), Reject> {
     match value {
         Some(v) if !v.is_finite() || !range.contains(&v) => Err(Reject::new(
             Reason::OutOfRange,

@@ -1,0 +1,111 @@
+//! Tests of the topic catalogue.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use super::*;
+use crate::FleetEvent;
+
+#[test]
+fn the_files_of_the_project_are_sound_and_hold_every_event() {
+    let catalogue = Catalogue::builtin();
+    let listed: Vec<&String> = catalogue.topics.iter().flat_map(|topic| &topic.events).collect();
+    assert_eq!(listed.len(), FleetEvent::types().count());
+    assert_eq!(catalogue.sources().count(), 3);
+    assert_eq!(catalogue.topic("telemetry").unwrap().retention, Retention::Millis(7 * 86_400_000));
+}
+
+#[test]
+fn expand_gives_every_topic_its_physical_form() {
+    let specs = Catalogue::builtin().expand("prod-", None);
+    let names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "prod-robot",
+            "prod-robot-dlq",
+            "prod-telemetry",
+            "prod-telemetry-dlq",
+            "prod-task",
+            "prod-task-dlq",
+            "prod-schemas",
+            "prod-import-places",
+            "prod-vda5050-dlq"
+        ]
+    );
+    let (task, dead) = (&specs[4], &specs[5]);
+    assert!(task.keyed && !dead.keyed);
+    assert_eq!((task.partitions, dead.partitions), (6, 3));
+    assert_eq!(task.configs["retention.ms"], "-1");
+    assert_eq!(task.configs["message.timestamp.type"], "CreateTime");
+    assert_eq!(task.configs["min.insync.replicas"], "2");
+    assert_eq!(dead.configs["retention.ms"], (30 * 86_400_000_i64).to_string());
+    assert_eq!(dead.configs["message.timestamp.type"], "LogAppendTime");
+    assert_eq!(specs[6].configs["cleanup.policy"], "compact");
+}
+
+#[test]
+fn a_replication_override_lowers_min_insync_replicas_too() {
+    for spec in Catalogue::builtin().expand("", Some(1)) {
+        assert_eq!(
+            (spec.replication, spec.configs["min.insync.replicas"].as_str()),
+            (1, "1"),
+            "{}",
+            spec.name
+        );
+    }
+}
+
+#[test]
+fn all_problems_are_reported_at_once() {
+    let task = r#"
+        key = "robot"
+        partitions = 0
+        min_insync_replicas = 2
+        retention = "a week"
+        cleanup = "delete"
+        timestamp_type = "create_time"
+        message_bytes_max = 2000
+        retension = "7d"
+        events = ["Created", "Created", "Exploded"]
+        [dead_letters]
+        partitions = 3
+        retention = "30d"
+        message_bytes_max = 2000
+        colour = "red"
+    "#;
+    let error = Catalogue::parse(&[("task.toml", task), ("broken.toml", "a = ")]).unwrap_err();
+    let text = error.to_string();
+    for expected in [
+        "topics/task.toml: key: is \"robot\", expected one of \"unit\", \"task\"",
+        "topics/task.toml: partitions: is 0, expected a whole number from 1 to 1000",
+        "topics/task.toml: replication: is missing",
+        "topics/task.toml: retention: is \"a week\", expected \"forever\" or a number with a unit",
+        "topics/task.toml: retension: unknown field",
+        "topics/task.toml: events: there is no event `Exploded` of topic `task`",
+        "topics/task.toml: events: `Created` is listed twice",
+        "topics/task.toml: events: `Assigned` is not listed",
+        "topics/task.toml: dead_letters.message_bytes_max: must be more than the topic's own 2000",
+        "topics/task.toml: dead_letters.colour: unknown field",
+        "topics/broken.toml: file: not readable as TOML",
+    ] {
+        assert!(text.contains(expected), "`{expected}` is not in:\n{text}");
+    }
+}
+
+#[test]
+fn a_source_topic_needs_a_window_and_a_place_for_dead_letters() {
+    let text = include_str!("../../../../topics/telemetry.toml");
+    let text = text.split("[dead_letters]").next().unwrap().replace("dedup_window_offsets = 10_000", "");
+    let fields: Vec<String> = Catalogue::parse(&[("telemetry.toml", &text)])
+        .unwrap_err()
+        .problems
+        .into_iter()
+        .map(|problem| problem.field)
+        .collect();
+    assert_eq!(fields, ["dedup_window_offsets", "dead_letters"]);
+}
+
+#[test]
+fn retention_is_written_as_people_write_it() {
+    let of = |ms| Retention::Millis(ms).to_string();
+    assert_eq!((of(7 * 86_400_000), of(43_200_000), of(1500)), ("7d".into(), "12h".into(), "1500ms".into()));
+}

@@ -36,6 +36,14 @@ pub trait DecodeOne {
     fn one<E: Event>(self) -> Result<E, Self::Error>;
 }
 
+/// Does something with one event whose type is known. Implemented by the wire (encoding) and by producers.
+pub trait EventVisitor {
+    /// What comes of it.
+    type Output;
+    /// Takes the event.
+    fn event<E: Event>(self, event: &E) -> Self::Output;
+}
+
 /// One event type of a set: its names as constants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventType {
@@ -92,6 +100,13 @@ macro_rules! event_set {
             fn from(event: $event) -> Self { Self::$event(event) }
         })+
 
+        impl $name {
+            /// Hands the event, with its own type, to `visitor`.
+            pub fn visit<V: $crate::EventVisitor>(&self, visitor: V) -> V::Output {
+                match self { $(Self::$event(event) => visitor.event(event),)+ }
+            }
+        }
+
         impl $crate::EventSet for $name {
             const TOPICS: &'static [&'static str] = &[$topic];
             const TYPES: &'static [$crate::EventType] =
@@ -140,6 +155,11 @@ impl FleetEvent {
     /// Every event type that fleetlog knows.
     pub fn types() -> impl Iterator<Item = EventType> {
         RobotEvent::TYPES.iter().chain(TelemetryEvent::TYPES).chain(TaskEvent::TYPES).copied()
+    }
+
+    /// Hands the event, with its own type, to `visitor`.
+    pub fn visit<V: EventVisitor>(&self, visitor: V) -> V::Output {
+        dispatch!(self, event => event.visit(visitor))
     }
 }
 

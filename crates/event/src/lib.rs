@@ -18,7 +18,7 @@ pub mod task;
 pub mod telemetry;
 
 pub use decode::Decode;
-pub use event::{DecodeOne, Event, EventSet, EventType, FleetEvent};
+pub use event::{DecodeOne, Event, EventSet, EventType, EventVisitor, FleetEvent};
 pub use identity::{EntityKey, IdentityError, UnitKey, decode_id, encode_id};
 pub use meta::{EventId, EventMeta, TimestampMs};
 pub use partitioner::{murmur2, partition_of};

@@ -150,7 +150,7 @@ pub struct Registered {
     #[serde(default)]
     pub unit_type: UnitType,
     /// Its maker.
-    #[serde(default)]
+    #[serde(default, alias = "vendor")]
     pub manufacturer: Option<String>,
     /// Its model or series.
     #[serde(default)]

@@ -1,0 +1,119 @@
+//! `telemetry-history`: every measurement as a row of table `telemetry`.
+//!
+//! One event is one row; what a message did not say is NULL. `recorded_at` (when fleetlog took it in) is the time of
+//! partitions and retention, `occurred_at` is the device's own clock, wild as it may be.
+
+use fleetlog_event::{
+    Recorded, Reject, TimestampMs,
+    telemetry::{Telemetry, TelemetryEvent},
+};
+use fleetlog_projection::{CopyEncoder, HistoryRow, MapProjector, Table};
+
+use crate::{TIMESTAMP, column};
+
+/// The table of [`TelemetryRow`].
+pub static TELEMETRY: Table = Table {
+    name: "telemetry",
+    columns: &[
+        column("recorded_at", TIMESTAMP),
+        column("occurred_at", TIMESTAMP),
+        column("site_uid", "text"),
+        column("unit_uid", "text"),
+        column("log_partition", "integer"),
+        column("log_offset", "bigint"),
+        column("event_id", "uuid"),
+        column("channel", "text"),
+        column("x_m", "double precision"),
+        column("y_m", "double precision"),
+        column("heading_rad", "double precision"),
+        column("map_id", "text"),
+        column("latitude_deg", "double precision"),
+        column("longitude_deg", "double precision"),
+        column("battery_percent", "double precision"),
+        column("charging", "boolean"),
+        column("speed_m_s", "double precision"),
+        column("driving", "boolean"),
+        column("paused", "boolean"),
+        column("last_node_id", "text"),
+        column("task_id", "text"),
+        column("sequence", "bigint"),
+        column("sequence_scope", "text"),
+        column("source", "text"),
+        column("correlation_id", "uuid"),
+        column("causation_id", "uuid"),
+    ],
+};
+
+/// A row of table `telemetry`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TelemetryRow {
+    /// The record's timestamp.
+    pub recorded_at: TimestampMs,
+    /// The partition of topic `telemetry`.
+    pub log_partition: i32,
+    /// The record's offset.
+    pub log_offset: i64,
+    /// The measurement.
+    pub telemetry: Telemetry,
+}
+
+impl HistoryRow for TelemetryRow {
+    fn table(&self) -> &'static Table {
+        &TELEMETRY
+    }
+
+    fn encode(&self, out: &mut CopyEncoder) {
+        let Telemetry { meta, channel, map_id, last_node_id, task_id, .. } = &self.telemetry;
+        out.timestamptz(self.recorded_at);
+        out.timestamptz(meta.occurred_at);
+        out.text(&meta.site_uid);
+        out.maybe_text(meta.unit_uid.as_deref());
+        out.int4(self.log_partition);
+        out.int8(self.log_offset);
+        out.uuid(meta.event_id);
+        out.maybe_text(channel.as_deref());
+        out.maybe_float8(self.telemetry.x_m);
+        out.maybe_float8(self.telemetry.y_m);
+        out.maybe_float8(self.telemetry.heading_rad);
+        out.maybe_text(map_id.as_deref());
+        out.maybe_float8(self.telemetry.latitude_deg);
+        out.maybe_float8(self.telemetry.longitude_deg);
+        out.maybe_float8(self.telemetry.battery_percent);
+        out.maybe_bool(self.telemetry.charging);
+        out.maybe_float8(self.telemetry.speed_m_s);
+        out.maybe_bool(self.telemetry.driving);
+        out.maybe_bool(self.telemetry.paused);
+        out.maybe_text(last_node_id.as_deref());
+        out.maybe_text(task_id.as_deref());
+        out.maybe_int8(meta.sequence);
+        out.maybe_text(meta.sequence_scope.as_deref());
+        out.text(&meta.source);
+        out.maybe_uuid(meta.correlation_id);
+        out.maybe_uuid(meta.causation_id);
+    }
+
+    fn sort_key(&self) -> (&str, i64) {
+        (self.telemetry.meta.unit_uid.as_deref().unwrap_or_default(), self.recorded_at.0)
+    }
+}
+
+/// The projector.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TelemetryHistory;
+
+impl MapProjector for TelemetryHistory {
+    const ID: &'static str = "telemetry-history";
+    type Event = TelemetryEvent;
+    type Write = TelemetryRow;
+
+    fn map(&self, event: &Recorded<TelemetryEvent>, out: &mut Vec<TelemetryRow>) -> Result<(), Reject> {
+        let TelemetryEvent::Telemetry(telemetry) = &event.event;
+        out.push(TelemetryRow {
+            recorded_at: event.recorded_at,
+            log_partition: event.position.partition,
+            log_offset: event.position.offset,
+            telemetry: telemetry.clone(),
+        });
+        Ok(())
+    }
+}

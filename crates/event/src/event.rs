@@ -156,11 +156,6 @@ impl FleetEvent {
     pub fn types() -> impl Iterator<Item = EventType> {
         RobotEvent::TYPES.iter().chain(TelemetryEvent::TYPES).chain(TaskEvent::TYPES).copied()
     }
-
-    /// Hands the event, with its own type, to `visitor`.
-    pub fn visit<V: EventVisitor>(&self, visitor: V) -> V::Output {
-        dispatch!(self, event => event.visit(visitor))
-    }
 }
 
 macro_rules! dispatch {
@@ -171,6 +166,13 @@ macro_rules! dispatch {
             FleetEvent::Task($event) => $body,
         }
     };
+}
+
+impl FleetEvent {
+    /// Hands the event, with its own type, to `visitor`.
+    pub fn visit<V: EventVisitor>(&self, visitor: V) -> V::Output {
+        dispatch!(self, event => event.visit(visitor))
+    }
 }
 
 impl EventSet for FleetEvent {

@@ -1,2 +1,48 @@
-//! fleetlog.
-fn main() {}
+//! `fleetlog`: the event log of a robot fleet.
+//!
+//! The only place where concrete parts meet: settings, Kafka, the schema source, the sinks, the projections. Data goes
+//! to stdout, everything else to stderr. Exit codes: see [`exit`].
+
+mod args;
+mod commands;
+mod config;
+mod exit;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{args::Args, config::Config};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match run(&args) {
+        Ok(code) => code.into(),
+        Err(error) => exit::report(&error).into(),
+    }
+}
+
+fn run(args: &Args) -> anyhow::Result<exit::Code> {
+    if let args::Command::Config(command) = &args.command {
+        return commands::config::run(command, args);
+    }
+    let loaded = Config::load(args.config.as_deref())?;
+    start_log(&loaded.config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(commands::dispatch(args, loaded.config))
+}
+
+fn start_log(log: &config::Log) -> anyhow::Result<()> {
+    use std::io::IsTerminal;
+    use tracing_subscriber::{filter::Targets, prelude::*};
+
+    let filter: Targets = log.filter.parse()?;
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = match log.format {
+        config::LogFormat::Text => layer.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        config::LogFormat::Json => layer.json().boxed(),
+    };
+    tracing_subscriber::registry().with(layer.with_filter(filter)).init();
+    Ok(())
+}

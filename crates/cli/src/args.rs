@@ -1,0 +1,40 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::{commands, output::Format};
+
+/// The event log of a robot fleet: events on Kafka, hot state in Redis, history in TimescaleDB, nothing missing or
+/// doubled.
+#[derive(Debug, Parser)]
+#[command(
+    name = "fleetlog",
+    version,
+    after_help = "Exit codes: 0 done, 1 found something wrong, 2 wrong usage or settings, 3 a server could not be \
+                  reached, 4 failed otherwise.\nSettings: fleetlog config show --defaults"
+)]
+pub(crate) struct Args {
+    /// File of settings (TOML)
+    #[arg(long, global = true, env = "FLEETLOG_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// How data is printed
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Look at the settings
+    #[command(subcommand)]
+    Config(commands::config::Command),
+    /// Look at units as they are now
+    #[command(subcommand)]
+    Unit(commands::hot::UnitCommand),
+    /// Look at tasks as they are now
+    #[command(subcommand)]
+    Task(commands::hot::TaskCommand),
+}

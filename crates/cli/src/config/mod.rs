@@ -1,0 +1,209 @@
+//! Settings: one checked-in file of defaults, a user's file, the environment.
+//!
+//! Every key stands in `default.toml`, so what is not there is unknown and refused. All problems are reported at
+//! once, each with the place it came from.
+
+mod problems;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use figment::{
+    Figment,
+    providers::{Env, Format, Serialized, Toml},
+    value::{Dict, Value},
+};
+use serde::{Deserialize, Serialize};
+
+pub(crate) use problems::ConfigError;
+
+/// The defaults, as checked in.
+pub(crate) const DEFAULT_TOML: &str = include_str!("default.toml");
+
+/// Variables that begin with `FLEETLOG_` and are no settings.
+const NO_SETTINGS: [&str; 3] = ["TEST_", "STACK_", "CONFIG"];
+
+/// All settings.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) kafka: Kafka,
+    pub(crate) registry: Registry,
+    pub(crate) redis: Redis,
+    pub(crate) postgres: Postgres,
+    pub(crate) run: Run,
+    pub(crate) producer: Producer,
+    pub(crate) log: Log,
+}
+
+/// See `default.toml`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Kafka {
+    pub(crate) brokers: String,
+    pub(crate) topic_prefix: String,
+    pub(crate) replication: i32,
+    pub(crate) client_id: String,
+    pub(crate) properties: std::collections::BTreeMap<String, String>,
+}
+
+/// See `default.toml`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Registry {
+    pub(crate) url: String,
+    pub(crate) username: String,
+    pub(crate) password: String,
+    pub(crate) timeout_ms: u64,
+}
+
+/// See `default.toml`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Redis {
+    pub(crate) url: String,
+    pub(crate) key_prefix: String,
+    pub(crate) timeout_ms: u64,
+}
+
+/// See `default.toml`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Postgres {
+    pub(crate) url: String,
+    pub(crate) connections_max: u32,
+    pub(crate) timeout_ms: u64,
+}
+
+/// See `default.toml`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Run {
+    pub(crate) projections: Vec<String>,
+    pub(crate) instance: String,
+    pub(crate) state_dir: String,
+    pub(crate) http_address: String,
+    pub(crate) memory_bytes_max: u64,
+    pub(crate) batch_events_max: usize,
+    pub(crate) drain_deadline_ms: u64,
+    pub(crate) session_timeout_ms: u64,
+}
+
+/// See `default.toml`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Producer {
+    pub(crate) linger_ms: u64,
+    pub(crate) in_flight_events_max: usize,
+    pub(crate) in_flight_bytes_max: usize,
+    pub(crate) delivery_timeout_ms: u64,
+}
+
+/// See `default.toml`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Log {
+    pub(crate) filter: String,
+    pub(crate) format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// A setting's value in force and where it came from.
+#[derive(Debug, Serialize)]
+pub(crate) struct Setting {
+    pub(crate) key: String,
+    pub(crate) value: serde_json::Value,
+    pub(crate) source: String,
+}
+
+/// Settings as loaded: checked, with the source of each.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) config: Config,
+    pub(crate) settings: Vec<Setting>,
+}
+
+impl Config {
+    /// Loads and checks the settings. `file` is the user's file, if there is one.
+    ///
+    /// # Errors
+    /// Every problem found, with the place each came from.
+    pub(crate) fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
+        if let Some(file) = file
+            && !file.is_file()
+        {
+            return Err(ConfigError::one("--config", format!("there is no file `{}`", file.display())));
+        }
+        let mut figment = Figment::from(Toml::string(DEFAULT_TOML));
+        if let Some(file) = file {
+            figment = figment.merge(Toml::file_exact(PathBuf::from(file)));
+        }
+        let environment = Env::prefixed("FLEETLOG_")
+            .filter(|key| !NO_SETTINGS.iter().any(|other| key.as_str().to_uppercase().starts_with(other)))
+            .split("__");
+        problems::check(figment.merge(environment))
+    }
+
+    /// The settings with every secret replaced, as `config show` prints them.
+    pub(crate) fn redacted(settings: &[Setting]) -> Vec<Setting> {
+        settings
+            .iter()
+            .map(|setting| Setting {
+                key: setting.key.clone(),
+                value: redact(&setting.key, &setting.value),
+                source: setting.source.clone(),
+            })
+            .collect()
+    }
+}
+
+/// Replaces secrets: whole values of keys that name one, and passwords within URLs.
+fn redact(key: &str, value: &serde_json::Value) -> serde_json::Value {
+    const SECRET: [&str; 5] = ["password", "secret", "token", "sasl.oauthbearer.config", ".pem"];
+    let serde_json::Value::String(text) = value else { return value.clone() };
+    if text.is_empty() {
+        return value.clone();
+    }
+    if SECRET.iter().any(|word| key.contains(word)) {
+        return "***".into();
+    }
+    redact_url(text).into()
+}
+
+/// Replaces the password in `scheme://user:password@host`; for error messages too.
+pub(crate) fn redact_url(text: &str) -> String {
+    let redacted = || {
+        let (scheme, rest) = text.split_once("://")?;
+        let (user, host) = rest.split_once('/').map_or(rest, |(authority, _)| authority).rsplit_once('@')?;
+        let (name, _) = user.split_once(':')?;
+        let tail = &rest[user.len() + 1 + host.len()..];
+        Some(format!("{scheme}://{name}:***@{host}{tail}"))
+    };
+    redacted().unwrap_or_else(|| text.to_owned())
+}
+
+/// Leaves of a nested value as `section.key`.
+fn leaves(prefix: &str, dict: &Dict, out: &mut Vec<(String, Value)>) {
+    for (name, value) in dict {
+        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        match value {
+            Value::Dict(_, inner) => leaves(&key, inner, out),
+            leaf => out.push((key, leaf.clone())),
+        }
+    }
+}
+
+/// A provider of one value, to put a corrected one over it.
+fn over(figment: Figment, key: &str, value: Value) -> Figment {
+    figment.merge(Serialized::default(key, value))
+}

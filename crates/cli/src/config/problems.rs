@@ -1,0 +1,241 @@
+//! Finds every problem of the settings at once.
+
+use std::{collections::BTreeMap, fmt};
+
+use figment::{
+    Figment,
+    value::{Dict, Num, Value},
+};
+
+use super::{Config, DEFAULT_TOML, Loaded, Setting, leaves, over};
+
+/// The settings are not usable: every problem, each with its place.
+#[derive(Debug)]
+pub(crate) struct ConfigError(Vec<Problem>);
+
+#[derive(Debug)]
+struct Problem {
+    place: String,
+    what: String,
+}
+
+impl ConfigError {
+    pub(super) fn one(place: &str, what: String) -> Self {
+        Self(vec![Problem { place: place.to_owned(), what }])
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.0.len() == 1 { "problem" } else { "problems" };
+        write!(f, "{} {plural} in the settings:", self.0.len())?;
+        for Problem { place, what } in &self.0 {
+            write!(f, "\n  {place}: {what}")?;
+        }
+        f.write_str("\nevery key with its default: fleetlog config show --defaults")
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Keys below this one are free: they are handed to librdkafka.
+const FREE: &str = "kafka.properties.";
+
+pub(super) fn check(mut figment: Figment) -> Result<Loaded, ConfigError> {
+    let read = |figment: &Figment| -> Result<Vec<(String, Value)>, ConfigError> {
+        let dict: Dict = figment.extract().map_err(|errors| {
+            ConfigError(errors.into_iter().map(|e| Problem { place: source_of(&e), what: e.kind.to_string() }).collect())
+        })?;
+        let mut found = Vec::new();
+        leaves("", &dict, &mut found);
+        Ok(found)
+    };
+    let defaults: BTreeMap<String, Value> = read(&Figment::from(toml_defaults()))?.into_iter().collect();
+    let mut problems = Vec::new();
+    let (mut sources, mut settings) = (BTreeMap::new(), Vec::new());
+    for (key, value) in read(&figment)? {
+        let place = place(&figment, &key, &value);
+        if let Some(problem) = unknown(&defaults, &key) {
+            problems.push(Problem { place: place.clone(), what: problem });
+        } else {
+            match fit(defaults.get(&key), &value) {
+                Ok(Some(corrected)) => figment = over(figment, &key, corrected),
+                Ok(None) => {}
+                Err(expected) => {
+                    let what = format!("`{key}` is {}, expected {expected}", shown(&value));
+                    problems.push(Problem { place: place.clone(), what });
+                }
+            }
+        }
+        sources.insert(key, place);
+    }
+    if !problems.is_empty() {
+        return Err(ConfigError(problems));
+    }
+    let config: Config = figment
+        .extract()
+        .map_err(|errors| ConfigError(errors.into_iter().map(|e| Problem { place: e.path.join("."), what: e.kind.to_string() }).collect()))?;
+    relations(&config, &sources, &mut problems);
+    if !problems.is_empty() {
+        return Err(ConfigError(problems));
+    }
+    for (key, value) in read(&figment)? {
+        let source = sources.get(&key).cloned().unwrap_or_default();
+        settings.push(Setting { value: serde_json::to_value(&value).unwrap_or_default(), key, source });
+    }
+    Ok(Loaded { config, settings })
+}
+
+fn toml_defaults() -> impl figment::Provider {
+    use figment::providers::{Format, Toml};
+    Toml::string(DEFAULT_TOML)
+}
+
+fn source_of(error: &figment::Error) -> String {
+    error.metadata.as_ref().map_or_else(|| "settings".to_owned(), |m| match &m.source {
+        Some(source) => source.to_string(),
+        None => m.name.to_string(),
+    })
+}
+
+/// Where a value came from: `default`, the file, or the variable's name.
+fn place(figment: &Figment, key: &str, value: &Value) -> String {
+    match figment.get_metadata(value.tag()) {
+        Some(metadata) if metadata.name.contains("environment") => {
+            format!("FLEETLOG_{}", key.replace('.', "__").to_uppercase())
+        }
+        Some(metadata) => match &metadata.source {
+            Some(source) => source.to_string(),
+            None => "default".to_owned(),
+        },
+        None => "default".to_owned(),
+    }
+}
+
+fn unknown(defaults: &BTreeMap<String, Value>, key: &str) -> Option<String> {
+    if key.starts_with(FREE) || defaults.contains_key(key) {
+        return None;
+    }
+    let nearest = defaults
+        .keys()
+        .map(|known| (distance(known, key), known))
+        .min()
+        .filter(|(distance, _)| *distance <= 3)
+        .map_or_else(String::new, |(_, known)| format!("; did you mean `{known}`?"));
+    Some(format!("unknown key `{key}`{nearest}"))
+}
+
+/// Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(row[j + 1] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// Whether a value is of the default's kind. The environment has only text, so what looks like a number is taken as
+/// text where text belongs, and a list may be written `a,b`.
+fn fit(default: Option<&Value>, value: &Value) -> Result<Option<Value>, &'static str> {
+    let text = |value: &Value| match value {
+        Value::String(_, text) => Some(text.clone()),
+        Value::Num(_, number) => Some(number_text(*number)),
+        Value::Bool(_, flag) => Some(flag.to_string()),
+        _ => None,
+    };
+    match (default, value) {
+        (None | Some(Value::String(..)), Value::String(..))
+        | (Some(Value::Array(..)), Value::Array(..))
+        | (Some(Value::Bool(..)), Value::Bool(..)) => Ok(None),
+        (None | Some(Value::String(..)), other) => text(other).map(|t| Some(Value::from(t))).ok_or("a text"),
+        (Some(Value::Num(..)), Value::Num(_, number)) if number.to_i128().is_some() || number.to_u128().is_some() => Ok(None),
+        (Some(Value::Num(..)), _) => Err("a whole number"),
+        (Some(Value::Array(..)), other) => match text(other) {
+            Some(list) => {
+                Ok(Some(Value::from(list.split(',').map(str::trim).filter(|t| !t.is_empty()).map(Value::from).collect::<Vec<_>>())))
+            }
+            None => Err("a list"),
+        },
+        _ => Err("a value of another kind"),
+    }
+}
+
+fn number_text(number: Num) -> String {
+    match (number.to_i128(), number.to_u128(), number.to_f64()) {
+        (Some(n), _, _) => n.to_string(),
+        (_, Some(n), _) => n.to_string(),
+        (_, _, n) => n.unwrap_or_default().to_string(),
+    }
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(_, text) => format!("the text {text:?}"),
+        Value::Num(_, number) => format!("the number {}", number_text(*number)),
+        Value::Bool(_, flag) => format!("{flag}"),
+        Value::Array(..) => "a list".to_owned(),
+        Value::Dict(..) => "a section".to_owned(),
+        _ => "something else".to_owned(),
+    }
+}
+
+/// Values that are possible each, and wrong together or out of range.
+fn relations(config: &Config, sources: &BTreeMap<String, String>, problems: &mut Vec<Problem>) {
+    let mut wrong = |key: &str, what: String| {
+        let place = sources.get(key).cloned().unwrap_or_default();
+        problems.push(Problem { place, what: format!("`{key}` {what}") });
+    };
+    let run = &config.run;
+    if config.kafka.brokers.trim().is_empty() {
+        wrong("kafka.brokers", "is empty: name at least one broker, such as 127.0.0.1:9092".into());
+    }
+    if !config.kafka.topic_prefix.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
+        wrong("kafka.topic_prefix", format!("is `{}`: topics may hold a-z A-Z 0-9 . _ -", config.kafka.topic_prefix));
+    }
+    if !(0..=32).contains(&config.kafka.replication) {
+        wrong("kafka.replication", format!("is {}, expected 0 to 32", config.kafka.replication));
+    }
+    let schemes: [(&str, &str, &[&str]); 3] = [
+        ("registry.url", &config.registry.url, &["", "http://", "https://"]),
+        ("redis.url", &config.redis.url, &["redis://", "rediss://", "unix://"]),
+        ("postgres.url", &config.postgres.url, &["postgres://", "postgresql://"]),
+    ];
+    for (key, url, allowed) in schemes {
+        let fits = allowed.iter().any(|scheme| if scheme.is_empty() { url.is_empty() } else { url.starts_with(scheme) });
+        if !fits {
+            wrong(key, format!("is `{}`, expected one of {}", super::redact_url(url), allowed.join(" ")));
+        }
+    }
+    if run.session_timeout_ms < 6_000 {
+        wrong("run.session_timeout_ms", format!("is {}, brokers take no less than 6000", run.session_timeout_ms));
+    }
+    if run.drain_deadline_ms >= run.session_timeout_ms {
+        let limit = run.session_timeout_ms;
+        wrong("run.drain_deadline_ms", format!("is {}, must be below run.session_timeout_ms ({limit})", run.drain_deadline_ms));
+    }
+    if run.memory_bytes_max < 4 << 20 {
+        wrong("run.memory_bytes_max", format!("is {}, expected at least 4194304 (4 MiB)", run.memory_bytes_max));
+    }
+    if run.batch_events_max == 0 {
+        wrong("run.batch_events_max", "is 0, expected at least 1".into());
+    }
+    if config.postgres.connections_max < 2 {
+        wrong("postgres.connections_max", format!("is {}, expected at least 2", config.postgres.connections_max));
+    }
+    if config.producer.in_flight_events_max == 0 || config.producer.in_flight_bytes_max < 1 << 20 {
+        wrong("producer.in_flight_bytes_max", "and producer.in_flight_events_max must allow at least 1 MiB and 1 event".into());
+    }
+    if !run.http_address.is_empty() && run.http_address.parse::<std::net::SocketAddr>().is_err() {
+        wrong("run.http_address", format!("is `{}`, expected address:port, such as 127.0.0.1:9464", run.http_address));
+    }
+    if config.log.filter.parse::<tracing_subscriber::filter::Targets>().is_err() {
+        wrong("log.filter", format!("is `{}`, expected a level or target=level, separated by commas", config.log.filter));
+    }
+}

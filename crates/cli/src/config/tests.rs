@@ -1,0 +1,84 @@
+//! What the settings refuse, and how they say it.
+
+use figment::Jail;
+
+use super::*;
+
+fn problems(set: &[(&str, &str)], file: Option<&str>) -> String {
+    let mut text = String::new();
+    Jail::expect_with(|jail| {
+        for (name, value) in set {
+            jail.set_env(name, value);
+        }
+        let path = file.map(|content| jail.create_file("fleetlog.toml", content).map(|_| PathBuf::from("fleetlog.toml")));
+        let path = path.transpose()?;
+        text = match Config::load(path.as_deref()) {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        };
+        Ok(())
+    });
+    text
+}
+
+#[test]
+fn the_defaults_are_fine() {
+    assert_eq!(problems(&[], None), "");
+}
+
+#[test]
+fn every_problem_is_named_at_once_with_its_place() {
+    let text = problems(
+        &[("FLEETLOG_KAFKA__BROKER", "x"), ("FLEETLOG_RUN__BATCH_EVENTS_MAX", "many"), ("FLEETLOG_NONSENSE", "1")],
+        Some("[redis]\nurl = 5\n[run]\nprojectons = []\n"),
+    );
+    for part in [
+        "5 problems",
+        "FLEETLOG_KAFKA__BROKER: unknown key `kafka.broker`; did you mean `kafka.brokers`?",
+        "FLEETLOG_RUN__BATCH_EVENTS_MAX: `run.batch_events_max` is the text \"many\", expected a whole number",
+        "unknown key `nonsense`",
+        "fleetlog.toml: unknown key `run.projectons`; did you mean `run.projections`?",
+    ] {
+        assert!(text.contains(part), "{part}\nis not in\n{text}");
+    }
+}
+
+#[test]
+fn relations_between_settings_are_checked() {
+    let text = problems(
+        &[("FLEETLOG_RUN__DRAIN_DEADLINE_MS", "10000"), ("FLEETLOG_RUN__MEMORY_BYTES_MAX", "1"), ("FLEETLOG_POSTGRES__URL", "mysql://a:geheim@b")],
+        None,
+    );
+    for part in ["`run.drain_deadline_ms` is 10000, must be below", "at least 4194304", "mysql://a:***@b"] {
+        assert!(text.contains(part), "{part}\nis not in\n{text}");
+    }
+    assert!(!text.contains("geheim"));
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_text_stays_text() {
+    Jail::expect_with(|jail| {
+        jail.create_file("f.toml", "[kafka]\ntopic_prefix = \"file-\"\nclient_id = \"a\"\n")?;
+        jail.set_env("FLEETLOG_KAFKA__CLIENT_ID", "17");
+        jail.set_env("FLEETLOG_RUN__PROJECTIONS", "unit-status,task-state");
+        jail.set_env("FLEETLOG_TEST_REGISTRY_URL", "ignored");
+        let loaded = Config::load(Some(Path::new("f.toml"))).map_err(|error| error.to_string())?;
+        assert_eq!(loaded.config.kafka.client_id, "17");
+        assert_eq!(loaded.config.kafka.topic_prefix, "file-");
+        assert_eq!(loaded.config.run.projections, ["unit-status", "task-state"]);
+        let source = |key| loaded.settings.iter().find(|setting| setting.key == key).map(|setting| setting.source.clone());
+        assert_eq!(source("kafka.client_id").as_deref(), Some("FLEETLOG_KAFKA__CLIENT_ID"));
+        assert!(source("kafka.topic_prefix").is_some_and(|source| source.ends_with("f.toml")));
+        assert_eq!(source("redis.url").as_deref(), Some("default"));
+        Ok(())
+    });
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    assert_eq!(redact_url("postgres://me:geheim@h:5432/db?x=1"), "postgres://me:***@h:5432/db?x=1");
+    assert_eq!(redact_url("redis://h:6379/0"), "redis://h:6379/0");
+    assert_eq!(redact("registry.password", &"geheim".into()), "***");
+    assert_eq!(redact("kafka.properties.sasl.password", &"geheim".into()), "***");
+    assert_eq!(redact("kafka.client_id", &"fleetlog".into()), "fleetlog");
+}

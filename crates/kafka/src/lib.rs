@@ -1,1 +1,24 @@
-//! Kafka client settings, topic administration, the schema topic, a reader of the log.
+//! All Kafka plumbing that several crates share: client settings, topic administration, offsets, a reader of the
+//! log, the schema topic.
+//!
+//! Everything that touches librdkafka beyond producing and group membership is here, so that borders and defaults
+//! are in one place. Calls marked *blocking* wait for brokers and belong on a thread of their own (or
+//! `spawn_blocking`); async ones say so by being async.
+
+mod admin;
+mod context;
+mod error;
+mod native;
+mod offsets;
+mod plan;
+mod reader;
+mod settings;
+
+pub use admin::{Admin, ClusterFacts};
+pub use context::{TracingContext, log_error, log_line};
+pub use error::{ClusterError, KafkaFault, classify, error_code};
+pub use native::fail_client_for_test;
+pub use offsets::{GroupOffsets, Offsets, PartitionOffsets};
+pub use plan::{Change, ConfigChange, Plan, Refusal, TopicFacts, Warning};
+pub use reader::{LogReader, OwnedRecord, PartitionRange, Read, ReadError, RecordView};
+pub use settings::KafkaSettings;

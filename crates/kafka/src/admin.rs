@@ -1,0 +1,313 @@
+//! Topics: what is there, the plan, carrying it out, and topic ids.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use fleetlog_event::{LogId, catalogue::TopicSpec};
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication},
+    client::Client,
+    error::{KafkaError, RDKafkaErrorCode},
+};
+use serde::Serialize;
+
+use crate::{
+    ClusterError, KafkaSettings, TracingContext,
+    native::{self, Described},
+    plan::{Change, ConfigChange, Plan, TopicFacts},
+};
+
+/// How long one administrative request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a change may take to become visible.
+const VISIBLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often it is looked for.
+const VISIBLE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What the cluster is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClusterFacts {
+    /// The cluster's id, as its brokers tell it.
+    pub id: Option<String>,
+    /// `host:port` of each broker.
+    pub brokers: Vec<String>,
+}
+
+/// Administration of one cluster. Cheap to clone; made for single commands and start-up, not to be kept for hours
+/// (librdkafka's log lines of this client are not drained).
+#[derive(Clone)]
+pub struct Admin {
+    client: Arc<AdminClient<TracingContext>>,
+    brokers: String,
+}
+
+impl Admin {
+    /// A client for the cluster. Does not connect yet.
+    ///
+    /// # Errors
+    /// When the settings are wrong.
+    pub fn new(settings: &KafkaSettings) -> Result<Self, ClusterError> {
+        let client = settings
+            .client()
+            .create_with_context(TracingContext)
+            .map_err(|error| ClusterError::kafka("creating an administration client", error))?;
+        Ok(Self { client: Arc::new(client), brokers: settings.brokers.clone() })
+    }
+
+    /// The cluster's id and brokers; fails if no broker answers within `timeout`.
+    ///
+    /// # Errors
+    /// When no broker could be reached.
+    pub async fn cluster(&self, timeout: Duration) -> Result<ClusterFacts, ClusterError> {
+        let context = format!("reaching Kafka at {}", self.brokers);
+        self.blocking(context, move |client| {
+            let metadata = client.fetch_metadata(None, timeout)?;
+            Ok(ClusterFacts {
+                id: client.fetch_cluster_id(timeout),
+                brokers: metadata.brokers().iter().map(|b| format!("{}:{}", b.host(), b.port())).collect(),
+            })
+        })
+        .await
+    }
+
+    /// Names of all topics of the cluster.
+    ///
+    /// # Errors
+    /// When the brokers cannot be asked.
+    pub async fn topic_names(&self) -> Result<Vec<String>, ClusterError> {
+        self.blocking("listing topics".into(), |client| {
+            let metadata = client.fetch_metadata(None, REQUEST_TIMEOUT)?;
+            Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
+        })
+        .await
+    }
+
+    /// The facts of those of the named topics that exist.
+    ///
+    /// # Errors
+    /// When the brokers cannot be asked.
+    pub async fn topics(&self, names: &[&str]) -> Result<BTreeMap<String, TopicFacts>, ClusterError> {
+        let mut facts = BTreeMap::new();
+        for Described { name, facts: described } in self.describe(names).await? {
+            match described {
+                Ok(topic) => {
+                    let partitions = i32::try_from(topic.replicas.len()).unwrap_or(i32::MAX);
+                    let fewest = topic.replicas.iter().min().copied().unwrap_or(0);
+                    let replication = i32::try_from(fewest).unwrap_or(i32::MAX);
+                    let id = LogId(topic.id);
+                    facts.insert(name, TopicFacts { id, partitions, replication, configs: BTreeMap::new() });
+                }
+                Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {}
+                Err(code) => return Err(ClusterError::code(format!("describing topic `{name}`"), code)),
+            }
+        }
+        let existing: Vec<String> = facts.keys().cloned().collect();
+        for (name, configs) in self.configs(&existing).await? {
+            if let Some(topic) = facts.get_mut(&name) {
+                topic.configs = configs;
+            }
+        }
+        Ok(facts)
+    }
+
+    /// The ids (KIP-516) of the named topics, which must all exist: a recreated topic has another one.
+    ///
+    /// # Errors
+    /// [`ClusterError::UnknownTopic`] for the first that does not exist; or the brokers cannot be asked.
+    pub async fn topic_ids(&self, names: &[&str]) -> Result<BTreeMap<String, LogId>, ClusterError> {
+        let described = self.describe(names).await?;
+        described
+            .into_iter()
+            .map(|Described { name, facts }| match facts {
+                Ok(topic) => Ok((name, LogId(topic.id))),
+                Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                    Err(ClusterError::UnknownTopic(name))
+                }
+                Err(code) => Err(ClusterError::code(format!("describing topic `{name}`"), code)),
+            })
+            .collect()
+    }
+
+    /// What would have to change for the cluster to have these topics.
+    ///
+    /// # Errors
+    /// When the brokers cannot be asked.
+    pub async fn plan(&self, desired: &[TopicSpec]) -> Result<Plan, ClusterError> {
+        let names: Vec<&str> = desired.iter().map(|spec| spec.name.as_str()).collect();
+        Ok(Plan::between(desired, &self.topics(&names).await?))
+    }
+
+    /// Carries out a plan's changes, in order, and waits until they are visible. Stops at the first that fails;
+    /// running it again goes on from there.
+    ///
+    /// # Errors
+    /// The first change that failed, with what the broker said.
+    pub async fn apply(&self, plan: &Plan) -> Result<(), ClusterError> {
+        for change in &plan.changes {
+            match change {
+                Change::Create { topic, partitions, replication, configs } => {
+                    self.create(topic, *partitions, *replication, configs).await?;
+                }
+                Change::AddPartitions { topic, to, .. } => self.add_partitions(topic, *to).await?,
+                Change::SetConfigs { topic, changes } => self.set_configs(topic, changes.clone()).await?,
+            }
+        }
+        for change in &plan.changes {
+            match change {
+                Change::Create { topic, partitions, .. } => self.await_partitions(topic, *partitions).await?,
+                Change::AddPartitions { topic, to, .. } => self.await_partitions(topic, *to).await?,
+                Change::SetConfigs { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes topics and waits until they are gone. For tests and tools that own the topics; `apply` never does.
+    ///
+    /// # Errors
+    /// When a broker refuses; a topic that is not there is no error.
+    pub async fn delete_topics(&self, names: &[&str]) -> Result<(), ClusterError> {
+        let context = || format!("deleting {}", names.join(", "));
+        let outcomes = self.client.delete_topics(names, &options()).await;
+        for outcome in outcomes.map_err(|error| ClusterError::kafka(context(), error))? {
+            match outcome {
+                Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
+                Err((topic, code)) => {
+                    return Err(ClusterError::code(format!("deleting topic `{topic}`"), code));
+                }
+            }
+        }
+        self.until(&context(), async || {
+            Ok(self.describe(names).await?.iter().all(|topic| topic.facts.is_err()))
+        })
+        .await
+    }
+
+    async fn create(
+        &self,
+        topic: &str,
+        partitions: i32,
+        replication: i32,
+        configs: &BTreeMap<String, String>,
+    ) -> Result<(), ClusterError> {
+        let context = || format!("creating topic `{topic}`");
+        let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(replication));
+        for (name, value) in configs {
+            new = new.set(name, value);
+        }
+        let outcomes = self.client.create_topics([&new], &options()).await;
+        for outcome in outcomes.map_err(|error| ClusterError::kafka(context(), error))? {
+            match outcome {
+                // Another process applying the same plan was quicker.
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((_, code)) => return Err(ClusterError::code(context(), code)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn add_partitions(&self, topic: &str, to: i32) -> Result<(), ClusterError> {
+        let context = || format!("adding partitions to topic `{topic}`");
+        let new = NewPartitions::new(topic, usize::try_from(to).unwrap_or_default());
+        let outcomes = self.client.create_partitions([&new], &options()).await;
+        for outcome in outcomes.map_err(|error| ClusterError::kafka(context(), error))? {
+            outcome.map_err(|(_, code)| ClusterError::code(context(), code))?;
+        }
+        Ok(())
+    }
+
+    async fn set_configs(&self, topic: &str, changes: Vec<ConfigChange>) -> Result<(), ClusterError> {
+        let context = format!("configuring topic `{topic}`");
+        let name = topic.to_owned();
+        let outcomes = self
+            .blocking(context.clone(), move |client| {
+                let configs =
+                    changes.iter().map(|change| (change.name.as_str(), change.to.as_str())).collect();
+                native::set_topic_configs(client, &[(&name, configs)], REQUEST_TIMEOUT)
+            })
+            .await?;
+        for (_, outcome) in outcomes {
+            outcome.map_err(|text| ClusterError::kafka(&*context, KafkaError::AdminOpCreation(text)))?;
+        }
+        Ok(())
+    }
+
+    async fn await_partitions(&self, topic: &str, partitions: i32) -> Result<(), ClusterError> {
+        let wanted = usize::try_from(partitions).unwrap_or_default();
+        self.until(&format!("topic `{topic}` with {partitions} partitions"), async || {
+            let described = self.describe(&[topic]).await?;
+            Ok(described.iter().all(|t| t.facts.as_ref().is_ok_and(|facts| facts.replicas.len() == wanted)))
+        })
+        .await
+    }
+
+    async fn until(
+        &self,
+        what: &str,
+        seen: impl AsyncFn() -> Result<bool, ClusterError>,
+    ) -> Result<(), ClusterError> {
+        let started = Instant::now();
+        while !seen().await? {
+            if started.elapsed() > VISIBLE_TIMEOUT {
+                let waited_s = VISIBLE_TIMEOUT.as_secs();
+                return Err(ClusterError::NotVisible { what: what.to_owned(), waited_s });
+            }
+            tokio::time::sleep(VISIBLE_INTERVAL).await;
+        }
+        Ok(())
+    }
+
+    async fn describe(&self, names: &[&str]) -> Result<Vec<Described>, ClusterError> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        self.blocking("describing topics".into(), move |client| {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            native::describe_topics(client, &names, REQUEST_TIMEOUT)
+        })
+        .await
+    }
+
+    async fn configs(
+        &self,
+        names: &[String],
+    ) -> Result<Vec<(String, BTreeMap<String, String>)>, ClusterError> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let resources: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+        let answers = self.client.describe_configs(&resources, &options()).await;
+        let context = "reading topic configurations";
+        let answers = answers.map_err(|error| ClusterError::kafka(context, error))?;
+        names
+            .iter()
+            .zip(answers)
+            .map(|(name, answer)| {
+                let resource =
+                    answer.map_err(|code| ClusterError::code(format!("{context} of `{name}`"), code))?;
+                let entries = resource.entries.into_iter();
+                Ok((name.clone(), entries.filter_map(|entry| Some((entry.name, entry.value?))).collect()))
+            })
+            .collect()
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        context: String,
+        ask: impl FnOnce(&Client<TracingContext>) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, ClusterError> {
+        let client = Arc::clone(&self.client);
+        match tokio::task::spawn_blocking(move || ask(client.inner())).await {
+            Ok(result) => result.map_err(|error| ClusterError::kafka(context, error)),
+            Err(_) => Err(ClusterError::Interrupted(context)),
+        }
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT))
+}

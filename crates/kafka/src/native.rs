@@ -1,0 +1,288 @@
+//! The calls of librdkafka that crate rdkafka does not wrap; the only unsafe code of the workspace.
+//!
+//! Two admin requests (DescribeTopics, for topic ids, and IncrementalAlterConfigs, which leaves alone what it does
+//! not name) and the fault injection for tests of fatal errors. All requests are *blocking*: each polls a queue of
+//! its own until its one answer is there.
+#![expect(unsafe_code, reason = "calls of librdkafka that crate rdkafka does not wrap")]
+
+use std::{
+    ffi::{CStr, CString, c_char},
+    ptr::NonNull,
+    time::Duration,
+};
+
+use rdkafka::{
+    ClientContext,
+    client::Client,
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+};
+use rdkafka_sys as sys;
+use uuid::Uuid;
+
+/// What DescribeTopics tells of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Described {
+    pub(crate) name: String,
+    /// The facts, or why there are none (such as `UnknownTopicOrPartition`).
+    pub(crate) facts: Result<DescribedFacts, RDKafkaErrorCode>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DescribedFacts {
+    /// The topic's id (KIP-516).
+    pub(crate) id: Uuid,
+    /// How many replicas each partition has, by partition.
+    pub(crate) replicas: Vec<usize>,
+}
+
+/// Asks the cluster about topics by name. One entry per name, in any order.
+pub(crate) fn describe_topics<C: ClientContext>(
+    client: &Client<C>,
+    names: &[&str],
+    timeout: Duration,
+) -> KafkaResult<Vec<Described>> {
+    let names: Vec<CString> = names.iter().map(|name| CString::new(*name)).collect::<Result<_, _>>()?;
+    let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+    let request = Request::new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, timeout)?;
+    // SAFETY: `pointers` holds `len` pointers to NUL-terminated strings that outlive the call, which copies them;
+    // the collection is destroyed after the request has copied it, client, options and queue live in `request`.
+    unsafe {
+        let collection = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
+        sys::rd_kafka_DescribeTopics(client.native_ptr(), collection, request.options(), request.queue());
+        sys::rd_kafka_TopicCollection_destroy(collection);
+    }
+    let answer = request.answer(timeout)?;
+    let mut count = 0_usize;
+    // SAFETY: the event is the answer to DescribeTopics (checked for null all the same) and outlives the pointers
+    // taken from it, which are only read here.
+    unsafe {
+        let result = sys::rd_kafka_event_DescribeTopics_result(answer.event());
+        if result.is_null() {
+            return Err(KafkaError::AdminOp(RDKafkaErrorCode::Fail));
+        }
+        let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
+        Ok((0..count).map(|i| described(*topics.add(i))).collect())
+    }
+}
+
+/// Copies one topic's description.
+///
+/// # Safety
+/// `topic` is a valid description whose event is still alive.
+unsafe fn described(topic: *const sys::rd_kafka_TopicDescription_t) -> Described {
+    // SAFETY: by this function's contract; the accessors return pointers into the description, copied at once.
+    unsafe {
+        let name = CStr::from_ptr(sys::rd_kafka_TopicDescription_name(topic)).to_string_lossy().into_owned();
+        let error = sys::rd_kafka_TopicDescription_error(topic);
+        let code: RDKafkaErrorCode = sys::rd_kafka_error_code(error).into();
+        if code != RDKafkaErrorCode::NoError {
+            return Described { name, facts: Err(code) };
+        }
+        let id = sys::rd_kafka_TopicDescription_topic_id(topic);
+        let id = Uuid::from_u64_pair(
+            sys::rd_kafka_Uuid_most_significant_bits(id).cast_unsigned(),
+            sys::rd_kafka_Uuid_least_significant_bits(id).cast_unsigned(),
+        );
+        let mut partitions = 0_usize;
+        let infos = sys::rd_kafka_TopicDescription_partitions(topic, &raw mut partitions);
+        let replicas = (0..partitions).map(|i| {
+            let mut replicas = 0_usize;
+            sys::rd_kafka_TopicPartitionInfo_replicas(*infos.add(i), &raw mut replicas);
+            replicas
+        });
+        Described { name, facts: Ok(DescribedFacts { id, replicas: replicas.collect() }) }
+    }
+}
+
+/// Sets topic configurations without touching those not named. The answer has one entry per topic.
+pub(crate) fn set_topic_configs<C: ClientContext>(
+    client: &Client<C>,
+    changes: &[(&str, Vec<(&str, &str)>)],
+    timeout: Duration,
+) -> KafkaResult<Vec<(String, Result<(), String>)>> {
+    let mut resources = Resources(Vec::with_capacity(changes.len()));
+    for (topic, configs) in changes {
+        resources.add(topic, configs)?;
+    }
+    let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_INCREMENTALALTERCONFIGS;
+    let request = Request::new(client, operation, timeout)?;
+    // SAFETY: `resources` holds valid resources, which the call copies; the rest lives in `request`.
+    unsafe {
+        sys::rd_kafka_IncrementalAlterConfigs(
+            client.native_ptr(),
+            resources.0.as_mut_ptr(),
+            resources.0.len(),
+            request.options(),
+            request.queue(),
+        );
+    }
+    let answer = request.answer(timeout)?;
+    let mut count = 0_usize;
+    // SAFETY: as in `describe_topics`; every string is copied before the event is destroyed.
+    unsafe {
+        let result = sys::rd_kafka_event_IncrementalAlterConfigs_result(answer.event());
+        if result.is_null() {
+            return Err(KafkaError::AdminOp(RDKafkaErrorCode::Fail));
+        }
+        let resources = sys::rd_kafka_IncrementalAlterConfigs_result_resources(result, &raw mut count);
+        let outcome = |i| {
+            let resource = *resources.add(i);
+            let name =
+                CStr::from_ptr(sys::rd_kafka_ConfigResource_name(resource)).to_string_lossy().into_owned();
+            let code: RDKafkaErrorCode = sys::rd_kafka_ConfigResource_error(resource).into();
+            let text = sys::rd_kafka_ConfigResource_error_string(resource);
+            if code == RDKafkaErrorCode::NoError {
+                (name, Ok(()))
+            } else if text.is_null() {
+                (name, Err(code.to_string()))
+            } else {
+                (name, Err(CStr::from_ptr(text).to_string_lossy().into_owned()))
+            }
+        };
+        Ok((0..count).map(outcome).collect())
+    }
+}
+
+/// Config resources of librdkafka, destroyed on drop.
+struct Resources(Vec<*mut sys::rd_kafka_ConfigResource_t>);
+
+impl Resources {
+    fn add(&mut self, topic: &str, configs: &[(&str, &str)]) -> KafkaResult<()> {
+        let topic = CString::new(topic)?;
+        // SAFETY: the name is NUL-terminated and copied; the resource is destroyed by `drop`.
+        let resource = unsafe {
+            sys::rd_kafka_ConfigResource_new(
+                sys::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC,
+                topic.as_ptr(),
+            )
+        };
+        self.0.push(resource);
+        for (name, value) in configs {
+            let (name, value) = (CString::new(*name)?, CString::new(*value)?);
+            // SAFETY: the resource is valid, both strings are copied; the returned error is ours to destroy.
+            unsafe {
+                let error = sys::rd_kafka_ConfigResource_add_incremental_config(
+                    resource,
+                    name.as_ptr(),
+                    sys::rd_kafka_AlterConfigOpType_t::RD_KAFKA_ALTER_CONFIG_OP_TYPE_SET,
+                    value.as_ptr(),
+                );
+                if !error.is_null() {
+                    let code: RDKafkaErrorCode = sys::rd_kafka_error_code(error).into();
+                    sys::rd_kafka_error_destroy(error);
+                    return Err(KafkaError::AdminOp(code));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Resources {
+    fn drop(&mut self) {
+        // SAFETY: every element came from `rd_kafka_ConfigResource_new` and is destroyed once, here.
+        unsafe { sys::rd_kafka_ConfigResource_destroy_array(self.0.as_mut_ptr(), self.0.len()) };
+    }
+}
+
+/// An admin request under way: its options and the queue its answer comes on. The client outlives it.
+struct Request<'c> {
+    options: NonNull<sys::rd_kafka_AdminOptions_t>,
+    queue: NonNull<sys::rd_kafka_queue_t>,
+    _client: std::marker::PhantomData<&'c ()>,
+}
+
+impl<'c> Request<'c> {
+    fn new<C: ClientContext>(
+        client: &'c Client<C>,
+        operation: sys::rd_kafka_admin_op_t,
+        timeout: Duration,
+    ) -> KafkaResult<Self> {
+        let none = || KafkaError::AdminOpCreation("librdkafka returned null".into());
+        // SAFETY: the client is alive; both results are checked for null and destroyed in `drop`.
+        let request = unsafe {
+            let options = sys::rd_kafka_AdminOptions_new(client.native_ptr(), operation);
+            let options = NonNull::new(options).ok_or_else(none)?;
+            let queue = NonNull::new(sys::rd_kafka_queue_new(client.native_ptr()));
+            let Some(queue) = queue else {
+                sys::rd_kafka_AdminOptions_destroy(options.as_ptr());
+                return Err(none());
+            };
+            Self { options, queue, _client: std::marker::PhantomData }
+        };
+        let mut text: [c_char; 256] = [0; 256];
+        // SAFETY: options are valid, the buffer's true length is given.
+        let code: RDKafkaErrorCode = unsafe {
+            sys::rd_kafka_AdminOptions_set_request_timeout(
+                request.options(),
+                millis(timeout),
+                text.as_mut_ptr(),
+                text.len(),
+            )
+        }
+        .into();
+        if code == RDKafkaErrorCode::NoError { Ok(request) } else { Err(KafkaError::AdminOp(code)) }
+    }
+
+    fn options(&self) -> *mut sys::rd_kafka_AdminOptions_t {
+        self.options.as_ptr()
+    }
+
+    fn queue(&self) -> *mut sys::rd_kafka_queue_t {
+        self.queue.as_ptr()
+    }
+
+    /// Waits for the one answer.
+    fn answer(&self, timeout: Duration) -> KafkaResult<Answer> {
+        // librdkafka answers within the request timeout, with an error at the latest; one second of grace.
+        let grace = timeout + Duration::from_secs(1);
+        // SAFETY: the queue is valid; the event is destroyed by `Answer`.
+        let event = unsafe { sys::rd_kafka_queue_poll(self.queue(), millis(grace)) };
+        let answer =
+            Answer(NonNull::new(event).ok_or(KafkaError::AdminOp(RDKafkaErrorCode::OperationTimedOut))?);
+        // SAFETY: the event is valid.
+        let code: RDKafkaErrorCode = unsafe { sys::rd_kafka_event_error(answer.event()) }.into();
+        if code == RDKafkaErrorCode::NoError { Ok(answer) } else { Err(KafkaError::AdminOp(code)) }
+    }
+}
+
+impl Drop for Request<'_> {
+    fn drop(&mut self) {
+        // SAFETY: both were created by `new` and are destroyed once, here, before the client.
+        unsafe {
+            sys::rd_kafka_AdminOptions_destroy(self.options());
+            sys::rd_kafka_queue_destroy(self.queue());
+        }
+    }
+}
+
+/// An event of librdkafka, destroyed on drop.
+struct Answer(NonNull<sys::rd_kafka_event_t>);
+
+impl Answer {
+    fn event(&self) -> *mut sys::rd_kafka_event_t {
+        self.0.as_ptr()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        // SAFETY: the event came from a queue and is destroyed once, here.
+        unsafe { sys::rd_kafka_event_destroy(self.event()) };
+    }
+}
+
+fn millis(timeout: Duration) -> i32 {
+    i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX)
+}
+
+/// Puts a client into the state of a fatal error, as librdkafka's own tests do. For tests of recovery only.
+///
+/// Returns whether this was the first fatal error of the client.
+pub fn fail_client_for_test<C: ClientContext>(client: &Client<C>) -> bool {
+    let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+    // SAFETY: the client is alive and the reason a NUL-terminated constant.
+    let result =
+        unsafe { sys::rd_kafka_test_fatal_error(client.native_ptr(), code, c"injected by a test".as_ptr()) };
+    result == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+}

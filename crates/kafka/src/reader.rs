@@ -1,0 +1,405 @@
+//! Reads a range of a topic's log, outside any group's progress: for `verify`, tools, dead letters, import places.
+//!
+//! Guarantees: `read_committed`; every record of the ranges exactly once, in offset order per partition; the end is
+//! reached also where the last offsets hold no records (transaction markers, compacted or aborted records). A range
+//! whose begin is no longer there is an error that names it, never a silent skip.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use fleetlog_event::TimestampMs;
+use rdkafka::{
+    Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{BorrowedMessage, Headers},
+};
+
+use crate::{ClusterError, KafkaFault, KafkaSettings, Offsets, TracingContext, classify, error_code};
+
+/// What to read of a partition: `[from, to)`; without `to` it never ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionRange {
+    /// The partition.
+    pub partition: i32,
+    /// The first offset.
+    pub from: i64,
+    /// The offset to stop before; none to follow the log.
+    pub to: Option<i64>,
+}
+
+/// Why a range cannot be read (further).
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The cluster said no.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The begin of the range is gone, by retention or because the topic was made anew.
+    #[error(
+        "{topic}/{partition}: offset {wanted} is no longer there, the log has {low} to {end}: \
+         read from {low} on, or find out where the earlier records went"
+    )]
+    OffsetOutOfRange {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The offset that was to be read.
+        wanted: i64,
+        /// The first offset there is.
+        low: i64,
+        /// The end of the log.
+        end: i64,
+    },
+    /// The end of the range is not stable yet: beyond the log, or an open transaction lies before it.
+    #[error("{topic}/{partition}: offset {wanted} is past the stable end {end} of the log")]
+    PastEnd {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The offset that was asked for.
+        wanted: i64,
+        /// The stable end.
+        end: i64,
+    },
+}
+
+impl ReadError {
+    /// Whether waiting helps.
+    #[must_use]
+    pub fn fault(&self) -> KafkaFault {
+        match self {
+            Self::Cluster(error) => error.fault(),
+            Self::OffsetOutOfRange { .. } | Self::PastEnd { .. } => KafkaFault::Permanent,
+        }
+    }
+}
+
+/// What [`LogReader::poll`] found.
+pub enum Read<'r> {
+    /// The next record.
+    Record(RecordView<'r>),
+    /// Nothing within the timeout: the log is quiet, or the brokers are away.
+    Idle,
+    /// Every range was read to its end.
+    End,
+}
+
+/// A record as it lies in librdkafka's buffer: copied only where asked for.
+pub struct RecordView<'r>(BorrowedMessage<'r>);
+
+/// A record that owns its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedRecord {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+    /// The record's timestamp (by the topic's timestamp type); -1 where it has none.
+    pub timestamp: TimestampMs,
+    /// The key.
+    pub key: Option<Bytes>,
+    /// The value.
+    pub value: Option<Bytes>,
+    /// The headers, in order, names repeated where they are.
+    pub headers: Vec<(String, Option<Bytes>)>,
+}
+
+impl RecordView<'_> {
+    /// The partition.
+    #[must_use]
+    pub fn partition(&self) -> i32 {
+        self.0.partition()
+    }
+
+    /// The offset.
+    #[must_use]
+    pub fn offset(&self) -> i64 {
+        self.0.offset()
+    }
+
+    /// The record's timestamp (by the topic's timestamp type); -1 where it has none.
+    #[must_use]
+    pub fn timestamp(&self) -> TimestampMs {
+        TimestampMs(self.0.timestamp().to_millis().unwrap_or(-1))
+    }
+
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> Option<&[u8]> {
+        self.0.key()
+    }
+
+    /// The value.
+    #[must_use]
+    pub fn value(&self) -> Option<&[u8]> {
+        self.0.payload()
+    }
+
+    /// The value of the last header of that name.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        let headers = self.0.headers()?;
+        (0..headers.count()).rev().map(|i| headers.get(i)).find(|header| header.key == name)?.value
+    }
+
+    /// Copies the record out of librdkafka's buffer.
+    #[must_use]
+    pub fn to_owned_record(&self) -> OwnedRecord {
+        OwnedRecord {
+            topic: self.0.topic().into(),
+            partition: self.partition(),
+            offset: self.offset(),
+            timestamp: self.timestamp(),
+            key: self.key().map(Bytes::copy_from_slice),
+            value: self.value().map(Bytes::copy_from_slice),
+            headers: self.0.headers().map(owned_headers).unwrap_or_default(),
+        }
+    }
+}
+
+fn owned_headers(headers: &impl Headers) -> Vec<(String, Option<Bytes>)> {
+    let copy = |i| {
+        let header = headers.get(i);
+        (header.key.to_owned(), header.value.map(Bytes::copy_from_slice))
+    };
+    (0..headers.count()).map(copy).collect()
+}
+
+/// Reads ranges of one topic. *Blocking*: for a thread of its own. Commits nothing and joins no group.
+pub struct LogReader {
+    topic: String,
+    offsets: Offsets,
+    consumer: BaseConsumer<TracingContext>,
+    open: Open,
+}
+
+/// The partitions not read to their end yet: the next offset and the end of each.
+#[derive(Debug, Default)]
+struct Open {
+    ranges: BTreeMap<i32, (i64, Option<i64>)>,
+    /// Partitions that reached their end since the consumer was told to leave them alone.
+    finished: Vec<i32>,
+}
+
+impl Open {
+    /// Whether a record at that place is wanted; takes note of it.
+    fn wants(&mut self, partition: i32, offset: i64) -> bool {
+        let Some((next, to)) = self.ranges.get_mut(&partition) else { return false };
+        if to.is_some_and(|to| offset >= to) {
+            self.finish(partition);
+            return false;
+        }
+        if offset < *next {
+            return false;
+        }
+        *next = offset + 1;
+        if *to == Some(*next) {
+            self.finish(partition);
+        }
+        true
+    }
+
+    /// The consumer saw the stable end of the partition. Any `to` lay at or before it when reading began.
+    fn saw_end(&mut self, partition: i32) {
+        if self.ranges.get(&partition).is_some_and(|(_, to)| to.is_some()) {
+            self.finish(partition);
+        }
+    }
+
+    fn finish(&mut self, partition: i32) {
+        if self.ranges.remove(&partition).is_some() {
+            self.finished.push(partition);
+        }
+    }
+}
+
+impl LogReader {
+    /// Begins to read the ranges; ranges that are empty are at their end at once.
+    ///
+    /// # Errors
+    /// [`ReadError::OffsetOutOfRange`] or [`ReadError::PastEnd`] if the log does not have a range, or the cluster
+    /// cannot be asked.
+    pub fn open(settings: &KafkaSettings, topic: &str, ranges: &[PartitionRange]) -> Result<Self, ReadError> {
+        let offsets = Offsets::new(settings)?;
+        let log = offsets.ranges_blocking(&[topic])?;
+        let mut open = Open::default();
+        let mut list = TopicPartitionList::new();
+        let wrap = |error: KafkaError| ClusterError::kafka(format!("reading topic `{topic}`"), error);
+        for range in ranges {
+            let &PartitionRange { partition, from, to } = range;
+            let at = (topic.to_owned(), partition);
+            let there =
+                log.get(&at).ok_or_else(|| ClusterError::UnknownTopic(format!("{topic}/{partition}")))?;
+            if to.is_some_and(|to| from >= to) {
+                continue;
+            }
+            if from < there.low || from > there.end {
+                let (wanted, low, end) = (from, there.low, there.end);
+                return Err(ReadError::OffsetOutOfRange { topic: at.0, partition, wanted, low, end });
+            }
+            if let Some(wanted) = to.filter(|to| *to > there.end) {
+                return Err(ReadError::PastEnd { topic: at.0, partition, wanted, end: there.end });
+            }
+            open.ranges.insert(partition, (from, to));
+            list.add_partition_offset(topic, partition, Offset::Offset(from)).map_err(wrap)?;
+        }
+        let consumer: BaseConsumer<TracingContext> = settings
+            .consumer(&settings.topic("fleetlog-reader"))
+            .create_with_context(TracingContext)
+            .map_err(wrap)?;
+        consumer.assign(&list).map_err(wrap)?;
+        Ok(Self { topic: topic.to_owned(), offsets, consumer, open })
+    }
+
+    /// Begins to read all that is there now, of all partitions.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_all(settings: &KafkaSettings, topic: &str) -> Result<Self, ReadError> {
+        let log = Offsets::new(settings)?.ranges_blocking(&[topic])?;
+        let ranges: Vec<PartitionRange> = log
+            .into_iter()
+            .map(|((_, partition), there)| PartitionRange { partition, from: there.low, to: Some(there.end) })
+            .collect();
+        Self::open(settings, topic, &ranges)
+    }
+
+    /// The topic that is read.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// The next record, or what else there is to say after `timeout` at the latest.
+    ///
+    /// # Errors
+    /// [`ReadError::OffsetOutOfRange`] if retention was quicker, or an error that does not pass by waiting.
+    /// Passing ones are logged and told as [`Read::Idle`].
+    pub fn poll(&mut self, timeout: Duration) -> Result<Read<'_>, ReadError> {
+        let consumer = &self.consumer;
+        loop {
+            leave_finished(consumer, &self.topic, &mut self.open)?;
+            if self.open.ranges.is_empty() {
+                return Ok(Read::End);
+            }
+            match consumer.poll(timeout) {
+                None => return Ok(Read::Idle),
+                Some(Ok(message)) => {
+                    if self.open.wants(message.partition(), message.offset()) {
+                        return Ok(Read::Record(RecordView(message)));
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    let following = self.open.ranges.get(&partition).is_some_and(|(_, to)| to.is_none());
+                    self.open.saw_end(partition);
+                    if following {
+                        return Ok(Read::Idle);
+                    }
+                }
+                Some(Err(error)) => {
+                    passing(&self.topic, &self.offsets, &self.open, error)?;
+                    return Ok(Read::Idle);
+                }
+            }
+        }
+    }
+
+    /// Reads on to the end of all ranges. With ranges that never end it only returns by an error or by `each`.
+    ///
+    /// # Errors
+    /// As [`poll`](Self::poll); or the first error of `each`.
+    pub fn for_each<E: From<ReadError>>(
+        &mut self,
+        mut each: impl FnMut(&RecordView<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        loop {
+            match self.poll(Duration::from_millis(500))? {
+                Read::Record(record) => each(&record)?,
+                Read::Idle => {}
+                Read::End => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Stops fetching partitions that are read to their end: the rest of the log may be large.
+fn leave_finished(
+    consumer: &BaseConsumer<TracingContext>,
+    topic: &str,
+    open: &mut Open,
+) -> Result<(), ClusterError> {
+    if open.finished.is_empty() {
+        return Ok(());
+    }
+    let mut list = TopicPartitionList::new();
+    for partition in open.finished.drain(..) {
+        list.add_partition(topic, partition);
+    }
+    let wrap = |error| ClusterError::kafka(format!("reading topic `{topic}`"), error);
+    consumer.incremental_unassign(&list).map_err(wrap)
+}
+
+/// Passes over errors that pass by themselves; names the range where an offset is gone.
+fn passing(topic: &str, offsets: &Offsets, open: &Open, error: KafkaError) -> Result<(), ReadError> {
+    if matches!(
+        error_code(&error),
+        Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
+    ) {
+        let log = offsets.ranges_blocking(&[topic])?;
+        for (partition, (next, _)) in &open.ranges {
+            if let Some(there) = log.get(&(topic.to_owned(), *partition))
+                && (*next < there.low || *next > there.end)
+            {
+                return Err(ReadError::OffsetOutOfRange {
+                    topic: topic.to_owned(),
+                    partition: *partition,
+                    wanted: *next,
+                    low: there.low,
+                    end: there.end,
+                });
+            }
+        }
+    }
+    match classify(&error) {
+        KafkaFault::Transient => {
+            tracing::warn!(topic, %error, "reading waits for the brokers");
+            Ok(())
+        }
+        KafkaFault::Permanent => Err(ClusterError::kafka(format!("reading topic `{topic}`"), error).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(ranges: &[(i32, i64, Option<i64>)]) -> Open {
+        let ranges = ranges.iter().map(|(partition, from, to)| (*partition, (*from, *to))).collect();
+        Open { ranges, finished: Vec::new() }
+    }
+
+    #[test]
+    fn a_range_ends_after_its_last_record() {
+        let mut open = open(&[(0, 5, Some(7))]);
+        assert!(!open.wants(0, 4) && !open.wants(1, 5), "before the range, and another partition");
+        assert!(open.wants(0, 5) && open.wants(0, 6));
+        assert!(open.ranges.is_empty());
+        assert!(!open.wants(0, 7));
+        assert_eq!(open.finished, [0]);
+    }
+
+    #[test]
+    fn a_range_whose_last_offsets_hold_no_records_ends_at_the_next_record_or_the_end_of_the_log() {
+        let mut first = open(&[(0, 5, Some(7))]);
+        assert!(first.wants(0, 5) && !first.wants(0, 8));
+        assert!(first.ranges.is_empty());
+        let mut second = open(&[(0, 5, Some(7)), (1, 0, None)]);
+        second.saw_end(0);
+        second.saw_end(1);
+        assert_eq!(second.ranges.keys().collect::<Vec<_>>(), [&1], "what follows the log has no end");
+    }
+}

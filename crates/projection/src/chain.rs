@@ -52,9 +52,10 @@ impl FromStr for Link {
         let parse = || -> Option<Result<Link, ParseIntError>> {
             let (nonce, rest) = text.split_once('.')?;
             let (counter, part) = rest.split_once('.')?;
-            Some(u64::from_str_radix(nonce, 16).and_then(|nonce| {
-                Ok(Link { nonce, counter: counter.parse()?, part: part.parse()? })
-            }))
+            Some(
+                u64::from_str_radix(nonce, 16)
+                    .and_then(|nonce| Ok(Link { nonce, counter: counter.parse()?, part: part.parse()? })),
+            )
         };
         match parse() {
             Some(Ok(link)) => Ok(link),
@@ -125,7 +126,11 @@ impl Chain {
 
     /// The write that leaves `link` was taken.
     pub fn written(&mut self, link: Link) {
-        debug_assert_eq!((link.nonce, link.counter), (self.nonce, self.counter), "links are written in order");
+        debug_assert_eq!(
+            (link.nonce, link.counter),
+            (self.nonce, self.counter),
+            "links are written in order"
+        );
         self.seen = Some(link);
     }
 }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use fleetlog_event::{Decode, EntityKey, EventSet, Recorded, Reject};
 
 use crate::{
-    BadState, EntityChange, FoldProjector, LaneScope, Projected, Projection, Record, Rulings, SetAside, StoredState,
-    Version,
+    BadState, EntityChange, FoldProjector, LaneScope, Projected, Projection, Record, Rulings, SetAside,
+    StoredState, Version,
     projection::{key_of, read_event, refused},
 };
 
@@ -152,7 +152,8 @@ impl<P: FoldProjector> Fold<P> {
 /// A state is plain data with text keys and finite numbers, so it always has a JSON form; that it has not is a bug of
 /// the projector, and a panic in a projector is Permanent.
 fn encode_state<S: serde::Serialize>(id: &str, state: &S) -> Vec<u8> {
-    serde_json::to_vec(state).unwrap_or_else(|error| panic!("fold `{id}`: its state has no JSON form: {error}"))
+    serde_json::to_vec(state)
+        .unwrap_or_else(|error| panic!("fold `{id}`: its state has no JSON form: {error}"))
 }
 
 /// An entity under work in a batch.
@@ -231,7 +232,9 @@ impl<P: FoldProjector, D: Decode> Batch<'_, P, D> {
         };
         for &index in &work.taken {
             // Taken once, so it decodes and applies again: both are pure.
-            if let Ok(again) = read_event::<D, P::Event>(self.scope, self.decode, records[index], work.key.clone()) {
+            if let Ok(again) =
+                read_event::<D, P::Event>(self.scope, self.decode, records[index], work.key.clone())
+            {
                 let redone = projector.apply(&mut state, &again);
                 debug_assert!(redone.is_ok(), "fold `{}` is not pure", P::ID);
             }

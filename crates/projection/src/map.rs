@@ -3,7 +3,8 @@
 use fleetlog_event::{Decode, EntityKey, EventSet};
 
 use crate::{
-    BadState, LaneScope, MapProjector, Projected, Projection, Record, RowChange, Rulings, SetAside, StoredState,
+    BadState, LaneScope, MapProjector, Projected, Projection, Record, RowChange, Rulings, SetAside,
+    StoredState,
     projection::{key_of, read_event, refused},
 };
 
@@ -28,7 +29,13 @@ impl<P: MapProjector> Projection for Map<P> {
     fn missing(&self, (): &(), _: &[&Record]) -> Vec<(EntityKey, String)> {
         Vec::new()
     }
-    fn admit(&self, (): &mut (), _: &LaneScope, _: EntityKey, _: Option<StoredState>) -> Result<(), BadState> {
+    fn admit(
+        &self,
+        (): &mut (),
+        _: &LaneScope,
+        _: EntityKey,
+        _: Option<StoredState>,
+    ) -> Result<(), BadState> {
         Ok(())
     }
     fn committed(&self, (): &mut (), (): ()) {}
@@ -41,8 +48,12 @@ impl<P: MapProjector> Projection for Map<P> {
         rulings: &Rulings,
         (): &(),
     ) -> Projected<P::Write, ()> {
-        let mut projected =
-            Projected { entities: Vec::new(), rows: Vec::with_capacity(records.len()), set_aside: Vec::new(), pending: () };
+        let mut projected = Projected {
+            entities: Vec::new(),
+            rows: Vec::with_capacity(records.len()),
+            set_aside: Vec::new(),
+            pending: (),
+        };
         let mut rows = Vec::new();
         for &record in records {
             if rulings.named.contains(&record.offset) {

@@ -43,7 +43,9 @@ pub struct Projected<W, P> {
 #[derive(Debug, thiserror::Error)]
 pub enum BadState {
     /// The state's JSON is not this version's.
-    #[error("the stored state at `{home}` cannot be read: {source}; rebuild the projection, or raise its VERSION")]
+    #[error(
+        "the stored state at `{home}` cannot be read: {source}; rebuild the projection, or raise its VERSION"
+    )]
     Unreadable {
         /// Where it lives.
         home: String,
@@ -51,7 +53,9 @@ pub enum BadState {
         source: serde_json::Error,
     },
     /// The state was folded from another log or partition.
-    #[error("the stored state at `{home}` was folded from {found}, this lane reads {expected}; rebuild, or adopt")]
+    #[error(
+        "the stored state at `{home}` was folded from {found}, this lane reads {expected}; rebuild, or adopt"
+    )]
     OtherLog {
         /// Where it lives.
         home: String,

@@ -65,7 +65,12 @@ impl CopyEncoder {
         self.fields = 0;
         self.buffer.extend_from_slice(&[0; 2]);
         row.encode(self);
-        debug_assert_eq!(usize::from(self.fields), row.table().columns.len(), "columns of {}", row.table().name);
+        debug_assert_eq!(
+            usize::from(self.fields),
+            row.table().columns.len(),
+            "columns of {}",
+            row.table().name
+        );
         let count = self.fields.to_be_bytes();
         self.buffer[self.open_field_count_at..self.open_field_count_at + 2].copy_from_slice(&count);
     }

@@ -119,12 +119,16 @@ pub trait Sink: Send + Sync + 'static {
     ///
     /// # Errors
     /// Transient or Permanent; never Fenced (the caller compares the link with its own).
-    fn read(&self, lane: &LaneId, homes: &[String]) -> impl Future<Output = Result<Stored, SinkError>> + Send;
+    fn read(&self, lane: &LaneId, homes: &[String])
+    -> impl Future<Output = Result<Stored, SinkError>> + Send;
 
     /// Stores a unit of work on the chain. The same unit may be given again after a Transient failure, whose
     /// outcome is unknown: what was stored of it is recognised by its links.
     ///
     /// # Errors
     /// Transient, Permanent, or Fenced if the stored link is neither the one it follows nor one it leaves.
-    fn commit(&self, unit: &UnitOfWork<Self::Write>) -> impl Future<Output = Result<Commit, SinkError>> + Send;
+    fn commit(
+        &self,
+        unit: &UnitOfWork<Self::Write>,
+    ) -> impl Future<Output = Result<Commit, SinkError>> + Send;
 }

@@ -31,10 +31,15 @@ pub(crate) enum Command {
     /// Look at the settings
     #[command(subcommand)]
     Config(commands::config::Command),
+    /// Topics: the difference between files and cluster, and carrying it out
+    #[command(subcommand)]
+    Topics(commands::topics::Command),
     /// Look at units as they are now
     #[command(subcommand)]
     Unit(commands::hot::UnitCommand),
     /// Look at tasks as they are now
     #[command(subcommand)]
     Task(commands::hot::TaskCommand),
+    /// What happened to a unit or task
+    History(commands::history::History),
 }

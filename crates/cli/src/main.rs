@@ -7,7 +7,10 @@ mod args;
 mod commands;
 mod config;
 mod exit;
+mod http;
+mod instance;
 mod output;
+mod wiring;
 
 use std::process::ExitCode;
 

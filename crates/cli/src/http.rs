@@ -1,0 +1,50 @@
+//! `/metrics`, `/healthz`, `/readyz` of `fleetlog run`.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::Context;
+use axum::{Router, extract::State, http::StatusCode, routing::get};
+use prometheus::{Registry, TextEncoder};
+
+/// What the probes ask. `Ok` carries a word for people, `Err` what is wrong.
+pub(crate) trait Health: Send + Sync + 'static {
+    /// Nothing is broken for good: a restart would not help anybody.
+    fn healthy(&self) -> Result<String, String>;
+    /// Every lane has found its start and its stores.
+    fn ready(&self) -> Result<String, String>;
+}
+
+struct Shared {
+    registry: Registry,
+    health: Box<dyn Health>,
+}
+
+/// Serves until the process ends. Returns the address, which says the port that was taken for port 0.
+pub(crate) async fn serve(address: &str, registry: Registry, health: impl Health) -> anyhow::Result<SocketAddr> {
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .with_context(|| format!("run.http_address {address} cannot be served; port 0 takes a free one"))?;
+    let bound = listener.local_addr()?;
+    let shared = Arc::new(Shared { registry, health: Box::new(health) });
+    let probe = |answer: Result<String, String>| match answer {
+        Ok(text) => (StatusCode::OK, format!("{text}\n")),
+        Err(text) => (StatusCode::SERVICE_UNAVAILABLE, format!("{text}\n")),
+    };
+    let router = Router::new()
+        .route("/healthz", get(move |State(shared): State<Arc<Shared>>| async move { probe(shared.health.healthy()) }))
+        .route("/readyz", get(move |State(shared): State<Arc<Shared>>| async move { probe(shared.health.ready()) }))
+        .route("/metrics", get(metrics))
+        .with_state(shared);
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "the metrics server ended");
+        }
+    });
+    Ok(bound)
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> Result<String, (StatusCode, String)> {
+    TextEncoder::new()
+        .encode_to_string(&shared.registry.gather())
+        .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+}

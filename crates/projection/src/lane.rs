@@ -1,0 +1,337 @@
+//! The decisions of a lane, without its I/O: where it begins to read, what it takes of a batch, what it writes next.
+//!
+//! Pure, so that each rule can be tested (and a model checker can run it). The engine's lane carries out what this
+//! decides. A [`LaneCore`] lives from one reading of progress to the next *Fenced*: nothing of it survives that.
+
+use std::collections::BTreeSet;
+
+use fleetlog_event::{EventId, LogId, TimestampMs};
+
+use crate::{
+    Chain, DedupWindow, EntityChange, LaneId, LaneScope, LastRecord, Link, Progress, Record, RowChange, Rulings,
+    SetAside, Sifted, Stored, UnitOfWork,
+};
+
+/// A lane's log as the cluster shows it now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogNow {
+    /// The topic's id and the lane's partition in it.
+    pub scope: LaneScope,
+    /// The first offset that is still there.
+    pub low: i64,
+    /// One past the last offset that a reader of committed records may see.
+    pub high: i64,
+}
+
+/// Log history that progress stands on is gone: Permanent, and only a person can choose the way out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LogLost {
+    /// The topic was deleted and made again.
+    #[error(
+        "lane {lane}: its progress is of log {stored}, the topic is now log {found}: it was deleted and made again; {}",
+        ways_out(.lane)
+    )]
+    OtherLog {
+        /// Whose progress.
+        lane: LaneId,
+        /// The log that progress belongs to.
+        stored: LogId,
+        /// The log that is there.
+        found: LogId,
+    },
+    /// Retention took records that the lane has not taken.
+    #[error(
+        "lane {lane}: retention overtook it: progress is {progress}, the log begins at {low}, {} offsets are lost; {}",
+        low - progress, ways_out(.lane)
+    )]
+    Overtaken {
+        /// Whose progress.
+        lane: LaneId,
+        /// The next offset it would take.
+        progress: i64,
+        /// Where the log begins.
+        low: i64,
+    },
+    /// The log is shorter than it was.
+    #[error(
+        "lane {lane}: its progress {progress} lies past the log's end {high}: the log lost its tail; {}",
+        ways_out(.lane)
+    )]
+    PastEnd {
+        /// Whose progress.
+        lane: LaneId,
+        /// The next offset it would take.
+        progress: i64,
+        /// Where the log ends.
+        high: i64,
+    },
+    /// Another record lies where the last one taken was.
+    #[error(
+        "lane {lane}: the record at offset {offset} is not the one that was taken: the log was replaced; {}",
+        ways_out(.lane)
+    )]
+    LastRecordDiffers {
+        /// Whose progress.
+        lane: LaneId,
+        /// Where the last record taken was.
+        offset: i64,
+    },
+    /// No record lies where the last one taken was.
+    #[error(
+        "lane {lane}: no record at offset {offset}, where the last one was taken: the log was replaced; {}",
+        ways_out(.lane)
+    )]
+    LastRecordMissing {
+        /// Whose progress.
+        lane: LaneId,
+        /// Where the last record taken was.
+        offset: i64,
+    },
+}
+
+fn ways_out(lane: &LaneId) -> String {
+    format!(
+        "either rebuild `{}` from the log as it is now, or adopt the log (only after a restore that kept its offsets)",
+        lane.projection
+    )
+}
+
+/// What was read of a partition without a gap.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Where the reading began: the lane takes the batch only if that is its cursor.
+    pub begin: i64,
+    /// The records, by offset. Offsets may have holes (transaction markers).
+    pub records: Vec<Record>,
+    /// Where the reading goes on.
+    pub next: i64,
+}
+
+/// What to do with a batch.
+#[derive(Debug)]
+pub enum Admission {
+    /// Its reading began elsewhere (prefetched before a seek): drop it, read at the cursor.
+    Stale,
+    /// It goes on from the cursor.
+    Take(Taken),
+}
+
+/// A batch that goes on from the cursor, without what lies below progress.
+#[derive(Debug)]
+pub struct Taken {
+    /// The records at or above progress, duplicates included.
+    pub records: Vec<Record>,
+    /// Which of them are duplicates.
+    pub sifted: Sifted,
+    /// Where the lane is once this is written.
+    pub next: i64,
+    /// How many records below progress only filled the window again.
+    pub refilled: usize,
+}
+
+impl Taken {
+    /// The records that are no duplicates.
+    #[must_use]
+    pub fn fresh(&self) -> Vec<&Record> {
+        let fresh = self.records.iter().zip(&self.sifted.duplicate).filter(|(_, duplicate)| !**duplicate);
+        fresh.map(|(record, _)| record).collect()
+    }
+}
+
+/// What a step writes, before it has its place in the chain.
+#[derive(Debug)]
+pub struct Writes<W> {
+    /// Entities changed.
+    pub entities: Vec<EntityChange<W>>,
+    /// Rows added.
+    pub rows: Vec<RowChange<W>>,
+    /// Events not taken.
+    pub set_aside: Vec<SetAside>,
+}
+
+/// A lane's place: in the log, in the chain, in the duplicate window.
+#[derive(Debug)]
+pub struct LaneCore {
+    lane: LaneId,
+    scope: LaneScope,
+    chain: Chain,
+    progress: Progress,
+    cursor: i64,
+    dedup: DedupWindow,
+    named: BTreeSet<i64>,
+    unchecked: Option<LastRecord>,
+}
+
+impl LaneCore {
+    /// Takes up a lane where the store stands. Without stored progress it begins at the log's beginning; else as far
+    /// below progress as the duplicate window reaches (records below progress only fill the window, and the last one
+    /// taken is recognised by its hash). `nonce` must never have been used before.
+    ///
+    /// # Errors
+    /// When the log is not the one, or not all of the one, that progress stands on.
+    pub fn start(
+        lane: LaneId,
+        stored: &Stored,
+        log: &LogNow,
+        dedup_span_offsets: i64,
+        nonce: u64,
+    ) -> Result<Self, LogLost> {
+        let chain = Chain::resume(nonce, stored.link);
+        let dedup = DedupWindow::new(dedup_span_offsets);
+        let named = stored.named.iter().copied().collect();
+        let Some(progress) = stored.progress else {
+            let progress = Progress { log: log.scope.log, main: log.low, inbox: 0, last: None };
+            let cursor = log.low;
+            return Ok(Self { lane, scope: log.scope, chain, progress, cursor, dedup, named, unchecked: None });
+        };
+        check_range(&lane, &progress, log)?;
+        let unchecked = progress.last.filter(|last| last.offset >= log.low);
+        let window = progress.main - dedup_span_offsets;
+        let cursor = unchecked.map_or(window, |last| window.min(last.offset)).max(log.low);
+        Ok(Self { lane, scope: log.scope, chain, progress, cursor, dedup, named, unchecked })
+    }
+
+    /// The lane.
+    #[must_use]
+    pub fn lane(&self) -> &LaneId {
+        &self.lane
+    }
+
+    /// The part of the log it reads.
+    #[must_use]
+    pub fn scope(&self) -> &LaneScope {
+        &self.scope
+    }
+
+    /// Where its next batch has to begin.
+    #[must_use]
+    pub fn cursor(&self) -> i64 {
+        self.cursor
+    }
+
+    /// What is written.
+    #[must_use]
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Whether it has read further than it has written: an empty move is due.
+    #[must_use]
+    pub fn moved_silently(&self) -> bool {
+        self.cursor > self.progress.main
+    }
+
+    /// Whether the stored link is the one this owner left.
+    #[must_use]
+    pub fn owns(&self, stored: Option<Link>) -> bool {
+        stored == self.chain.seen()
+    }
+
+    /// The link this owner expects in the store.
+    #[must_use]
+    pub fn link(&self) -> Option<Link> {
+        self.chain.seen()
+    }
+
+    /// Rulings for a batch's first projection.
+    #[must_use]
+    pub fn rulings(&self) -> Rulings {
+        Rulings { named: self.named.clone(), ..Rulings::default() }
+    }
+
+    /// Looks again whether the log still holds what comes next, after a reader was told that it does not.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
+    pub fn check_log(&self, log: &LogNow) -> Result<(), LogLost> {
+        check_range(&self.lane, &Progress { main: self.cursor.max(self.progress.main), ..self.progress }, log)
+    }
+
+    /// Judges a batch and moves the cursor over it. The duplicate window learns what lies below progress at once, and
+    /// the rest only when it is [written](Self::written).
+    ///
+    /// # Errors
+    /// When the last record taken is not where it was.
+    pub fn admit(
+        &mut self,
+        batch: Batch,
+        event_id: impl Fn(&Record) -> Option<EventId>,
+    ) -> Result<Admission, LogLost> {
+        if batch.begin != self.cursor {
+            return Ok(Admission::Stale);
+        }
+        let mut records = batch.records;
+        let refilled = records.partition_point(|record| record.offset < self.progress.main);
+        let fresh = records.split_off(refilled);
+        self.check_last(&records, batch.next)?;
+        let below = self.dedup.sift(&records, &event_id);
+        self.dedup.learn(below);
+        let sifted = self.dedup.sift(&fresh, &event_id);
+        self.cursor = batch.next;
+        Ok(Admission::Take(Taken { records: fresh, sifted, next: batch.next, refilled }))
+    }
+
+    fn check_last(&mut self, below: &[Record], next: i64) -> Result<(), LogLost> {
+        let Some(last) = self.unchecked else { return Ok(()) };
+        let (lane, offset) = (self.lane.clone(), last.offset);
+        match below.iter().find(|record| record.offset == last.offset) {
+            Some(record) if record.hash() == last.hash => self.unchecked = None,
+            Some(_) => return Err(LogLost::LastRecordDiffers { lane, offset }),
+            None if next > last.offset => return Err(LogLost::LastRecordMissing { lane, offset }),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// The write that takes the lane over `taken`, in its place in the chain. Each call is a write of its own.
+    pub fn unit<W>(&mut self, taken: &Taken, writes: Writes<W>, made_at: TimestampMs) -> UnitOfWork<W> {
+        let last = taken.records.last().map(|r| LastRecord { offset: r.offset, hash: r.hash() });
+        let progress = Progress {
+            main: taken.next.max(self.progress.main),
+            last: last.or(self.progress.last),
+            ..self.progress
+        };
+        self.unit_at(progress, writes, made_at)
+    }
+
+    /// The write that only moves progress to the cursor, over transaction markers.
+    pub fn empty_move<W>(&mut self, made_at: TimestampMs) -> UnitOfWork<W> {
+        let progress = Progress { main: self.cursor.max(self.progress.main), ..self.progress };
+        let writes = Writes { entities: Vec::new(), rows: Vec::new(), set_aside: Vec::new() };
+        self.unit_at(progress, writes, made_at)
+    }
+
+    fn unit_at<W>(&mut self, progress: Progress, writes: Writes<W>, made_at: TimestampMs) -> UnitOfWork<W> {
+        let (follows, leaves) = self.chain.next();
+        let Writes { entities, rows, set_aside } = writes;
+        let lane = self.lane.clone();
+        UnitOfWork { lane, follows, leaves, progress, entities, rows, set_aside, made_at }
+    }
+
+    /// The write was taken.
+    pub fn written<W>(&mut self, unit: &UnitOfWork<W>, learned: Option<Sifted>) {
+        self.chain.written(unit.leaves);
+        self.progress = unit.progress;
+        self.named = self.named.split_off(&self.progress.main);
+        if let Some(sifted) = learned {
+            self.dedup.learn(sifted);
+        }
+    }
+}
+
+fn check_range(lane: &LaneId, progress: &Progress, log: &LogNow) -> Result<(), LogLost> {
+    let (lane, main) = (lane.clone(), progress.main);
+    if progress.log != log.scope.log {
+        Err(LogLost::OtherLog { lane, stored: progress.log, found: log.scope.log })
+    } else if main < log.low {
+        Err(LogLost::Overtaken { lane, progress: main, low: log.low })
+    } else if main > log.high {
+        Err(LogLost::PastEnd { lane, progress: main, high: log.high })
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "lane/tests.rs"]
+mod tests;

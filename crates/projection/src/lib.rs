@@ -4,6 +4,8 @@
 //! is what an author writes; a [`Projection`] is what a lane drives; a [`UnitOfWork`] is what a step hands to a [`Sink`].
 
 pub mod chain;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod dedup;
 mod fold;
 mod hot;

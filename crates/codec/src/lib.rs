@@ -1,1 +1,30 @@
-//! Avro on the wire: framings, schema resolution, registry client.
+//! Avro on the wire: framings, writer schemas and where they come from, encoding and decoding, the registry client.
+//!
+//! Guarantees:
+//! - both framings (Confluent, Avro single-object) are always readable, whichever is configured for writing;
+//! - a record written with another version of a schema is read as that schema and ours say (defaults, aliases, enum
+//!   fallbacks), whether the version is compiled in or came from a registry or the schema topic;
+//! - no payload, however hostile, makes decoding panic, recurse without bound or allocate more than a few times its
+//!   own length;
+//! - a schema that cannot be looked up *now* is an error to wait on; only a definite denial rejects the record.
+//!
+//! It does not check values (see `EventSet::validate`) and knows nothing about Kafka.
+
+mod decode;
+mod encode;
+mod registry;
+mod schema;
+mod source;
+
+pub mod compat;
+pub mod frame;
+
+pub use decode::{AnyEvent, Decoder, Prepared, Unavailable};
+pub use encode::{EncodeError, Encoder};
+pub use frame::SchemaRef;
+//pub use registry::{RegistryAuth, RegistryClient, RegistryError, RegistrySettings, subject};
+pub use schema::{
+    Fingerprint, SCHEMA_BYTES_MAX, SchemaError, SchemaFile, WriterSchema, builtin_files, builtin_schemas,
+    fingerprint, newest,
+};
+pub use source::{FirstFound, Lookup, LookupError, NoSource, SchemaSource};

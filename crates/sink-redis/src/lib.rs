@@ -1,1 +1,19 @@
 //! Hot state in Redis, on the chain of links.
+//!
+//! What it guarantees: each script call of a commit is taken once, in its place on the lane's chain, whoever sends it
+//! and however often ([`fleetlog_projection::judge`]); one call changes an entity's state, version, readable fields
+//! and places in lists together; set-asides are written before, or with, the entities they concern; a call that
+//! meets a key of another type writes nothing.
+//!
+//! What it does not: a whole commit is *not* one atomic step. It is a chain of calls, each atomic, that the same
+//! commit given again completes. A Redis that loses its tail is noticed by its link, not prevented from losing.
+
+mod calls;
+mod check;
+mod connection;
+mod fault;
+mod keys;
+mod sink;
+
+pub use keys::{lane_key, ledger_key};
+pub use sink::{RedisSink, RedisSinkSettings};

@@ -1,0 +1,327 @@
+//! How a unit of work is cut into script calls, and how a call is written down.
+
+use std::{borrow::Cow, collections::HashMap, ops::Range};
+
+use fleetlog_projection::{EntityChange, Fault, HotWrite, Link, Progress, SetAside, SinkError, UnitOfWork, Version};
+use redis::Cmd;
+use serde::Serialize;
+
+use crate::sink::RedisSinkSettings;
+
+/// A unit of work, cut into calls: set-asides first, then entities, progress in the last. The cut depends on the
+/// unit and the settings alone, so that the same unit given again makes the same calls with the same links.
+pub(crate) struct Plan<'a> {
+    unit: &'a UnitOfWork<HotWrite>,
+    settings: &'a RedisSinkSettings,
+    script_hash: &'a str,
+    lane_key: String,
+    ledger_key: String,
+    calls: Vec<Call>,
+}
+
+/// What one call carries. At least one call is made, if only to move progress.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Call {
+    set_asides: Range<usize>,
+    entities: Range<usize>,
+    size_bytes: usize,
+}
+
+/// Where a stored link stands among those of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// So many of the calls were carried out.
+    Done(usize),
+    /// The link is none of this plan's.
+    Foreign,
+}
+
+impl<'a> Plan<'a> {
+    pub(crate) fn new(
+        unit: &'a UnitOfWork<HotWrite>,
+        settings: &'a RedisSinkSettings,
+        script_hash: &'a str,
+    ) -> Result<Self, SinkError> {
+        check_unit(unit)?;
+        let lane_key = crate::lane_key(&settings.key_prefix, &settings.lane_prefix, &unit.lane);
+        let ledger_key = crate::ledger_key(&lane_key);
+        Ok(Self { unit, settings, script_hash, lane_key, ledger_key, calls: cut(unit, settings) })
+    }
+
+    /// The link that the unit follows.
+    pub(crate) fn follows(&self) -> Option<Link> {
+        self.unit.follows
+    }
+
+    /// How many calls it has.
+    pub(crate) fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// The link that stands after `done` of the calls.
+    fn link_after(&self, done: usize) -> Option<Link> {
+        match done {
+            0 => self.unit.follows,
+            done if done == self.calls.len() => Some(self.unit.leaves),
+            // Bounded by the number of entities and set-asides of a batch, far below u32.
+            done => Some(self.unit.leaves.part(u32::try_from(done).unwrap_or(u32::MAX))),
+        }
+    }
+
+    /// Finds a stored link among those of this plan. The latest wins: `follows` of the first call can be no later
+    /// call's link, since links are never used twice.
+    pub(crate) fn standing(&self, stored: Option<Link>) -> Standing {
+        (0..=self.calls.len())
+            .rev()
+            .find(|&done| self.link_after(done) == stored)
+            .map_or(Standing::Foreign, Standing::Done)
+    }
+
+    /// The calls from `first` on that are sent in one piece: at least one, then as many as the window allows.
+    pub(crate) fn window(&self, first: usize) -> Range<usize> {
+        let mut size_bytes = 0;
+        let mut end = first;
+        while end < self.calls.len()
+            && (end == first || size_bytes + self.calls[end].size_bytes <= self.settings.window_bytes_max)
+        {
+            size_bytes += self.calls[end].size_bytes;
+            end += 1;
+        }
+        first..end
+    }
+
+    /// Writes down call number `index`, as `commit.lua` reads it.
+    pub(crate) fn command(&self, index: usize) -> Cmd {
+        let call = &self.calls[index];
+        let entities = &self.unit.entities[call.entities.clone()];
+        let lists = Lists::of(entities);
+        let mut cmd = Cmd::with_capacity(16 + entities.len() * 32, call.size_bytes + 512);
+        cmd.arg("EVALSHA").arg(self.script_hash).arg(2 + entities.len() + lists.lists.len());
+        cmd.arg(&self.lane_key).arg(&self.ledger_key);
+        let mut name = String::new();
+        for key in entities.iter().map(|entity| entity.home.as_str()).chain(lists.lists.iter().map(|list| list.key)) {
+            name.clear();
+            self.settings.write_key(key, &mut name);
+            cmd.arg(&name);
+        }
+        cmd.arg(self.link_after(index).map_or_else(String::new, |link| link.to_string()));
+        cmd.arg(self.link_after(index + 1).map_or_else(String::new, |link| link.to_string()));
+        cmd.arg(entities.len());
+        if index + 1 == self.calls.len() {
+            progress_args(&mut cmd, &self.unit.progress);
+        } else {
+            cmd.arg(0);
+        }
+        let set_asides = &self.unit.set_aside[call.set_asides.clone()];
+        cmd.arg(set_asides.len());
+        for set_aside in set_asides {
+            cmd.arg(set_aside.record.offset).arg(ledger_entry(set_aside, self.unit.made_at.0));
+        }
+        for entity in entities {
+            entity_args(&mut cmd, entity, self.unit.made_at.0);
+        }
+        lists.args(&mut cmd);
+        cmd
+    }
+}
+
+/// What a projector must not write, because Redis would refuse it in mid-script or it would hide the sink's fields.
+fn check_unit(unit: &UnitOfWork<HotWrite>) -> Result<(), SinkError> {
+    let bug = |home: &str, what: String| {
+        Err(SinkError::new(
+            Fault::Permanent,
+            format!("projection `{}` wrote {what} at `{home}`: a bug of its projector", unit.lane.projection),
+        ))
+    };
+    for entity in &unit.entities {
+        for write in &entity.writes {
+            match write {
+                HotWrite::Field { name, .. } if name.starts_with('_') => {
+                    return bug(&entity.home, format!("the reserved field `{name}`"));
+                }
+                HotWrite::Ranked { list, score: Some(score), .. } if score.is_nan() => {
+                    return bug(&entity.home, format!("a rank in `{list}` that is no number"));
+                }
+                _ => {}
+            }
+        }
+    }
+    if let Some(row) = unit.rows.first() {
+        let what = format!("a row for offset {} to redis, which takes entities only", row.offset);
+        return bug("-", what);
+    }
+    Ok(())
+}
+
+/// Cuts greedily: a call is full when it holds the most entities and set-asides, or the most bytes.
+fn cut(unit: &UnitOfWork<HotWrite>, settings: &RedisSinkSettings) -> Vec<Call> {
+    let mut calls = vec![Call::default()];
+    let sizes = unit
+        .set_aside
+        .iter()
+        .map(|set_aside| (true, set_aside_bytes(set_aside)))
+        .chain(unit.entities.iter().map(|entity| (false, entity_bytes(entity))));
+    for (is_set_aside, size_bytes) in sizes {
+        let last = calls.len() - 1;
+        let call = &calls[last];
+        let items = call.set_asides.len() + call.entities.len();
+        let is_full = items == settings.call_items_max
+            || (items > 0 && call.size_bytes + size_bytes > settings.call_bytes_max);
+        if is_full {
+            let (set_asides, entities) = (call.set_asides.end, call.entities.end);
+            calls.push(Call { set_asides: set_asides..set_asides, entities: entities..entities, size_bytes: 0 });
+        }
+        let last = calls.len() - 1;
+        let call = &mut calls[last];
+        call.size_bytes += size_bytes;
+        let grown = if is_set_aside { &mut call.set_asides } else { &mut call.entities };
+        grown.end += 1;
+    }
+    calls
+}
+
+/// Bytes of one argument beside its text: `$`, length, line ends.
+const ARGUMENT_BYTES: usize = 10;
+
+fn entity_bytes(entity: &EntityChange<HotWrite>) -> usize {
+    let writes: usize = entity
+        .writes
+        .iter()
+        .map(|write| match write {
+            HotWrite::Field { name, value } => {
+                name.len() + value.as_ref().map_or(0, String::len) + 2 * ARGUMENT_BYTES
+            }
+            HotWrite::Ranked { list: _, member, score: _ } => member.len() + 20 + 2 * ARGUMENT_BYTES,
+            HotWrite::ExpireAt(_) => 0,
+        })
+        .sum();
+    entity.home.len() + entity.state.len() + writes + 80 + 8 * ARGUMENT_BYTES
+}
+
+fn set_aside_bytes(set_aside: &SetAside) -> usize {
+    set_aside.reject.detail.len() + set_aside.record.key.as_ref().map_or(0, bytes::Bytes::len) + 160
+}
+
+fn progress_args(cmd: &mut Cmd, progress: &Progress) {
+    let last_offset = progress.last.map_or_else(String::new, |last| last.offset.to_string());
+    let last_hash = progress.last.map_or_else(String::new, |last| format!("{:016x}", last.hash));
+    cmd.arg(10).arg("log").arg(progress.log.to_string());
+    cmd.arg("main").arg(progress.main).arg("inbox").arg(progress.inbox);
+    cmd.arg("last_offset").arg(last_offset).arg("last_hash").arg(last_hash);
+}
+
+/// `_version` of an entity.
+pub(crate) fn version_text(version: &Version) -> String {
+    format!("{}:{}:{}:{}", version.log, version.partition, version.next, version.revision)
+}
+
+/// How long an entity stays at least after it was written, in ms. Whether it is known is a rule of the fold, by
+/// record time; a lane that catches up with old records must find again what it wrote, however long ago by record
+/// time the entity ended.
+const EXPIRE_AFTER_WRITE_MS_MIN: i64 = 7 * 24 * 60 * 60 * 1000;
+
+fn entity_args(cmd: &mut Cmd, entity: &EntityChange<HotWrite>, made_at_ms: i64) {
+    let (mut set, mut removed, mut expire) = (2, 0, Cow::Borrowed(""));
+    for write in &entity.writes {
+        match write {
+            HotWrite::Field { value: Some(_), .. } => set += 1,
+            HotWrite::Field { value: None, .. } => removed += 1,
+            HotWrite::ExpireAt(None) => expire = Cow::Borrowed("-"),
+            HotWrite::ExpireAt(Some(at)) => {
+                let earliest = made_at_ms.saturating_add(EXPIRE_AFTER_WRITE_MS_MIN);
+                // Redis refuses times that do not fit a signed 64-bit number once its own clock is added.
+                expire = Cow::Owned(at.0.max(earliest).clamp(1, i64::MAX / 4).to_string());
+            }
+            HotWrite::Ranked { .. } => {}
+        }
+    }
+    cmd.arg(2 * set).arg(removed).arg(expire.as_ref());
+    cmd.arg("_state").arg(entity.state.as_slice()).arg("_version").arg(version_text(&entity.version));
+    for write in &entity.writes {
+        if let HotWrite::Field { name, value: Some(value) } = write {
+            cmd.arg(name.as_ref()).arg(value);
+        }
+    }
+    for write in &entity.writes {
+        if let HotWrite::Field { name, value: None } = write {
+            cmd.arg(name.as_ref());
+        }
+    }
+}
+
+/// The places in sorted sets of a call's entities, gathered by set so that each set is changed in one go.
+struct Lists<'a> {
+    lists: Vec<List<'a>>,
+}
+
+struct List<'a> {
+    key: &'a str,
+    added: Vec<(&'a str, f64)>,
+    removed: Vec<&'a str>,
+}
+
+impl<'a> Lists<'a> {
+    fn of(entities: &'a [EntityChange<HotWrite>]) -> Self {
+        let mut lists: Vec<List<'a>> = Vec::new();
+        let mut by_key: HashMap<&str, usize> = HashMap::new();
+        for entity in entities {
+            for (index, write) in entity.writes.iter().enumerate() {
+                let HotWrite::Ranked { list, member, score } = write else { continue };
+                if is_overwritten(&entity.writes[index + 1..], list, member) {
+                    continue;
+                }
+                let slot = *by_key.entry(list).or_insert_with(|| {
+                    lists.push(List { key: list, added: Vec::new(), removed: Vec::new() });
+                    lists.len() - 1
+                });
+                match score {
+                    Some(score) => lists[slot].added.push((member, *score)),
+                    None => lists[slot].removed.push(member),
+                }
+            }
+        }
+        Self { lists }
+    }
+
+    fn args(&self, cmd: &mut Cmd) {
+        for list in &self.lists {
+            cmd.arg(2 * list.added.len()).arg(list.removed.len());
+            for (member, score) in &list.added {
+                cmd.arg(*score).arg(*member);
+            }
+            for member in &list.removed {
+                cmd.arg(*member);
+            }
+        }
+    }
+}
+
+/// Whether a later write of the same entity says otherwise about the same place.
+fn is_overwritten(later: &[HotWrite], list: &str, member: &str) -> bool {
+    later.iter().any(|write| matches!(write, HotWrite::Ranked { list: l, member: m, .. } if l == list && m == member))
+}
+
+/// An entry of the ledger, as it is stored.
+#[derive(Serialize)]
+struct LedgerEntry<'a> {
+    reason: &'static str,
+    detail: &'a str,
+    key: Option<Cow<'a, str>>,
+    event_type: Option<&'a str>,
+    /// `open` until a redrive or skip closes it.
+    state: &'static str,
+    /// ms since 1970.
+    made_at: i64,
+}
+
+fn ledger_entry(set_aside: &SetAside, made_at_ms: i64) -> String {
+    let entry = LedgerEntry {
+        reason: set_aside.reject.reason.as_str(),
+        detail: &set_aside.reject.detail,
+        key: set_aside.record.key.as_deref().map(String::from_utf8_lossy),
+        event_type: set_aside.event_type.as_deref(),
+        state: "open",
+        made_at: made_at_ms,
+    };
+    serde_json::to_string(&entry).unwrap_or_else(|error| panic!("a ledger entry has no JSON form: {error}"))
+}

@@ -1,0 +1,274 @@
+//! The sink itself: reading a lane, and carrying a commit through its calls.
+
+use fleetlog_event::LogId;
+use fleetlog_projection::{
+    Commit, Fault, HotWrite, LaneId, LastRecord, Link, Progress, Sink, SinkError, Stored, StoredState, UnitOfWork,
+    Version,
+};
+use redis::{FromRedisValue, Pipeline, Value};
+
+use crate::{
+    calls::{Plan, Standing},
+    check,
+    connection::{Connection, Script},
+    keys::{lane_key, ledger_key},
+};
+
+/// Where and how hot state is kept.
+#[derive(Clone, Debug)]
+pub struct RedisSinkSettings {
+    /// `redis://`, `rediss://` or `unix://`, with user, password and database.
+    pub url: String,
+    /// Put before every key.
+    pub key_prefix: String,
+    /// Put before the projection's name in the lane's key: the prefix of the topics' names.
+    pub lane_prefix: String,
+    /// Put after every home and list: empty, or `~{version}` while a projection's version is not promoted.
+    pub suffix: String,
+    /// How long a connection attempt or a pipeline may take, in ms, before its outcome counts as unknown.
+    pub timeout_ms: u64,
+    /// Most entities and set-asides of one script call: Redis serves nobody else while one runs.
+    pub call_items_max: usize,
+    /// Most bytes of one script call, but that a single entity may be larger.
+    pub call_bytes_max: usize,
+    /// Most bytes of calls that are sent before their replies are awaited.
+    pub window_bytes_max: usize,
+}
+
+impl RedisSinkSettings {
+    /// Settings for a Redis at `url`, everything else as it suits most.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            key_prefix: String::new(),
+            lane_prefix: String::new(),
+            suffix: String::new(),
+            timeout_ms: 5000,
+            call_items_max: 256,
+            call_bytes_max: 512 * 1024,
+            window_bytes_max: 8 * 1024 * 1024,
+        }
+    }
+
+    /// The full key of a home or list.
+    pub(crate) fn write_key(&self, name: &str, out: &mut String) {
+        out.push_str(&self.key_prefix);
+        out.push_str(name);
+        out.push_str(&self.suffix);
+    }
+}
+
+/// Hot state in Redis.
+#[derive(Debug)]
+pub struct RedisSink {
+    settings: RedisSinkSettings,
+    connection: Connection,
+    commit: Script,
+    read: Script,
+}
+
+/// How often a commit starts again from an earlier call because Redis lost the tail of it.
+const REWINDS_MAX: u32 = 3;
+
+/// States read in one pipeline.
+const STATES_PER_READ: usize = 2000;
+
+impl RedisSink {
+    /// Prepares a sink. Connects with the first call, so that a Redis that is not up yet is Transient there.
+    ///
+    /// # Errors
+    /// Permanent if the address cannot be read.
+    ///
+    /// # Panics
+    /// When `call_items_max` is 0: no call could carry anything.
+    pub fn open(settings: RedisSinkSettings) -> Result<Self, SinkError> {
+        assert!(settings.call_items_max > 0, "a call takes at least one entity");
+        let connection = Connection::open(&settings.url, settings.timeout_ms)?;
+        let commit = Script::new(include_str!("commit.lua"));
+        let read = Script::new(include_str!("read.lua"));
+        Ok(Self { settings, connection, commit, read })
+    }
+
+    async fn run(&self, what: &str, pipeline: &Pipeline) -> Result<Vec<Value>, SinkError> {
+        self.connection.run(what, &[&self.commit, &self.read], pipeline).await
+    }
+
+    async fn read_lane(&self, lane: &LaneId) -> Result<Stored, SinkError> {
+        let key = lane_key(&self.settings.key_prefix, &self.settings.lane_prefix, lane);
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline.cmd("EVALSHA").arg(self.read.hash()).arg(2).arg(&key).arg(ledger_key(&key));
+        let replies = self.run(&format!("reading lane {lane}"), &pipeline).await?;
+        parse_lane(replies).map_err(|what| {
+            SinkError::new(
+                Fault::Permanent,
+                format!("redis at {}: `{key}` holds {what}; rebuild the projection", self.connection.address()),
+            )
+        })
+    }
+
+    async fn read_states(&self, homes: &[String]) -> Result<Vec<Option<StoredState>>, SinkError> {
+        let mut states = Vec::with_capacity(homes.len());
+        let mut name = String::new();
+        for homes in homes.chunks(STATES_PER_READ) {
+            let mut pipeline = Pipeline::with_capacity(homes.len());
+            for home in homes {
+                name.clear();
+                self.settings.write_key(home, &mut name);
+                pipeline.cmd("HMGET").arg(&name).arg("_state").arg("_version");
+            }
+            let replies = self.run(&format!("reading states from `{}` on", homes[0]), &pipeline).await?;
+            for (home, reply) in homes.iter().zip(replies) {
+                let state = parse_state(reply).map_err(|what| {
+                    let address = self.connection.address();
+                    SinkError::new(
+                        Fault::Permanent,
+                        format!("redis at {address}: `{home}` holds {what}; rebuild the projection, or remove the key"),
+                    )
+                })?;
+                states.push(state);
+            }
+        }
+        Ok(states)
+    }
+
+    /// Sends calls `first..` up to a window's worth. Whether they were carried out is read off the last reply: each
+    /// call is taken only after all before it, and one that was taken before answers with the link it stands at.
+    async fn send_window(&self, plan: &Plan<'_>, first: usize, lane: &LaneId) -> Result<Window, SinkError> {
+        let window = plan.window(first);
+        let mut pipeline = Pipeline::with_capacity(window.len());
+        for index in window.clone() {
+            pipeline.add_command(plan.command(index));
+        }
+        let replies = self.run(&format!("a commit of lane {lane}"), &pipeline).await?;
+        let is_taken = |reply: &Value| *reply == Value::Int(1);
+        let any_taken = replies.iter().any(is_taken);
+        let standing = match replies.last() {
+            Some(reply) if is_taken(reply) => Standing::Done(window.end),
+            Some(reply) => {
+                let found = parse_link(reply).map_err(|what| {
+                    SinkError::new(Fault::Permanent, format!("lane {lane}: its stored link is {what}"))
+                })?;
+                match plan.standing(found) {
+                    Standing::Foreign => return Err(SinkError::fenced(lane, plan.follows(), found)),
+                    done @ Standing::Done(_) => done,
+                }
+            }
+            None => Standing::Foreign,
+        };
+        Ok(Window { standing, any_taken })
+    }
+}
+
+struct Window {
+    standing: Standing,
+    any_taken: bool,
+}
+
+impl Sink for RedisSink {
+    type Write = HotWrite;
+
+    async fn check(&self) -> Result<(), SinkError> {
+        check::check(&self.connection).await
+    }
+
+    /// Reads the lane first, then the states. Only the owner of the stored link changes the lane's entities, and each
+    /// change moves the link; so if a state is newer than the link that was read before it, the next commit, which
+    /// follows that link, is fenced. The other way round a state could be older than the link, and nobody would notice.
+    async fn read(&self, lane: &LaneId, homes: &[String]) -> Result<Stored, SinkError> {
+        let mut stored = self.read_lane(lane).await?;
+        stored.states = self.read_states(homes).await?;
+        Ok(stored)
+    }
+
+    async fn commit(&self, unit: &UnitOfWork<HotWrite>) -> Result<Commit, SinkError> {
+        let plan = Plan::new(unit, &self.settings, self.commit.hash())?;
+        let (mut done, mut any_taken, mut rewinds) = (0, false, 0);
+        while done < plan.len() {
+            let window = self.send_window(&plan, done, &unit.lane).await?;
+            any_taken |= window.any_taken;
+            let Standing::Done(reached) = window.standing else {
+                return Err(SinkError::new(Fault::Transient, format!("lane {}: redis gave no reply", unit.lane)));
+            };
+            if reached <= done {
+                rewinds += 1;
+                if rewinds > REWINDS_MAX {
+                    let what = format!("lane {}: redis lost the same calls {rewinds} times", unit.lane);
+                    return Err(SinkError::new(Fault::Transient, what));
+                }
+            }
+            done = reached;
+        }
+        Ok(if any_taken { Commit::Applied } else { Commit::AlreadyApplied })
+    }
+}
+
+fn text(value: &Value) -> Result<String, String> {
+    String::from_redis_value_ref(value).map_err(|_| format!("{value:?} where text belongs"))
+}
+
+/// A stored link; the empty text is none.
+fn parse_link(value: &Value) -> Result<Option<Link>, String> {
+    let text = text(value)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|error: fleetlog_projection::chain::NotALink| error.to_string())
+}
+
+fn parse_lane(replies: Vec<Value>) -> Result<Stored, String> {
+    let [Value::Array(read)] = replies.as_slice() else { return Err(format!("{replies:?} where a lane belongs")) };
+    let [link, log, main, inbox, last_offset, last_hash, named @ ..] = read.as_slice() else {
+        return Err(format!("{read:?} where a lane belongs"));
+    };
+    let number = |value: &Value| {
+        let text = text(value)?;
+        text.parse::<i64>().map_err(|_| format!("`{text}` where an offset belongs"))
+    };
+    let log = text(log)?;
+    let progress = if log.is_empty() {
+        None
+    } else {
+        let last_hash = text(last_hash)?;
+        let last = if last_hash.is_empty() {
+            None
+        } else {
+            let hash = u64::from_str_radix(&last_hash, 16).map_err(|_| format!("`{last_hash}` as last_hash"))?;
+            Some(LastRecord { offset: number(last_offset)?, hash })
+        };
+        Some(Progress { log: parse_log(&log)?, main: number(main)?, inbox: number(inbox)?, last })
+    };
+    let mut named = named.iter().map(number).collect::<Result<Vec<_>, _>>()?;
+    named.sort_unstable();
+    Ok(Stored { link: parse_link(link)?, progress, named, states: Vec::new() })
+}
+
+fn parse_log(text: &str) -> Result<LogId, String> {
+    // LogId has no parser of its own; its serde form is a UUID's, which takes the simple form too.
+    serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|_| format!("`{text}` as a log's id"))
+}
+
+fn parse_state(reply: Value) -> Result<Option<StoredState>, String> {
+    let Value::Array(mut fields) = reply else { return Err(format!("{reply:?} where a hash belongs")) };
+    match (fields.pop(), fields.pop()) {
+        (Some(Value::Nil), Some(Value::Nil)) => Ok(None),
+        (Some(version @ Value::BulkString(_)), Some(Value::BulkString(state))) => {
+            Ok(Some(StoredState { version: parse_version(&text(&version)?)?, state }))
+        }
+        _ => Err("only one of `_state` and `_version`".to_owned()),
+    }
+}
+
+/// `log:partition:next:revision`
+fn parse_version(text: &str) -> Result<Version, String> {
+    let wrong = || format!("`{text}` as `_version`");
+    let mut parts = text.split(':');
+    let mut part = || parts.next().ok_or_else(wrong);
+    let version = Version {
+        log: parse_log(part()?)?,
+        partition: part()?.parse().map_err(|_| wrong())?,
+        next: part()?.parse().map_err(|_| wrong())?,
+        revision: part()?.parse().map_err(|_| wrong())?,
+    };
+    if parts.next().is_some() { Err(wrong()) } else { Ok(version) }
+}

@@ -1,5 +1,15 @@
 -- Where each lane is, and what it did not take. Both change in the transaction that stores a batch's rows.
 
+-- Milliseconds since 1970 as a time; beyond what PostgreSQL holds (4713 BC to 294276 AD) the nearest infinity, as in
+-- the rows of history.
+CREATE FUNCTION fleetlog_time(ms bigint) RETURNS timestamptz LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+    SELECT CASE WHEN ms < -210866803200000 THEN '-infinity'::timestamptz
+                WHEN ms >= 9224318016000000 THEN 'infinity'::timestamptz
+                ELSE to_timestamp(ms / 1000.0) END
+$$;
+
+COMMENT ON FUNCTION fleetlog_time(bigint) IS 'milliseconds since 1970-01-01 as a time, clamped to infinity';
+
 CREATE TABLE fleetlog_progress (
     projection  text        NOT NULL,
     version     integer     NOT NULL,

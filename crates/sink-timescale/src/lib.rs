@@ -1,1 +1,28 @@
 //! History in PostgreSQL or TimescaleDB, on the chain of links.
+//!
+//! A unit of work is one transaction: the lane's progress row (taken only if it holds the link that the unit follows),
+//! its rows by binary COPY, its set-asides. So a batch is stored whole or not at all, and *already applied* is what the
+//! progress row says, never a guess. What the sink does not do: it holds no states of folds.
+//!
+//! [`Database`] is one process's way to the server, [`SqlSink`] what a projection lands in, [`Migrator`] what brings
+//! the schema up to date, [`Database::maintain`] what keeps partitions and retention.
+
+mod bisect;
+mod check;
+mod connections;
+mod copy;
+mod database;
+mod fault;
+mod ledger;
+mod maintain;
+mod migrate;
+mod migrations;
+mod sink;
+
+pub use check::Server;
+pub use connections::ConnectionSettings;
+pub use database::Database;
+pub use maintain::{Maintained, Retention};
+pub use migrate::{Flavour, MigrateError, Migrator, Plan};
+pub use migrations::{MIGRATIONS, Migration};
+pub use sink::SqlSink;

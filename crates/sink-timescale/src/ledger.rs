@@ -1,0 +1,140 @@
+//! The progress row and the ledger of set-asides.
+
+use std::borrow::Cow;
+
+use fleetlog_event::LogId;
+use fleetlog_projection::{LaneId, LastRecord, Link, Progress, SetAside, Stored, UnitOfWork};
+use sqlx::{Row, postgres::PgRow};
+
+use crate::{connections::Lease, fault::Failure};
+
+/// Of a lane's link, progress and ledger, all at one moment.
+const READ: &str = "
+    SELECT p.link, p.log, p.main, p.inbox, p.last_offset, p.last_hash,
+           ARRAY(SELECT s.log_offset FROM fleetlog_set_aside s
+                 WHERE s.projection = p.projection AND s.version = p.version AND s.topic = p.topic
+                   AND s.partition = p.partition AND s.log = p.log AND s.log_offset >= p.main
+                 ORDER BY s.log_offset) AS named
+    FROM fleetlog_progress p
+    WHERE p.projection = $1 AND p.version = $2 AND p.topic = $3 AND p.partition = $4";
+
+/// The row's lock makes writers of one lane wait for each other; then the link decides.
+const MOVE: &str = "
+    UPDATE fleetlog_progress
+    SET link = $5, log = $6, main = $7, inbox = $8, last_offset = $9, last_hash = $10, written_at = now()
+    WHERE projection = $1 AND version = $2 AND topic = $3 AND partition = $4 AND link = $11";
+
+const FIRST: &str = "
+    INSERT INTO fleetlog_progress
+        (projection, version, topic, partition, link, log, main, inbox, last_offset, last_hash)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+    ON CONFLICT DO NOTHING";
+
+/// An entry that is there stays as it is: a late write must not open a closed one again.
+const SET_ASIDE: &str = "
+    INSERT INTO fleetlog_set_aside
+        (projection, version, topic, partition, log, log_offset, reason, detail, event_type, record_key,
+         recorded_at, made_at)
+    SELECT $1, $2, $3, $4, $5, e.log_offset, e.reason, e.detail, e.event_type, e.record_key,
+           fleetlog_time(e.recorded_ms), fleetlog_time($6)
+    FROM unnest($7::bigint[], $8::text[], $9::text[], $10::text[], $11::bytea[], $12::bigint[])
+         AS e (log_offset, reason, detail, event_type, record_key, recorded_ms)
+    ON CONFLICT DO NOTHING";
+
+/// Entries of one statement.
+const ENTRIES_MAX: usize = 5_000;
+
+type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
+
+/// A version is a small count; PostgreSQL has no unsigned type.
+fn version(lane: &LaneId) -> i32 {
+    i32::try_from(lane.version).unwrap_or(i32::MAX)
+}
+
+fn for_lane<'q>(sql: &'q str, lane: &'q LaneId) -> Query<'q> {
+    sqlx::query(sql).bind(&lane.projection).bind(version(lane)).bind(&lane.topic).bind(lane.partition)
+}
+
+/// Reads what is stored for a lane.
+pub(crate) async fn read(lease: &mut Lease<'_>, lane: &LaneId) -> Result<Stored, Failure> {
+    let home = lease.home();
+    let row = home.bounded(for_lane(READ, lane).fetch_optional(lease.connection())).await?;
+    match row {
+        None => Ok(Stored::default()),
+        Some(row) => Ok(stored(&row)?),
+    }
+}
+
+fn stored(row: &PgRow) -> Result<Stored, sqlx::Error> {
+    let last =
+        match (row.try_get::<Option<i64>, _>("last_offset")?, row.try_get::<Option<i64>, _>("last_hash")?) {
+            (Some(offset), Some(hash)) => Some(LastRecord { offset, hash: hash.cast_unsigned() }),
+            _ => None,
+        };
+    let progress = Progress {
+        log: LogId(row.try_get("log")?),
+        main: row.try_get("main")?,
+        inbox: row.try_get("inbox")?,
+        last,
+    };
+    let link = link_of(row.try_get("link")?)?;
+    Ok(Stored {
+        link: Some(link),
+        progress: Some(progress),
+        named: row.try_get("named")?,
+        states: Vec::new(),
+    })
+}
+
+fn link_of(text: &str) -> Result<Link, sqlx::Error> {
+    text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
+}
+
+/// Moves the chain, if the stored link is the one that the unit follows. True: it did, and the row is locked until the
+/// transaction ends. False: [`stored_link`] says why not.
+pub(crate) async fn move_chain<W>(lease: &mut Lease<'_>, unit: &UnitOfWork<W>) -> Result<bool, Failure> {
+    let sql = if unit.follows.is_some() { MOVE } else { FIRST };
+    let Progress { log, main, inbox, last } = unit.progress;
+    let mut query = for_lane(sql, &unit.lane)
+        .bind(unit.leaves.to_string())
+        .bind(log.0)
+        .bind(main)
+        .bind(inbox)
+        .bind(last.map(|last| last.offset))
+        .bind(last.map(|last| last.hash.cast_signed()));
+    if let Some(follows) = unit.follows {
+        query = query.bind(follows.to_string());
+    }
+    let home = lease.home();
+    let done = home.bounded(query.execute(lease.connection())).await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// The link as it stands now.
+pub(crate) async fn stored_link(lease: &mut Lease<'_>, lane: &LaneId) -> Result<Option<Link>, Failure> {
+    Ok(read(lease, lane).await?.link)
+}
+
+/// Enters set-asides.
+pub(crate) async fn enter<W>(lease: &mut Lease<'_>, unit: &UnitOfWork<W>) -> Result<(), Failure> {
+    let home = lease.home();
+    for entries in unit.set_aside.chunks(ENTRIES_MAX) {
+        let column = |of: fn(&SetAside) -> &str| entries.iter().map(|e| storable(of(e))).collect::<Vec<_>>();
+        let query = for_lane(SET_ASIDE, &unit.lane)
+            .bind(unit.progress.log.0)
+            .bind(unit.made_at.0)
+            .bind(entries.iter().map(|e| e.record.offset).collect::<Vec<_>>())
+            .bind(entries.iter().map(|e| e.reject.reason.as_str()).collect::<Vec<_>>())
+            .bind(column(|e| &e.reject.detail))
+            .bind(entries.iter().map(|e| e.event_type.as_deref().map(storable)).collect::<Vec<_>>())
+            .bind(entries.iter().map(|e| e.record.key.as_deref()).collect::<Vec<_>>())
+            .bind(entries.iter().map(|e| e.record.timestamp.0).collect::<Vec<_>>());
+        home.bounded(query.execute(lease.connection())).await?;
+    }
+    Ok(())
+}
+
+/// PostgreSQL holds no NUL in text, and a detail may quote the very value that was refused for it.
+fn storable(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { text.replace('\0', "\u{2400}").into() } else { text.into() }
+}

@@ -1,0 +1,160 @@
+//! The sink: a unit of work as one transaction.
+
+use std::{fmt, marker::PhantomData};
+
+use fleetlog_projection::{
+    Commit, Fault, HistoryRow, LaneId, Link, Sink, SinkError, Stored, UnitOfWork, Verdict, judge,
+};
+
+use crate::{
+    Database,
+    bisect::refused,
+    connections::Lease,
+    copy::{copy_all, in_index_order},
+    fault::{Failure, Meaning},
+    ledger,
+};
+
+/// Where a projection's rows of type `W` land.
+///
+/// Rows only: a unit that carries entities (a fold) is Permanent, since states have no table here.
+pub struct SqlSink<W> {
+    database: Database,
+    rows: PhantomData<fn() -> W>,
+}
+
+impl<W> Clone for SqlSink<W> {
+    fn clone(&self) -> Self {
+        Self { database: self.database.clone(), rows: PhantomData }
+    }
+}
+
+impl<W> fmt::Debug for SqlSink<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqlSink").finish_non_exhaustive()
+    }
+}
+
+/// How a transaction ended that did not fail.
+enum Ended {
+    Applied,
+    AlreadyApplied,
+    Fenced(Option<Link>),
+}
+
+impl<W: HistoryRow> Sink for SqlSink<W> {
+    type Write = W;
+
+    async fn check(&self) -> Result<(), SinkError> {
+        self.database.check().await.map(|_| ())
+    }
+
+    async fn read(&self, lane: &LaneId, homes: &[String]) -> Result<Stored, SinkError> {
+        if !homes.is_empty() {
+            return Err(no_states(lane));
+        }
+        let tried = || format!("read of lane {lane}");
+        let mut lease = self.lease(&tried).await?;
+        match ledger::read(&mut lease, lane).await {
+            Ok(stored) => {
+                lease.give_back();
+                Ok(stored)
+            }
+            Err(failure) => Err(self.failed(failure, &tried)),
+        }
+    }
+
+    async fn commit(&self, unit: &UnitOfWork<W>) -> Result<Commit, SinkError> {
+        let lane = &unit.lane;
+        if !unit.entities.is_empty() {
+            return Err(no_states(lane));
+        }
+        let tried = || format!("commit of lane {lane}, {} rows", unit.rows.len());
+        let mut lease = self.lease(&tried).await?;
+        match transaction(&mut lease, unit).await {
+            Ok(ended) => {
+                lease.give_back();
+                match ended {
+                    Ended::Applied => Ok(Commit::Applied),
+                    Ended::AlreadyApplied => Ok(Commit::AlreadyApplied),
+                    Ended::Fenced(found) => Err(SinkError::fenced(lane, unit.follows, found)),
+                }
+            }
+            Err(failure) if failure.meaning() == Meaning::Refused => {
+                drop(lease); // left in the middle of a transaction
+                self.name_refused(unit, &failure).await
+            }
+            Err(failure) => Err(self.failed(failure, &tried)),
+        }
+    }
+}
+
+impl<W: HistoryRow> SqlSink<W> {
+    pub(crate) fn new(database: Database) -> Self {
+        Self { database, rows: PhantomData }
+    }
+
+    async fn lease(&self, tried: &impl Fn() -> String) -> Result<Lease<'_>, SinkError> {
+        self.database.lease().await.map_err(|failure| self.failed(failure, tried))
+    }
+
+    fn failed(&self, failure: Failure, tried: &impl Fn() -> String) -> SinkError {
+        self.database.connections().forget_idle();
+        failure.into_sink_error(&tried())
+    }
+
+    /// The database refused something of the unit: finds out which of its events. Nothing is stored.
+    async fn name_refused(&self, unit: &UnitOfWork<W>, first: &Failure) -> Result<Commit, SinkError> {
+        let tried = || format!("search for refused rows of lane {}", unit.lane);
+        let mut lease = self.lease(&tried).await?;
+        let found = match refused(&mut lease, &unit.rows).await {
+            Ok(found) => found,
+            Err(failure) => return Err(self.failed(failure, &tried)),
+        };
+        lease.give_back();
+        if found.is_empty() {
+            // Not one of its rows: a constraint checked at the end, or one on fleetlog's own tables.
+            let what = format!(
+                "postgresql: the batch of lane {} was refused, but none of its rows alone: {}; look for constraints \
+                 or triggers that fleetlog's migrations did not make",
+                unit.lane,
+                first.refusal()
+            );
+            return Err(SinkError::new(Fault::Permanent, what));
+        }
+        Ok(Commit::Refused(found))
+    }
+}
+
+/// Progress first: its row's lock keeps a second writer of the lane out before it has copied anything.
+async fn transaction<W: HistoryRow>(lease: &mut Lease<'_>, unit: &UnitOfWork<W>) -> Result<Ended, Failure> {
+    lease.begin().await?;
+    if !ledger::move_chain(lease, unit).await? {
+        return stopped(lease, unit).await;
+    }
+    copy_all(lease, &in_index_order(&unit.rows)).await?;
+    ledger::enter(lease, unit).await?;
+    // A lost answer leaves the outcome open. The retry finds it out: the stored link is `leaves`, or it is `follows`.
+    lease.run("COMMIT").await?;
+    Ok(Ended::Applied)
+}
+
+/// The chain did not take the unit: because it did before, or because it belongs to somebody else.
+async fn stopped<W>(lease: &mut Lease<'_>, unit: &UnitOfWork<W>) -> Result<Ended, Failure> {
+    let found = ledger::stored_link(lease, &unit.lane).await?;
+    lease.run("ROLLBACK").await?;
+    match judge(found, unit.follows, unit.leaves) {
+        Verdict::AlreadyApplied => Ok(Ended::AlreadyApplied),
+        // `Apply` here means that the link changed between the two statements, so another writer is at work.
+        Verdict::Apply | Verdict::Fenced => Ok(Ended::Fenced(found)),
+    }
+}
+
+fn no_states(lane: &LaneId) -> SinkError {
+    SinkError::new(
+        Fault::Permanent,
+        format!(
+            "lane {lane}: the SQL sink takes rows of history, no states of folds; use a map projector, or Redis"
+        ),
+    )
+}

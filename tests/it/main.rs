@@ -1,1 +1,4 @@
 //! Tests against real servers.
+
+mod kafka;
+mod topics;

@@ -105,6 +105,10 @@ macro_rules! event_set {
             pub fn visit<V: $crate::EventVisitor>(&self, visitor: V) -> V::Output {
                 match self { $(Self::$event(event) => visitor.event(event),)+ }
             }
+            /// The head of the record, to be completed by a producer.
+            pub fn meta_mut(&mut self) -> &mut $crate::EventMeta {
+                match self { $(Self::$event(event) => &mut event.meta,)+ }
+            }
         }
 
         impl $crate::EventSet for $name {
@@ -172,6 +176,11 @@ impl FleetEvent {
     /// Hands the event, with its own type, to `visitor`.
     pub fn visit<V: EventVisitor>(&self, visitor: V) -> V::Output {
         dispatch!(self, event => event.visit(visitor))
+    }
+
+    /// The head of the record, to be completed by a producer.
+    pub fn meta_mut(&mut self) -> &mut EventMeta {
+        dispatch!(self, event => event.meta_mut())
     }
 }
 

@@ -20,7 +20,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn thing_08_timestamps_of_every_shape_are_read() {
+    fn timestamps_of_every_shape_are_read() {
         let at = |text: &str| timestamp_ms(&json!({ "timestamp": text }));
         assert_eq!(at("2026-11-21T09:04:16.027Z"), Some(1_795_251_856_027));
         assert_eq!(at("2026-11-21T09:04:16.02Z"), Some(1_795_251_856_020));

@@ -1,0 +1,250 @@
+//! A server process that a test owns: started, killed, paused, and gone when the test is.
+
+use std::{
+    fs::{self, File},
+    future::Future,
+    net::TcpListener,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use tokio::time::{Instant, sleep};
+
+/// How long a server may take until it answers. Generous: test machines are loaded.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Between two questions whether a server answers yet.
+const READY_POLL: Duration = Duration::from_millis(50);
+/// The user PostgreSQL runs as where the tests run as root.
+const SERVER_USER: &str = "postgres";
+
+/// What to start. Kept, so that a restart starts the same.
+#[derive(Debug)]
+pub(crate) struct ServerCommand {
+    pub(crate) program: PathBuf,
+    pub(crate) args: Vec<String>,
+    /// The user to become, if not the own one.
+    pub(crate) user: Option<User>,
+    pub(crate) log: PathBuf,
+}
+
+/// A user of this machine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct User {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// A running (or killed) server of a test.
+#[derive(Debug)]
+pub(crate) struct ServerProcess {
+    command: ServerCommand,
+    child: Option<Child>,
+}
+
+impl ServerProcess {
+    /// Not yet started: call [`Self::start`].
+    pub(crate) fn new(command: ServerCommand) -> Self {
+        Self { command, child: None }
+    }
+
+    /// Starts the process and waits until `answers` holds.
+    ///
+    /// # Errors
+    /// If it ends before, or doesn't answer within a minute: with the end of its log.
+    pub(crate) async fn start<F, Fut>(&mut self, answers: F) -> Result<()>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = bool>,
+    {
+        if self.child.is_some() {
+            bail!("{} is running already", self.command.program.display());
+        }
+        self.child = Some(self.command.spawn()?);
+        let deadline = Instant::now() + READY_TIMEOUT;
+        while !answers().await {
+            if let Some(status) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
+                self.child = None;
+                bail!(
+                    "{} ended with {status} while starting:\n{}",
+                    self.command.program.display(),
+                    self.log_tail()
+                );
+            }
+            if Instant::now() > deadline {
+                self.kill();
+                bail!(
+                    "{} did not answer within {READY_TIMEOUT:?}:\n{}",
+                    self.command.program.display(),
+                    self.log_tail()
+                );
+            }
+            sleep(READY_POLL).await;
+        }
+        Ok(())
+    }
+
+    /// `kill -9`, and waits until the process is gone. Nothing if it isn't running.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // Both fail only for a process that is gone already, which is what is wanted.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Asks the process to end (`TERM`, `INT`, …) and waits for it, up to `timeout`; kills it then.
+    pub(crate) async fn stop(&mut self, signal: &str, timeout: Duration) -> Result<()> {
+        let Some(child) = self.child.as_mut() else { return Ok(()) };
+        send_signal(child.id(), signal)?;
+        let deadline = Instant::now() + timeout;
+        while child.try_wait()?.is_none() {
+            if Instant::now() > deadline {
+                self.kill();
+                bail!("{} did not end within {timeout:?} after {signal}", self.command.program.display());
+            }
+            sleep(READY_POLL).await;
+        }
+        self.child = None;
+        Ok(())
+    }
+
+    /// Freezes the process: connections stay open, nothing is answered.
+    pub(crate) fn pause(&self) -> Result<()> {
+        self.signal("STOP")
+    }
+
+    /// Lets a paused process go on.
+    pub(crate) fn resume(&self) -> Result<()> {
+        self.signal("CONT")
+    }
+
+    /// The process id, while it runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    fn signal(&self, signal: &str) -> Result<()> {
+        let pid = self.pid().with_context(|| format!("{} is not running", self.command.program.display()))?;
+        send_signal(pid, signal)
+    }
+
+    fn log_tail(&self) -> String {
+        let log = fs::read_to_string(&self.command.log).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl ServerCommand {
+    fn spawn(&self) -> Result<Child> {
+        let log = File::create(&self.log).with_context(|| format!("cannot write {}", self.log.display()))?;
+        let mut command = dies_with_parent(&self.program);
+        command.args(&self.args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        if let Some(user) = self.user {
+            command.uid(user.uid).gid(user.gid);
+        }
+        command.spawn().with_context(|| format!("cannot start {}", self.program.display()))
+    }
+}
+
+/// A command whose process is killed when the thread that spawned it ends, so that a test that is itself killed
+/// leaves nothing behind. Where `setpriv` is missing, only `Drop` ends the process.
+pub(crate) fn dies_with_parent(program: &Path) -> Command {
+    let setpriv = Path::new("/usr/bin/setpriv");
+    if !setpriv.exists() {
+        return Command::new(program);
+    }
+    let mut command = Command::new(setpriv);
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
+/// Sends a signal by name. By way of `sh`, since the system call needs unsafe code or a crate more.
+pub(crate) fn send_signal(pid: u32, signal: &str) -> Result<()> {
+    let status =
+        Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", signal, &pid.to_string()]).status()?;
+    if !status.success() {
+        bail!("cannot send {signal} to process {pid}: {status}");
+    }
+    Ok(())
+}
+
+/// A port nobody listens on, outside the range from which the kernel takes ports for outgoing connections: else a
+/// client that tries to reach a killed server may be given the server's port, or even connect to itself.
+pub(crate) fn free_port() -> Result<u16> {
+    const PORTS: std::ops::Range<u16> = 10_000..20_000;
+    for _ in 0..1_000 {
+        let random = uuid::Uuid::now_v7().as_u128();
+        let port = PORTS.start + u16::try_from(random % u128::from(PORTS.end - PORTS.start))?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port found between {} and {}", PORTS.start, PORTS.end)
+}
+
+/// Whether somebody listens on the port.
+pub(crate) async fn port_answers(port: u16) -> bool {
+    tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+}
+
+/// The user a PostgreSQL server has to run as: none in particular, unless this process is root.
+pub(crate) fn server_user() -> Result<Option<User>> {
+    let own = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let is_root = own.lines().any(|line| line.starts_with("Uid:\t0\t"));
+    if !is_root {
+        return Ok(None);
+    }
+    let users = fs::read_to_string("/etc/passwd").context("cannot read /etc/passwd")?;
+    user_in(&users, SERVER_USER).map(Some).with_context(|| {
+        format!("running as root, and there is no user {SERVER_USER} for PostgreSQL to run as")
+    })
+}
+
+fn user_in(passwd: &str, name: &str) -> Option<User> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        if fields.next() != Some(name) {
+            return None;
+        }
+        let uid = fields.nth(1)?.parse().ok()?;
+        let gid = fields.next()?.parse().ok()?;
+        Some(User { uid, gid })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_found_by_its_whole_name() {
+        let passwd =
+            "root:x:0:0::/root:/bin/sh\npostgresql:x:5:6::/:/bin/sh\npostgres:x:101:102::/:/bin/sh\n";
+        let user = user_in(passwd, "postgres").unwrap();
+        assert_eq!((user.uid, user.gid), (101, 102));
+        assert!(user_in(passwd, "nobody").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_server_that_ends_at_once_is_an_error_with_its_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = ServerProcess::new(ServerCommand {
+            program: "/bin/sh".into(),
+            args: vec!["-c".into(), "echo no such disk; exit 3".into()],
+            user: None,
+            log: folder.path().join("log"),
+        });
+        let error = server.start(|| async { false }).await.unwrap_err().to_string();
+        assert!(error.contains("no such disk") && error.contains('3'), "{error}");
+    }
+}

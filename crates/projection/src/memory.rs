@@ -14,7 +14,7 @@ use std::{
 use fleetlog_event::{Reject, TimestampMs};
 
 use crate::{
-    Commit, EntityChange, Fault, HotWrite, LaneId, Link, Progress, RefusedAt, RowChange, Sink, SinkError,
+    Commit, EntityChange, Fault, HotWrite, LaneId, Link, Progress, RefusedAt, RowChange, SetAside, Sink, SinkError,
     Stored, StoredState, UnitOfWork, Verdict, judge,
 };
 
@@ -75,7 +75,7 @@ struct Store<W> {
     refused: BTreeSet<i64>,
     down: bool,
     calls: u64,
-    applied_entities: Vec<String>,
+    written_homes: Vec<String>,
 }
 
 struct Shared<W> {
@@ -107,7 +107,7 @@ impl<W: Clone + Send + Sync + 'static> Default for MemorySink<W> {
     }
 }
 
-/// How many entities (or rows) one atomic step of a commit takes by default.
+/// How many entities one atomic step of a commit takes by default.
 const ENTITIES_PER_STEP: usize = 256;
 
 impl<W: Clone + Send + Sync + 'static> MemorySink<W> {
@@ -134,7 +134,7 @@ impl<W: Clone + Send + Sync + 'static> MemorySink<W> {
             refused: BTreeSet::new(),
             down: false,
             calls: 0,
-            applied_entities: Vec::new(),
+            written_homes: Vec::new(),
         };
         let shared = Shared { store: Mutex::new(store), changed: Condvar::new(), entities_per_step };
         Self { shared: Arc::new(shared) }
@@ -184,7 +184,7 @@ impl<W: Clone + Send + Sync + 'static> MemorySink<W> {
     /// Homes in the order in which they were written since the last time this was asked.
     #[must_use]
     pub fn take_written_homes(&self) -> Vec<String> {
-        std::mem::take(&mut self.store().applied_entities)
+        std::mem::take(&mut self.store().written_homes)
     }
 
     /// Makes trouble at the `n`-th call from now (1 is the next).
@@ -232,7 +232,7 @@ impl<W: Clone + Send + Sync + 'static> MemorySink<W> {
     pub fn lose_tail(&self, moment: Moment) {
         let mut store = self.store();
         let store = &mut *store;
-        let history = store.history.as_mut().unwrap_or_else(|| no_history());
+        let history = store.history.as_mut().unwrap_or_else(no_history);
         assert!(moment.0 <= history.len(), "that moment was lost before");
         if let Some(then) = history.drain(moment.0..).next() {
             store.now = then;
@@ -314,22 +314,32 @@ impl MemorySink<HotWrite> {
 }
 
 /// One atomic step of a commit.
-enum Step<'a, W> {
-    SetAsides(&'a UnitOfWork<W>),
-    Entities(&'a [EntityChange<W>]),
-    Rows(&'a [RowChange<W>]),
-    Progress(Progress),
+struct Step<'a, W> {
+    set_aside: &'a [SetAside],
+    entities: &'a [EntityChange<W>],
+    rows: &'a [RowChange<W>],
+    progress: Option<Progress>,
 }
 
-/// A commit as atomic steps: set-asides first, before what they concern; progress last.
+/// A commit as atomic steps. With rows it is one (a transaction of a SQL store); without, it is as Redis has it:
+/// set-asides first, before what they concern, then entities, progress last.
 fn steps<W>(unit: &UnitOfWork<W>, per_step: usize) -> Vec<Step<'_, W>> {
+    let nothing = || Step { set_aside: &[], entities: &[], rows: &[], progress: None };
+    let progress = Some(unit.progress);
+    if !unit.rows.is_empty() {
+        return vec![Step {
+            set_aside: &unit.set_aside,
+            entities: &unit.entities,
+            rows: &unit.rows,
+            progress,
+        }];
+    }
     let mut steps = Vec::new();
     if !unit.set_aside.is_empty() {
-        steps.push(Step::SetAsides(unit));
+        steps.push(Step { set_aside: &unit.set_aside, ..nothing() });
     }
-    steps.extend(unit.entities.chunks(per_step).map(Step::Entities));
-    steps.extend(unit.rows.chunks(per_step).map(Step::Rows));
-    steps.push(Step::Progress(unit.progress));
+    steps.extend(unit.entities.chunks(per_step).map(|entities| Step { entities, ..nothing() }));
+    steps.push(Step { progress, ..nothing() });
     steps
 }
 
@@ -343,11 +353,12 @@ impl<W: Clone> Store<W> {
     /// Takes one step if the chain is unbroken.
     fn step(
         &mut self,
-        lane: &LaneId,
+        unit: &UnitOfWork<W>,
         follows: Option<Link>,
         leaves: Link,
         step: &Step<'_, W>,
     ) -> Result<Verdict, SinkError> {
+        let (lane, made_at) = (&unit.lane, unit.made_at);
         let stored = self.now.lanes.get(lane).and_then(|lane| lane.link);
         match judge(stored, follows, leaves) {
             Verdict::Fenced => return Err(SinkError::fenced(lane, follows, stored)),
@@ -359,26 +370,17 @@ impl<W: Clone> Store<W> {
         }
         let view = self.now.lanes.entry(lane.clone()).or_default();
         view.link = Some(leaves);
-        match step {
-            Step::SetAsides(unit) => {
-                for set_aside in &unit.set_aside {
-                    let (reject, event_type) = (set_aside.reject.clone(), set_aside.event_type.clone());
-                    let entry = LedgerEntry { reject, event_type, made_at: unit.made_at };
-                    view.ledger.insert(set_aside.record.offset, entry);
-                }
-            }
-            Step::Entities(changes) => {
-                for change in *changes {
-                    self.applied_entities.push(change.home.clone());
-                    self.now.entities.insert(change.home.clone(), change.clone());
-                }
-            }
-            Step::Rows(rows) => {
-                for row in *rows {
-                    view.rows.entry(row.offset).or_default().push(row.write.clone());
-                }
-            }
-            Step::Progress(progress) => view.progress = Some(*progress),
+        for set_aside in step.set_aside {
+            let (reject, event_type) = (set_aside.reject.clone(), set_aside.event_type.clone());
+            view.ledger.insert(set_aside.record.offset, LedgerEntry { reject, event_type, made_at });
+        }
+        for row in step.rows {
+            view.rows.entry(row.offset).or_default().push(row.write.clone());
+        }
+        view.progress = step.progress.or(view.progress);
+        for change in step.entities {
+            self.written_homes.push(change.home.clone());
+            self.now.entities.insert(change.home.clone(), change.clone());
         }
         Ok(Verdict::Apply)
     }
@@ -434,7 +436,7 @@ impl<W: Clone + Send + Sync + 'static> Sink for MemorySink<W> {
         }
         let mut follows = if done == 0 { unit.follows } else { links.get(done - 1).copied() };
         for (step, &leaves) in steps.iter().zip(&links).skip(done) {
-            self.call(|store| store.step(&unit.lane, follows, leaves, step))?;
+            self.call(|store| store.step(unit, follows, leaves, step))?;
             follows = Some(leaves);
         }
         Ok(Commit::Applied)

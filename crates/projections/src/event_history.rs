@@ -6,13 +6,11 @@
 
 use fleetlog_event::{
     DecodeOne, EntityKey, EventMeta, EventSet, EventType, Reason, Recorded, Reject, TimestampMs,
-    robot::RobotEvent,
-    task::{StepStatus, TaskEvent},
+    robot::RobotEvent, task::TaskEvent,
 };
 use fleetlog_projection::{CopyEncoder, HistoryRow, MapProjector, Table};
-use serde::Serialize;
 
-use crate::{TIMESTAMP, column};
+use crate::{TIMESTAMP, column, symbol};
 
 /// The table of events of topic `robot`.
 pub static UNIT_EVENT: Table = Table {
@@ -291,25 +289,17 @@ fn payload(event: &HistoryEvent) -> Result<String, Reject> {
     Ok(json.to_string())
 }
 
-/// An enum's symbol, as its schema writes it.
-fn symbol<S: Serialize>(value: &S) -> Option<String> {
-    match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(symbol)) => Some(symbol),
-        _ => None,
-    }
-}
-
 fn unit_columns(event: &RobotEvent) -> Columns {
     let (mut reason, mut mode, mut fault_id, mut fault_type, mut fault_level) =
         (None, None, None, None, None);
     match event {
-        RobotEvent::Disconnected(e) => reason = symbol(&e.reason),
+        RobotEvent::Disconnected(e) => reason = Some(symbol(&e.reason)),
         RobotEvent::Decommissioned(e) => reason.clone_from(&e.reason),
-        RobotEvent::ModeChanged(e) => mode = symbol(&e.mode),
+        RobotEvent::ModeChanged(e) => mode = Some(symbol(&e.mode)),
         RobotEvent::FaultRaised(e) => {
             fault_id = Some(e.fault_id.clone());
             fault_type = Some(e.fault_type.clone());
-            fault_level = symbol(&e.level);
+            fault_level = Some(symbol(&e.level));
         }
         RobotEvent::FaultCleared(e) => {
             fault_id = Some(e.fault_id.clone());
@@ -337,7 +327,7 @@ fn task_columns(event: &TaskEvent) -> Columns {
         }
         TaskEvent::StepChanged(e) => {
             step_id = Some(e.step_id.clone());
-            step_status = symbol::<StepStatus>(&e.status);
+            step_status = Some(symbol(&e.status));
         }
         TaskEvent::Paused(e) => reason.clone_from(&e.reason),
         TaskEvent::Failed(e) => reason = Some(e.reason.clone()),

@@ -1,9 +1,86 @@
 //! The read models, one file each.
+//!
+//! | projection | reads | writes |
+//! |---|---|---|
+//! | [`unit_consensus`] | `telemetry` | Redis: `UnitConsensus@s{site}.u{unit}`, `seen:{site}` |
+//! | [`unit_status`] | `robot` | Redis: `unit:s{site}.u{unit}`, `online:{site}` |
+//! | [`task_state`] | `task` | Redis: `task:{id}`, `tasks:active:{site}` |
+//! | [`telemetry_history`] | `telemetry` | SQL: `telemetry` |
+//! | [`event_history`] | `robot`, `task` | SQL: `unit_event`, `task_event` |
+//!
+//! [`for_each_projection!`] names them all, for the places that run, check or list them.
 
 pub mod event_history;
+pub mod task_state;
 pub mod telemetry_history;
+pub mod unit_consensus;
+pub mod unit_status;
 
-use fleetlog_projection::Column;
+use fleetlog_event::{EntityKey, EventSet, TimestampMs};
+use fleetlog_projection::{Column, FoldProjector, HotWrite, MapProjector};
+use serde::Serialize;
+
+pub use event_history::EventHistory;
+pub use task_state::TaskStateProjector;
+pub use telemetry_history::TelemetryHistory;
+pub use unit_consensus::UnitConsensus;
+pub use unit_status::UnitStatus;
+
+/// Calls `$action!(fold, projector)` or `$action!(map, projector)` for every projection, in order. A fold lands in hot
+/// state (its writes are [`HotWrite`]s), a map in history (its writes are rows).
+///
+/// This is the one list to which a new projection is added.
+#[macro_export]
+macro_rules! for_each_projection {
+    ($action:path) => {
+        $action!(fold, $crate::UnitConsensus);
+        $action!(fold, $crate::UnitStatus);
+        $action!(fold, $crate::TaskStateProjector);
+        $action!(map, $crate::TelemetryHistory);
+        $action!(map, $crate::EventHistory);
+    };
+}
+
+/// Where a projection lands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SinkKind {
+    /// Hot state (Redis).
+    Hot,
+    /// History (SQL).
+    History,
+}
+
+/// What is known of a projection without running it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// Its ID.
+    pub id: &'static str,
+    /// Its VERSION.
+    pub version: u32,
+    /// Stems of the topics it reads.
+    pub topics: &'static [&'static str],
+    /// Where it lands.
+    pub sink: SinkKind,
+}
+
+/// Every projection, in the order of [`for_each_projection!`].
+#[must_use]
+pub fn all() -> Vec<Described> {
+    fn fold<P: FoldProjector<Write = HotWrite>>(_: P) -> Described {
+        Described { id: P::ID, version: P::VERSION, topics: P::Event::TOPICS, sink: SinkKind::Hot }
+    }
+    fn map<P: MapProjector>(_: P) -> Described {
+        Described { id: P::ID, version: P::VERSION, topics: P::Event::TOPICS, sink: SinkKind::History }
+    }
+    let mut described = Vec::new();
+    macro_rules! describe {
+        ($kind:ident, $projector:expr) => {
+            described.push($kind($projector));
+        };
+    }
+    for_each_projection!(describe);
+    described
+}
 
 /// A column of a table.
 const fn column(name: &'static str, sql_type: &'static str) -> Column {
@@ -11,3 +88,30 @@ const fn column(name: &'static str, sql_type: &'static str) -> Column {
 }
 
 const TIMESTAMP: &str = "timestamp with time zone";
+
+/// A time for people: RFC 3339 in UTC with milliseconds; beyond the years -9999 to 9999 the milliseconds since 1970.
+fn time_text(time: TimestampMs) -> String {
+    match jiff::Timestamp::from_millisecond(time.0) {
+        Ok(timestamp) => format!("{timestamp:.3}"),
+        Err(_) => format!("{}ms", time.0),
+    }
+}
+
+/// An enum's symbol, as its schema writes it.
+fn symbol<S: Serialize>(value: &S) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(symbol)) => symbol,
+        other => panic!("no symbol of an enum: {other:?}"),
+    }
+}
+
+/// JSON for people. The values here are texts, numbers that were checked, and symbols: they always have a JSON form.
+fn json_text<S: Serialize>(value: &S) -> String {
+    serde_json::to_string(value).unwrap_or_else(|error| panic!("no JSON form: {error}"))
+}
+
+/// The entity's place in a sorted set; none takes it out. Scores are 64-bit floats: whole up to 2^53, which is the
+/// year 287396 in milliseconds.
+fn place(list: String, key: &EntityKey, score: Option<i64>) -> HotWrite {
+    HotWrite::Ranked { list, member: key.as_str().to_owned(), score: score.map(|score| score as f64) }
+}

@@ -149,8 +149,11 @@ mod rows {
     crate::conformance_tests! { Memory::<i64, false>::new() =>
         a_new_lane_is_empty, applied_once, the_same_again_is_already_applied, an_older_unit_is_fenced,
         any_other_link_is_fenced, a_zombie_with_cached_state_is_fenced, an_owner_with_other_code_is_fenced,
-        lanes_are_independent, a_tail_lost_to_the_beginning_fences_the_owner,
-        a_tail_lost_between_commits_fences_the_owner, refused_rows_are_named, a_fenced_owner_hears_of_no_refusal,
-        an_empty_batch_moves_progress, odd_texts_come_back_unchanged,
+        lanes_are_independent, an_interrupted_commit_is_completed_by_its_retry,
+        another_owner_replaces_an_interrupted_commit, two_interrupted_commits_do_not_mix,
+        set_asides_come_before_what_they_concern, a_tail_lost_to_the_beginning_fences_the_owner,
+        a_tail_lost_between_commits_fences_the_owner, a_tail_lost_inside_a_commit_fences_the_owner,
+        refused_rows_are_named, a_fenced_owner_hears_of_no_refusal, an_empty_batch_moves_progress,
+        a_large_batch_is_taken, odd_texts_come_back_unchanged,
     }
 }

@@ -37,6 +37,14 @@ fn fingerprints_are_those_of_other_implementations() {
     }
 }
 
+/// Computed with fastavro 1.12: `fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO")` of the file, whose
+/// text is the 8 bytes in the order of the wire.
+#[test]
+fn the_fingerprint_of_a_schema_with_logical_types_is_that_of_other_implementations() {
+    let of = |name| newest(name).unwrap().fingerprint().to_le_bytes();
+    assert_eq!(of("fleetlog.robot.Connected"), 0xb6f9_4fb5_3881_cf46_u64.to_be_bytes());
+}
+
 #[test]
 fn versions_are_read_from_file_names() {
     assert_eq!(file_version("robot/Connected.v2.avsc"), Some(2));

@@ -6,9 +6,9 @@ use fleetlog_kafka::KafkaSettings;
 pub(crate) fn cluster(test: &str) -> KafkaSettings {
     let brokers = std::env::var_os("FLEETLOG_KAFKA__BROKERS")
         .expect("FLEETLOG_KAFKA__BROKERS is not set: run `make stack` and export what is in .stack/env");
-    let unique = uuid::Uuid::new_v4().simple().to_string();
+    let unique = uuid::Uuid::now_v7().simple().to_string();
     KafkaSettings {
-        topic_prefix: format!("it-{test}-{}-", &unique[..8]),
+        topic_prefix: format!("it-{test}-{}-", &unique[24..]),
         ..KafkaSettings::at(brokers.to_string_lossy())
     }
 }

@@ -12,6 +12,7 @@ mod native;
 mod offsets;
 mod plan;
 mod reader;
+mod schema_topic;
 mod settings;
 
 pub use admin::{Admin, ClusterFacts};
@@ -21,4 +22,5 @@ pub use native::fail_client_for_test;
 pub use offsets::{GroupOffsets, Offsets, PartitionOffsets};
 pub use plan::{Change, ConfigChange, Plan, Refusal, TopicFacts, Warning};
 pub use reader::{LogReader, OwnedRecord, PartitionRange, Read, ReadError, RecordView};
+pub use schema_topic::{PublishError, SchemaTopic};
 pub use settings::KafkaSettings;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use fleetlog_event::TimestampMs;
+use fleetlog_event::{LogId, TimestampMs};
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -10,7 +10,7 @@ use rdkafka::{
 };
 use serde::Serialize;
 
-use crate::{ClusterError, KafkaSettings, TracingContext};
+use crate::{ClusterError, KafkaSettings, TracingContext, native};
 
 /// How long one question may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -119,6 +119,20 @@ impl Offsets {
             Ok(committed)
         })
         .await
+    }
+
+    /// The topic's id (KIP-516), *blocking*.
+    pub(crate) fn log_id(&self, topic: &str) -> Result<LogId, ClusterError> {
+        let context = || format!("describing topic `{topic}`");
+        let described = native::describe_topics(self.consumer.client(), &[topic], TIMEOUT)
+            .map_err(|error| ClusterError::kafka(context(), error))?;
+        match described.into_iter().next().map(|topic| topic.facts) {
+            Some(Ok(facts)) => Ok(LogId(facts.id)),
+            None | Some(Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {
+                Err(ClusterError::UnknownTopic(topic.to_owned()))
+            }
+            Some(Err(code)) => Err(ClusterError::code(context(), code)),
+        }
     }
 
     /// The topics' partitions, *blocking*.

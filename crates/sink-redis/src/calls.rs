@@ -2,7 +2,9 @@
 
 use std::{borrow::Cow, collections::HashMap, ops::Range};
 
-use fleetlog_projection::{EntityChange, Fault, HotWrite, Link, Progress, SetAside, SinkError, UnitOfWork, Version};
+use fleetlog_projection::{
+    EntityChange, Fault, HotWrite, Link, Progress, SetAside, SinkError, UnitOfWork, Version,
+};
 use redis::Cmd;
 use serde::Serialize;
 
@@ -99,7 +101,9 @@ impl<'a> Plan<'a> {
         cmd.arg("EVALSHA").arg(self.script_hash).arg(2 + entities.len() + lists.lists.len());
         cmd.arg(&self.lane_key).arg(&self.ledger_key);
         let mut name = String::new();
-        for key in entities.iter().map(|entity| entity.home.as_str()).chain(lists.lists.iter().map(|list| list.key)) {
+        for key in
+            entities.iter().map(|entity| entity.home.as_str()).chain(lists.lists.iter().map(|list| list.key))
+        {
             name.clear();
             self.settings.write_key(key, &mut name);
             cmd.arg(&name);
@@ -169,7 +173,11 @@ fn cut(unit: &UnitOfWork<HotWrite>, settings: &RedisSinkSettings) -> Vec<Call> {
             || (items > 0 && call.size_bytes + size_bytes > settings.call_bytes_max);
         if is_full {
             let (set_asides, entities) = (call.set_asides.end, call.entities.end);
-            calls.push(Call { set_asides: set_asides..set_asides, entities: entities..entities, size_bytes: 0 });
+            calls.push(Call {
+                set_asides: set_asides..set_asides,
+                entities: entities..entities,
+                size_bytes: 0,
+            });
         }
         let last = calls.len() - 1;
         let call = &mut calls[last];
@@ -298,7 +306,9 @@ impl<'a> Lists<'a> {
 
 /// Whether a later write of the same entity says otherwise about the same place.
 fn is_overwritten(later: &[HotWrite], list: &str, member: &str) -> bool {
-    later.iter().any(|write| matches!(write, HotWrite::Ranked { list: l, member: m, .. } if l == list && m == member))
+    later
+        .iter()
+        .any(|write| matches!(write, HotWrite::Ranked { list: l, member: m, .. } if l == list && m == member))
 }
 
 /// An entry of the ledger, as it is stored.

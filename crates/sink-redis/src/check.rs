@@ -37,7 +37,11 @@ pub(crate) async fn check(connection: &Connection) -> Result<(), SinkError> {
              set `appendonly yes` to lose at most a second"
         );
     }
-    tracing::info!(redis = connection.address(), version = get("redis_version"), "redis is fit for hot state");
+    tracing::info!(
+        redis = connection.address(),
+        version = get("redis_version"),
+        "redis is fit for hot state"
+    );
     Ok(())
 }
 
@@ -47,10 +51,15 @@ fn judge_info(info: &HashMap<String, String>) -> Result<(), String> {
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if version < VERSION_MIN {
         let (major, minor) = VERSION_MIN;
-        return Err(format!("version `{}` is too old; {major}.{minor} or later is needed", get("redis_version")));
+        return Err(format!(
+            "version `{}` is too old; {major}.{minor} or later is needed",
+            get("redis_version")
+        ));
     }
     if get("cluster_enabled") == "1" {
-        return Err("it runs in cluster mode, which is not supported; point redis.url at a standalone one".to_owned());
+        return Err(
+            "it runs in cluster mode, which is not supported; point redis.url at a standalone one".to_owned()
+        );
     }
     match get("maxmemory_policy") {
         "noeviction" => Ok(()),
@@ -73,7 +82,7 @@ mod tests {
     fn only_a_redis_that_keeps_what_it_is_given_is_taken() {
         let fit = [("redis_version", "7.0.15"), ("maxmemory_policy", "noeviction"), ("cluster_enabled", "0")];
         assert_eq!(judge(&fit), Ok(()));
-        let text = judge(&[("redis_version", "7.0.15"), ("maxmemory_policy", "allkeys-lru")]).unwrap_err();
+        let text = judge(&[("redis_version", "7.0.15"), ("maxmemory_policy", "allkeys-lru")]).expect_err("evicts");
         assert!(text.contains("`allkeys-lru`") && text.contains("noeviction"), "{text}");
         assert!(judge(&[("redis_version", "5.0.7"), ("maxmemory_policy", "noeviction")]).is_err());
         assert!(judge(&[("redis_version", "7.0.15"), ("cluster_enabled", "1")]).is_err());

@@ -59,11 +59,13 @@ const SCRIPT_LOADS_MAX: u32 = 3;
 impl Connection {
     /// Reads the address; connects to nothing yet.
     pub(crate) fn open(url: &str, timeout_ms: u64) -> Result<Self, SinkError> {
-        let client = redis::Client::open(url)
-            .map_err(|error| SinkError::caused(Fault::Permanent, "redis.url cannot be read (check redis.url)", error))?;
+        let client = redis::Client::open(url).map_err(|error| {
+            SinkError::caused(Fault::Permanent, "redis.url cannot be read (check redis.url)", error)
+        })?;
         let timeout = Duration::from_millis(timeout_ms);
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(Some(timeout));
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(timeout))
+            .set_response_timeout(Some(timeout));
         let address = client.get_connection_info().addr().to_string();
         Ok(Self { client, config, address, live: Mutex::default() })
     }
@@ -121,7 +123,8 @@ impl Connection {
         scripts: &[&Script],
         pipeline: &Pipeline,
     ) -> Result<Vec<Value>, SinkError> {
-        let fail = |error: RedisError| sink_error(&format!("redis at {}: {what} failed", self.address), error);
+        let fail =
+            |error: RedisError| sink_error(&format!("redis at {}: {what} failed", self.address), error);
         for _ in 0..SCRIPT_LOADS_MAX {
             let replies = self.send(pipeline).await.map_err(fail)?;
             match replies.error {
@@ -132,7 +135,10 @@ impl Connection {
         }
         Err(SinkError::new(
             Fault::Transient,
-            format!("redis at {}: {what} failed: the scripts were flushed {SCRIPT_LOADS_MAX} times", self.address),
+            format!(
+                "redis at {}: {what} failed: the scripts were flushed {SCRIPT_LOADS_MAX} times",
+                self.address
+            ),
         ))
     }
 

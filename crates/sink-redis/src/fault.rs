@@ -8,9 +8,13 @@ fn permanent_hint(code: &str) -> Option<&'static str> {
     Some(match code {
         "WRONGTYPE" => "another program uses this key: give fleetlog a redis.key_prefix or its own database",
         "NOAUTH" | "WRONGPASS" => "check user and password in redis.url",
-        "NOPERM" => "give the user the commands EVALSHA, SCRIPT LOAD, INFO, HMGET, HGET, HSET, HSETNX, HDEL, HKEYS, TYPE, \
-                     PEXPIREAT, PERSIST, ZADD and ZREM on fleetlog's keys",
-        "MOVED" | "ASK" | "CROSSSLOT" => "Redis Cluster is not supported: point redis.url at a standalone Redis",
+        "NOPERM" => {
+            "give the user the commands EVALSHA, SCRIPT LOAD, INFO, HMGET, HGET, HSET, HSETNX, HDEL, HKEYS, TYPE, \
+                     PEXPIREAT, PERSIST, ZADD and ZREM on fleetlog's keys"
+        }
+        "MOVED" | "ASK" | "CROSSSLOT" => {
+            "Redis Cluster is not supported: point redis.url at a standalone Redis"
+        }
         _ => return None,
     })
 }

@@ -15,5 +15,9 @@ mod fault;
 mod keys;
 mod sink;
 
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests;
+
 pub use keys::{lane_key, ledger_key};
 pub use sink::{RedisSink, RedisSinkSettings};

@@ -2,8 +2,8 @@
 
 use fleetlog_event::LogId;
 use fleetlog_projection::{
-    Commit, Fault, HotWrite, LaneId, LastRecord, Link, Progress, Sink, SinkError, Stored, StoredState, UnitOfWork,
-    Version,
+    Commit, Fault, HotWrite, LaneId, LastRecord, Link, Progress, Sink, SinkError, Stored, StoredState,
+    UnitOfWork, Version,
 };
 use redis::{FromRedisValue, Pipeline, Value};
 
@@ -90,7 +90,14 @@ impl RedisSink {
         Ok(Self { settings, connection, commit, read })
     }
 
-    async fn run(&self, what: &str, pipeline: &Pipeline) -> Result<Vec<Value>, SinkError> {
+    /// By which the commit script is called.
+    #[cfg(test)]
+    pub(crate) fn commit_script_hash(&self) -> &str {
+        self.commit.hash()
+    }
+
+    /// Runs commands; loads the scripts and sends all of them again when Redis does not know them.
+    pub(crate) async fn run(&self, what: &str, pipeline: &Pipeline) -> Result<Vec<Value>, SinkError> {
         self.connection.run(what, &[&self.commit, &self.read], pipeline).await
     }
 
@@ -102,7 +109,10 @@ impl RedisSink {
         parse_lane(replies).map_err(|what| {
             SinkError::new(
                 Fault::Permanent,
-                format!("redis at {}: `{key}` holds {what}; rebuild the projection", self.connection.address()),
+                format!(
+                    "redis at {}: `{key}` holds {what}; rebuild the projection",
+                    self.connection.address()
+                ),
             )
         })
     }
@@ -188,7 +198,10 @@ impl Sink for RedisSink {
             let window = self.send_window(&plan, done, &unit.lane).await?;
             any_taken |= window.any_taken;
             let Standing::Done(reached) = window.standing else {
-                return Err(SinkError::new(Fault::Transient, format!("lane {}: redis gave no reply", unit.lane)));
+                return Err(SinkError::new(
+                    Fault::Transient,
+                    format!("lane {}: redis gave no reply", unit.lane),
+                ));
             };
             if reached <= done {
                 rewinds += 1;
@@ -217,7 +230,9 @@ fn parse_link(value: &Value) -> Result<Option<Link>, String> {
 }
 
 fn parse_lane(replies: Vec<Value>) -> Result<Stored, String> {
-    let [Value::Array(read)] = replies.as_slice() else { return Err(format!("{replies:?} where a lane belongs")) };
+    let [Value::Array(read)] = replies.as_slice() else {
+        return Err(format!("{replies:?} where a lane belongs"));
+    };
     let [link, log, main, inbox, last_offset, last_hash, named @ ..] = read.as_slice() else {
         return Err(format!("{read:?} where a lane belongs"));
     };
@@ -233,7 +248,8 @@ fn parse_lane(replies: Vec<Value>) -> Result<Stored, String> {
         let last = if last_hash.is_empty() {
             None
         } else {
-            let hash = u64::from_str_radix(&last_hash, 16).map_err(|_| format!("`{last_hash}` as last_hash"))?;
+            let hash =
+                u64::from_str_radix(&last_hash, 16).map_err(|_| format!("`{last_hash}` as last_hash"))?;
             Some(LastRecord { offset: number(last_offset)?, hash })
         };
         Some(Progress { log: parse_log(&log)?, main: number(main)?, inbox: number(inbox)?, last })
@@ -245,7 +261,8 @@ fn parse_lane(replies: Vec<Value>) -> Result<Stored, String> {
 
 fn parse_log(text: &str) -> Result<LogId, String> {
     // LogId has no parser of its own; its serde form is a UUID's, which takes the simple form too.
-    serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|_| format!("`{text}` as a log's id"))
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
+        .map_err(|_| format!("`{text}` as a log's id"))
 }
 
 fn parse_state(reply: Value) -> Result<Option<StoredState>, String> {

@@ -1,0 +1,6 @@
+//! The sink against real servers, each test with one of its own.
+
+mod conformance;
+mod judgement;
+mod outages;
+mod server;

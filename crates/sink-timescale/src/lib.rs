@@ -7,6 +7,8 @@
 //! [`Database`] is one process's way to the server, [`SqlSink`] what a projection lands in, [`Migrator`] what brings
 //! the schema up to date, [`Database::maintain`] what keeps partitions and retention.
 
+#![cfg_attr(test, expect(clippy::unwrap_used, reason = "tests"))]
+
 mod bisect;
 mod check;
 mod connections;

@@ -1,0 +1,123 @@
+//! The suite that every sink passes, on a fresh database each. With `FLEETLOG_TEST_TIMESCALE_URL` on that server too.
+
+use std::collections::BTreeMap;
+
+use fleetlog_projection::{LaneId, Sink, UnitOfWork, conformance::Harness};
+use fleetlog_sink_timescale::{Migrator, SqlSink};
+use sqlx::Row;
+
+use crate::{
+    proxy::{Proxy, Trouble},
+    support::{self, FreshDatabase, TestRow, address_of, open, run, with_address},
+};
+
+struct Sql {
+    database: FreshDatabase,
+}
+
+impl Sql {
+    async fn on(server: &str) -> Self {
+        let database = FreshDatabase::on(server, "").await;
+        Migrator::new(&database.open()).apply().await.unwrap();
+        Self { database }
+    }
+}
+
+impl Harness for Sql {
+    type Sink = SqlSink<TestRow>;
+    const STORES_ENTITIES: bool = false;
+    const STORES_ROWS: bool = true;
+
+    async fn open(&self) -> SqlSink<TestRow> {
+        self.database.open().sink()
+    }
+
+    fn lane(&self) -> LaneId {
+        support::lane()
+    }
+
+    fn row(&self, lane: &LaneId, offset: i64, value: i64) -> TestRow {
+        support::row(lane, offset, value)
+    }
+
+    fn refused_row(&self, lane: &LaneId, offset: i64) -> TestRow {
+        support::refused_row(lane, offset)
+    }
+
+    async fn rows(&self, lane: &LaneId) -> Vec<(i64, i64)> {
+        let sql = "SELECT log_offset, sequence FROM telemetry WHERE site_uid = $1 ORDER BY log_offset";
+        let query = sqlx::query_as(sql).bind(lane.to_string());
+        query.fetch_all(&mut self.database.connect().await).await.unwrap()
+    }
+
+    async fn ledger(&self, lane: &LaneId) -> BTreeMap<i64, String> {
+        let sql = "SELECT log_offset, reason FROM fleetlog_set_aside
+                   WHERE projection = $1 AND version = $2 AND topic = $3 AND partition = $4";
+        let query = sqlx::query(sql)
+            .bind(&lane.projection)
+            .bind(i32::try_from(lane.version).unwrap())
+            .bind(&lane.topic)
+            .bind(lane.partition);
+        let rows = query.fetch_all(&mut self.database.connect().await).await.unwrap();
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+    }
+
+    /// A commit is one step, COMMIT: everything before it is undone by the server when its client is gone.
+    async fn interrupt(&self, unit: &UnitOfWork<TestRow>, steps: usize) -> bool {
+        if steps > 0 {
+            self.open().await.commit(unit).await.unwrap();
+            return false;
+        }
+        let proxy = Proxy::to(address_of(&self.database.url)).await;
+        proxy.trouble_at("COMMIT\0", Trouble::CutBefore);
+        let url = with_address(&self.database.url, &proxy.address);
+        let sink: SqlSink<TestRow> = open(&url, std::time::Duration::from_secs(20)).sink();
+        sink.commit(unit).await.expect_err("the connection was cut");
+        assert_eq!(proxy.struck(), 1);
+        true
+    }
+
+    async fn snapshot(&self) {
+        let mut connection = self.database.connect().await;
+        run(
+            &mut connection,
+            "DROP SCHEMA IF EXISTS earlier CASCADE; CREATE SCHEMA earlier;
+             CREATE TABLE earlier.progress AS TABLE fleetlog_progress;
+             CREATE TABLE earlier.set_aside AS TABLE fleetlog_set_aside;
+             CREATE TABLE earlier.telemetry AS TABLE telemetry",
+        )
+        .await;
+    }
+
+    async fn lose_tail(&self) {
+        let mut connection = self.database.connect().await;
+        run(
+            &mut connection,
+            "TRUNCATE fleetlog_progress, fleetlog_set_aside, telemetry;
+             INSERT INTO fleetlog_progress TABLE earlier.progress;
+             INSERT INTO fleetlog_set_aside TABLE earlier.set_aside;
+             INSERT INTO telemetry TABLE earlier.telemetry",
+        )
+        .await;
+    }
+}
+
+macro_rules! suite {
+    ($harness:expr) => {
+        fleetlog_projection::conformance_tests! { $harness =>
+            a_new_lane_is_empty, applied_once, the_same_again_is_already_applied, an_older_unit_is_fenced,
+            any_other_link_is_fenced, a_zombie_with_cached_state_is_fenced, an_owner_with_other_code_is_fenced,
+            lanes_are_independent, an_interrupted_commit_is_completed_by_its_retry,
+            another_owner_replaces_an_interrupted_commit, two_interrupted_commits_do_not_mix,
+            set_asides_come_before_what_they_concern, a_tail_lost_to_the_beginning_fences_the_owner,
+            a_tail_lost_between_commits_fences_the_owner, a_tail_lost_inside_a_commit_fences_the_owner,
+            refused_rows_are_named, a_fenced_owner_hears_of_no_refusal, an_empty_batch_moves_progress,
+            a_large_batch_is_taken, odd_texts_come_back_unchanged,
+        }
+    };
+}
+
+mod on_plain_postgresql {
+    use super::*;
+    suite! { Sql::on(support::stack_url()).await }
+}

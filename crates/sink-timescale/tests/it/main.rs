@@ -1,0 +1,11 @@
+//! The sink against real servers: the conformance suite, faults, migrations, partitions.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod conformance;
+mod faults;
+mod maintain;
+mod migrate;
+mod proxy;
+mod refusals;
+mod rows;
+mod support;

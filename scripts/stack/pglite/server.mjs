@@ -25,6 +25,7 @@ const CANCEL_REQUEST = 80877102
 
 const db = await PGlite.create({ extensions: { timescaledb } })
 await db.exec('CREATE EXTENSION IF NOT EXISTS timescaledb')
+await resetSession()
 
 /** Cuts complete frontend messages off the front of `buffer`. A first message has no type byte. */
 function takeMessages(buffer, started) {
@@ -66,10 +67,15 @@ async function serve(socket) {
   }
 }
 
-/** Puts the one session back to what a new connection expects. */
+/**
+ * Puts the one session back to what a new connection expects. DISCARD ALL goes back to what PGlite gives on
+ * PostgreSQL's command line, which are not PostgreSQL's own defaults: so these are set again.
+ */
 async function resetSession() {
   await db.exec('ROLLBACK')
   await db.exec('DISCARD ALL')
+  await db.exec('SET search_path TO "$user", public')
+  await db.exec('SET client_min_messages TO notice')
 }
 
 let turn = Promise.resolve()

@@ -1,0 +1,31 @@
+# The recipes a person runs, and CI runs the same. `make help` lists them.
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test stack stop clean fmt lint
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
+
+demo: ## start everything, import a recording, simulate a fleet, prove that nothing is missing or doubled
+	@scripts/demo.sh
+
+test: ## all checks and tests, on the local stack
+	@scripts/test.sh
+
+stack: ## start Kafka, Redis, PostgreSQL, a schema registry and TimescaleDB (WASM) in .stack/
+	@scripts/stack.sh up --with registry,pglite
+
+stop: ## stop the demo's projectors and the servers; data stay
+	@scripts/demo.sh stop
+	@scripts/stack.sh down
+
+clean: ## stop, and remove .stack/ with all data (build results stay: cargo clean)
+	@scripts/demo.sh stop
+	@scripts/stack.sh clean
+
+fmt: ## format the code
+	cargo fmt --all
+
+lint: ## formatting and lints, as make test has them
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings

@@ -8,6 +8,8 @@ pub mod chain;
 pub mod conformance;
 mod dedup;
 mod fold;
+#[cfg(any(test, feature = "testing"))]
+pub mod given;
 mod hot;
 mod lane;
 mod map;

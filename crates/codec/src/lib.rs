@@ -22,7 +22,7 @@ pub mod frame;
 pub use decode::{AnyEvent, Decoder, Prepared, Unavailable};
 pub use encode::{EncodeError, Encoder};
 pub use frame::SchemaRef;
-//pub use registry::{RegistryAuth, RegistryClient, RegistryError, RegistrySettings, subject};
+pub use registry::{RegistryAuth, RegistryClient, RegistryError, RegistrySettings, subject};
 pub use schema::{
     Fingerprint, SCHEMA_BYTES_MAX, SchemaError, SchemaFile, WriterSchema, builtin_files, builtin_schemas,
     fingerprint, newest,

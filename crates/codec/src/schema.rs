@@ -10,7 +10,7 @@ use apache_avro::{
 };
 use fleetlog_event::{Event, FleetEvent};
 
-use self::{alias::with_names_of, bounds::check_bounds};
+pub(crate) use self::{alias::with_names_of, bounds::check_bounds};
 
 mod alias;
 mod bounds;

@@ -13,7 +13,7 @@ use super::SchemaError;
 type Renamed<'a> = HashMap<(&'a str, &'a str), &'a str>;
 
 /// The JSON of the writer's schema, its fields renamed wherever `reader` has an alias for them.
-pub(super) fn with_names_of(writer_json: &str, reader: &Schema) -> Result<String, SchemaError> {
+pub(crate) fn with_names_of(writer_json: &str, reader: &Schema) -> Result<String, SchemaError> {
     let mut renamed = Renamed::new();
     collect(reader, &mut renamed);
     if renamed.is_empty() {

@@ -16,7 +16,7 @@ const FIXED_BYTES_MAX: usize = 1 << 20;
 
 /// Refuses a schema that is recursive or nested too deep (reading recurses), has huge `fixed` types (they are
 /// allocated before the data is there) or parts that take no bytes (a few bytes could then claim any number of them).
-pub(super) fn check_bounds(schema: &Schema) -> Result<(), SchemaError> {
+pub(crate) fn check_bounds(schema: &Schema) -> Result<(), SchemaError> {
     let resolved = ResolvedSchema::try_from(schema).map_err(super::invalid)?;
     Walk { names: resolved.get_names(), heights: HashMap::new() }.height(schema, 0).map(|_| ())
 }

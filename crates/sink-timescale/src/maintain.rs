@@ -193,7 +193,11 @@ async fn make(lease: &mut Lease<'_>, table: &str, partition: &Partition) -> Resu
     lease.begin().await?;
     lease.run(&format!("SELECT pg_advisory_xact_lock({TURN})")).await?;
     let home = lease.home();
-    let there = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL").bind(name);
+    // Not to_regclass: it answers from a cache that waiting for the turn does not refresh.
+    let there = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM pg_class WHERE relname = $1 AND relnamespace = current_schema()::regnamespace)",
+    )
+    .bind(name);
     let there: bool = home.bounded(there.fetch_one(lease.connection())).await?;
     if there {
         lease.run("ROLLBACK").await?;

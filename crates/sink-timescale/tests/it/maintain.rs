@@ -17,7 +17,9 @@ async fn rows_of_any_time_go_in_and_move_to_their_partition() {
     let sink: SqlSink<TestRow> = database.sink();
     let (lane, mut chain) = (lane(), Chain::resume(1, None));
     let times = [0, NOON.0, NOON.0 + DAY_MS, NOON.0 + 40 * DAY_MS, 4_102_444_800_000, i64::MAX, i64::MIN];
-    let rows = (0..).zip(times).map(|(offset, at)| TestRow { recorded_at: TimestampMs(at), ..row(&lane, offset, 1) });
+    let rows = (0..)
+        .zip(times)
+        .map(|(offset, at)| TestRow { recorded_at: TimestampMs(at), ..row(&lane, offset, 1) });
     assert_eq!(sink.commit(&unit(&lane, &mut chain, rows.collect())).await.unwrap(), Commit::Applied);
     let mut beside = fresh.connect().await;
     assert_eq!(number(&mut beside, "SELECT count(*) FROM telemetry_default").await, 7);
@@ -26,9 +28,17 @@ async fn rows_of_any_time_go_in_and_move_to_their_partition() {
     assert_eq!(
         done.made,
         [
-            "telemetry_20261120", "telemetry_20261121", "telemetry_20261122", "telemetry_20261123",
-            "telemetry_20261124", "unit_event_202611", "unit_event_202612", "unit_event_202701",
-            "task_event_202611", "task_event_202612", "task_event_202701"
+            "telemetry_20261120",
+            "telemetry_20261121",
+            "telemetry_20261122",
+            "telemetry_20261123",
+            "telemetry_20261124",
+            "unit_event_202611",
+            "unit_event_202612",
+            "unit_event_202701",
+            "task_event_202611",
+            "task_event_202612",
+            "task_event_202701"
         ]
     );
     assert_eq!(number(&mut beside, "SELECT count(*) FROM telemetry_20261121").await, 1);
@@ -38,7 +48,11 @@ async fn rows_of_any_time_go_in_and_move_to_their_partition() {
     // The parent's index is there too.
     let indexes = "SELECT count(*) FROM pg_indexes WHERE tablename = 'telemetry_20261121'";
     assert_eq!(number(&mut beside, indexes).await, 1);
-    assert_eq!(database.maintain(NOON, FOR_EVER).await.unwrap().made, Vec::<String>::new(), "again: nothing to do");
+    assert_eq!(
+        database.maintain(NOON, FOR_EVER).await.unwrap().made,
+        Vec::<String>::new(),
+        "again: nothing to do"
+    );
 }
 
 #[tokio::test]

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use fleetlog_projection::{Fault, Sink};
-use fleetlog_sink_timescale::{Flavour, MIGRATIONS, MigrateError, Migrator};
+use fleetlog_sink_timescale::{
+    ConnectionSettings, Database, Flavour, MIGRATIONS, MigrateError, Migration, Migrator, Retention,
+};
+use sqlx::{Connection, PgConnection};
 
-use crate::support::{FreshDatabase, TestRow, number, open, run, setting};
+use crate::support::{FreshDatabase, NOON, TestRow, number, run, setting, stack_url};
 
 #[tokio::test]
 async fn an_empty_database_is_brought_up_to_date_once() {
@@ -62,7 +65,10 @@ async fn an_older_a_newer_and_an_edited_schema_are_told_apart() {
     .await;
     let told = text().await;
     assert!(told.contains("at version 4, newer than the 3 this fleetlog knows: upgrade fleetlog"), "{told}");
-    assert!(matches!(Migrator::new(&database).apply().await, Err(MigrateError::Newer { found: 4, known: 3 })));
+    assert!(matches!(
+        Migrator::new(&database).apply().await,
+        Err(MigrateError::Newer { found: 4, known: 3 })
+    ));
 
     run(
         &mut beside,
@@ -82,7 +88,10 @@ async fn a_failed_migration_is_rolled_back_and_named() {
     run(&mut beside, "CREATE TABLE task_event (mine text)").await;
     let database = fresh.open();
     let error = Migrator::new(&database).apply().await.unwrap_err().to_string();
-    assert!(error.contains("0002_history failed and was rolled back") && error.contains("already exists"), "{error}");
+    assert!(
+        error.contains("0002_history failed and was rolled back") && error.contains("already exists"),
+        "{error}"
+    );
     assert_eq!(Migrator::new(&database).plan().await.unwrap().version, 1);
     assert_eq!(number(&mut beside, "SELECT count(*) FROM pg_class WHERE relname = 'telemetry'").await, 0);
     run(&mut beside, "DROP TABLE task_event").await;
@@ -91,8 +100,7 @@ async fn a_failed_migration_is_rolled_back_and_named() {
 
 #[tokio::test]
 async fn a_database_of_another_encoding_is_refused() {
-    let fresh =
-        FreshDatabase::on(crate::support::stack_url(), "ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0").await;
+    let fresh = FreshDatabase::on(stack_url(), "ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0").await;
     let error = fresh.open().check().await.unwrap_err();
     assert_eq!(error.fault, Fault::Permanent);
     assert!(error.to_string().contains("encoding is SQL_ASCII"), "{error}");
@@ -103,7 +111,8 @@ async fn a_database_of_another_encoding_is_refused() {
 async fn a_server_that_loses_tails_is_noticed() {
     let fresh = FreshDatabase::migrated().await;
     let mut beside = fresh.connect().await;
-    let name: String = sqlx::query_scalar("SELECT current_database()::text").fetch_one(&mut beside).await.unwrap();
+    let name: String =
+        sqlx::query_scalar("SELECT current_database()::text").fetch_one(&mut beside).await.unwrap();
     run(&mut beside, &format!("ALTER DATABASE {name} SET synchronous_commit = off")).await;
     assert!(!fresh.open().check().await.unwrap().durable);
 }
@@ -126,7 +135,8 @@ async fn every_column_has_a_comment() {
     let mut beside = fresh.connect().await;
     let columns: String = sqlx::query_scalar(COLUMNS).fetch_one(&mut beside).await.unwrap();
     assert!(columns.lines().count() > 90, "{columns}");
-    let bare: Vec<_> = columns.lines().filter(|line| line.ends_with(' ') || line.ends_with("not null ")).collect();
+    let bare: Vec<_> =
+        columns.lines().filter(|line| line.ends_with(' ') || line.ends_with("not null ")).collect();
     assert!(bare.is_empty(), "without comment: {bare:?}");
 }
 
@@ -134,18 +144,120 @@ async fn every_column_has_a_comment() {
 /// same columns and comments as on plain PostgreSQL. It serves one connection at a time, so this is one test.
 #[tokio::test]
 async fn the_timescale_flavour_has_hypertables_with_the_same_columns() {
-    let Some(url) = setting("FLEETLOG_TEST_PGLITE_URL") else {
-        panic!("no TimescaleDB for tests: run `scripts/stack.sh up --with pglite` first");
-    };
-    let database = open(&url, Duration::from_secs(60));
-    // One server, one database, which keeps what earlier runs left: begin in a schema of our own.
-    let schema = format!("it_{}", uuid::Uuid::now_v7().simple());
-    reset(&url, &schema).await;
+    let url = setting("FLEETLOG_TEST_PGLITE_URL")
+        .expect("no TimescaleDB for tests: run `scripts/stack.sh up --with pglite` first");
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    run(&mut connection, DROP_ALL).await;
+    connection.close().await.unwrap();
+
+    let settings =
+        ConnectionSettings { url: url.clone(), connections_max: 1, timeout: Duration::from_secs(60) };
+    let database = Database::new(&settings).unwrap();
     let plan = Migrator::new(&database).apply().await.unwrap();
     assert_eq!((plan.flavour, plan.pending.len()), (Flavour::Timescale, MIGRATIONS.len()));
+    assert_eq!(Migrator::new(&database).apply().await.unwrap().pending, Vec::<&Migration>::new());
     let server = database.check().await.unwrap();
     assert!(server.to_string().ends_with("TimescaleDB hypertables"), "{server}");
-    database.close().await;
+    let mut policies = Vec::new();
+    for telemetry_days in [None, Some(90), Some(90), Some(30), None] {
+        database.maintain(NOON, Retention { telemetry_days }).await.unwrap();
+        database.close().await;
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        policies.push(retention(&mut connection).await);
+        connection.close().await.unwrap();
+    }
+    let [none, first, kept, changed, removed] = policies.try_into().unwrap();
+    assert_eq!((none, first.as_ref().map(|p| p.1.as_str())), (None, Some("90 days")));
+    assert_eq!(first, kept, "the same setting leaves the job alone");
+    assert_eq!((changed.map(|p| p.1), removed), (Some("30 days".into()), None));
+
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    let here: String = sqlx::query_scalar(COLUMNS).fetch_one(&mut connection).await.unwrap();
+    let plain = FreshDatabase::migrated().await;
+    let there: String = sqlx::query_scalar(COLUMNS).fetch_one(&mut plain.connect().await).await.unwrap();
+    assert_eq!(here, there, "names, types and comments are those of plain PostgreSQL");
+    chunks_are_made_and_compressed(&mut connection).await;
+    run(&mut connection, DROP_ALL).await;
+    connection.close().await.unwrap();
 }
 
-async fn reset(_url: &str, _schema: &str) {}
+const DROP_ALL: &str = "
+    DROP VIEW IF EXISTS unit_gaps, unit_connection, set_aside_open;
+    DROP TABLE IF EXISTS telemetry;
+    DROP TABLE IF EXISTS unit_event;
+    DROP TABLE IF EXISTS task_event;
+    DROP TABLE IF EXISTS fleetlog_progress, fleetlog_set_aside, fleetlog_migrations;
+    DROP FUNCTION IF EXISTS fleetlog_time";
+
+/// The retention job of `telemetry`: its number and after how long it drops.
+async fn retention(connection: &mut PgConnection) -> Option<(i32, String)> {
+    let sql = "SELECT job_id, config ->> 'drop_after' FROM timescaledb_information.jobs
+               WHERE proc_name = 'policy_retention'";
+    sqlx::query_as(sql).fetch_optional(connection).await.unwrap()
+}
+
+async fn chunks_are_made_and_compressed(connection: &mut PgConnection) {
+    let hypertables = "SELECT count(*) FROM timescaledb_information.hypertables
+                       WHERE hypertable_name IN ('telemetry', 'unit_event', 'task_event') AND compression_enabled";
+    assert_eq!(number(connection, hypertables).await, 3);
+    let policies = "SELECT count(*) FROM timescaledb_information.jobs WHERE proc_name = 'policy_compression'";
+    assert_eq!(number(connection, policies).await, 3);
+    run(
+        connection,
+        "INSERT INTO telemetry (recorded_at, occurred_at, site_uid, unit_uid, log_partition, log_offset, event_id,
+                                sequence, sequence_scope, source)
+         SELECT '2026-11-21'::timestamptz + n * interval '1 hour', 'epoch', 's', 'u', 0, n, gen_random_uuid(),
+                n, 'state#0', 'it'
+         FROM generate_series(1, 100) n",
+    )
+    .await;
+    let chunks = "SELECT count(*) FROM timescaledb_information.chunks WHERE hypertable_name = 'telemetry'";
+    assert_eq!(number(connection, chunks).await, 5, "one a day");
+    run(connection, "SELECT compress_chunk(c) FROM show_chunks('telemetry') c").await;
+    assert_eq!(number(connection, &format!("{chunks} AND is_compressed")).await, 5);
+    assert_eq!(
+        number(connection, "SELECT messages FROM unit_gaps WHERE gaps = 0 AND channel = 'state'").await,
+        100
+    );
+}
+
+/// The counters' arithmetic: a jump forward is a gap, a step back a reset, standing still a repeat; in log order, by
+/// channel, whatever the incarnation.
+#[tokio::test]
+async fn gaps_are_counted_in_log_order() {
+    let fresh = FreshDatabase::migrated().await;
+    let mut beside = fresh.connect().await;
+    run(
+        &mut beside,
+        "INSERT INTO telemetry (recorded_at, occurred_at, site_uid, unit_uid, log_partition, log_offset, event_id,
+                                sequence, sequence_scope, source)
+         SELECT now() - n * interval '1 s', 'epoch', 's', unit, 0, n, gen_random_uuid(), sequence, scope, 'it'
+         FROM (VALUES (1, 'a', 7, 'state#0'), (2, 'a', 8, 'state#0'), (3, 'b', 1, 'state#0'),
+                      (4, 'a', 12, 'state#0'), (5, 'a', 12, 'state#0'), (6, 'a', 100, 'visualization#0'),
+                      (7, 'a', 0, 'state#1'), (8, 'a', 2, 'state#1'), (9, 'a', NULL, NULL)) AS v (n, unit, sequence, scope);
+         INSERT INTO unit_event (recorded_at, occurred_at, site_uid, unit_uid, event_type, log_partition, log_offset,
+                                 event_id, payload, sequence, sequence_scope, source, reason)
+         SELECT now(), 'epoch', 's', 'a', event_type, 0, n, gen_random_uuid(), '{}', sequence, scope, 'it', reason
+         FROM (VALUES (1, 'Connected', 1, 'connection#0', NULL), (2, 'FaultRaised', 9, 'state#0', NULL),
+                      (3, 'Disconnected', 2, 'connection#0', 'BROKEN')) AS v (n, event_type, sequence, scope, reason)",
+    )
+    .await;
+    let sql = "SELECT unit_uid, channel, messages, gaps, missing::bigint, resets, repeats
+               FROM unit_gaps ORDER BY unit_uid, channel";
+    let counted: Vec<(String, String, i64, i64, i64, i64, i64)> =
+        sqlx::query_as(sql).fetch_all(&mut beside).await.unwrap();
+    let expected = [
+        ("a", "connection", 2, 0, 0, 0, 0),
+        ("a", "state", 6, 2, 4, 1, 1),
+        ("a", "visualization", 1, 0, 0, 0, 0),
+        ("b", "state", 1, 0, 0, 0, 0),
+    ];
+    let expected =
+        expected.map(|(unit, channel, a, b, c, d, e)| (unit.to_owned(), channel.to_owned(), a, b, c, d, e));
+    assert_eq!(counted, expected);
+    let last: (String, String) = sqlx::query_as("SELECT connection, reason FROM unit_connection")
+        .fetch_one(&mut beside)
+        .await
+        .unwrap();
+    assert_eq!(last, ("Disconnected".into(), "BROKEN".into()));
+}

@@ -27,7 +27,10 @@ async fn bad_rows_are_found_among_a_hundred_thousand() {
         let refused = refused_of(&sink, 100_000, &bad).await;
         println!("{} bad rows of 100000 found in {:?}", bad.len(), began.elapsed());
         assert_eq!(refused.iter().map(|(offset, _)| *offset).collect::<Vec<_>>(), bad);
-        assert!(refused[0].1.contains("invalid byte sequence") && refused[0].1.contains("22021"), "{refused:?}");
+        assert!(
+            refused[0].1.contains("invalid byte sequence") && refused[0].1.contains("22021"),
+            "{refused:?}"
+        );
     }
     assert_eq!(number(&mut database.connect().await, "SELECT count(*) FROM telemetry").await, 0);
     assert_eq!(number(&mut database.connect().await, "SELECT count(*) FROM fleetlog_progress").await, 0);
@@ -52,7 +55,8 @@ async fn every_kind_of_objection_to_a_row_names_it() {
     rows[2].value = 5000;
     rows[4].value = 13;
     // Beyond what a btree page holds, and not to be compressed below it.
-    rows[6].unit = (0..40_000_u32).map(|n| n.wrapping_mul(2_654_435_761) % 94 + 33).filter_map(char::from_u32).collect();
+    rows[6].unit =
+        (0..40_000_u32).map(|n| n.wrapping_mul(2_654_435_761) % 94 + 33).filter_map(char::from_u32).collect();
     let unit = unit(&lane, &mut chain, rows);
     let Commit::Refused(refused) = sink.commit(&unit).await.unwrap() else { panic!("not refused") };
     let told: Vec<_> = refused.iter().map(|r| (r.offset, r.detail.as_str())).collect();

@@ -121,8 +121,11 @@ async fn the_ledgers_times_are_clamped_as_those_of_rows() {
         (9_224_318_016_000_000, "infinity"),
         (i64::MAX, "infinity"),
     ] {
-        let text: String =
-            sqlx::query_scalar("SELECT fleetlog_time($1)::text").bind(ms).fetch_one(&mut beside).await.unwrap();
+        let text: String = sqlx::query_scalar("SELECT fleetlog_time($1)::text")
+            .bind(ms)
+            .fetch_one(&mut beside)
+            .await
+            .unwrap();
         assert_eq!(text, shown, "{ms}");
     }
 }

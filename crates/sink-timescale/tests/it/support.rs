@@ -13,7 +13,9 @@ use uuid::Uuid;
 /// The stack's PostgreSQL: from the environment, else as the stack's script left it in `.stack/env`.
 pub(crate) fn stack_url() -> &'static str {
     static URL: OnceLock<String> = OnceLock::new();
-    URL.get_or_init(|| setting("FLEETLOG_POSTGRES__URL").expect("no PostgreSQL for tests: run `make stack` first"))
+    URL.get_or_init(|| {
+        setting("FLEETLOG_POSTGRES__URL").expect("no PostgreSQL for tests: run `make stack` first")
+    })
 }
 
 /// A variable of the environment, or of the stack.

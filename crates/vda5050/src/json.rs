@@ -71,6 +71,7 @@ pub(crate) fn fit(text: &str) -> (String, bool) {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use serde_json::json;

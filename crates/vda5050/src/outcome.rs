@@ -89,6 +89,17 @@ pub enum DeadReason {
 }
 
 impl DeadReason {
+    /// Every reason, in the order of a report.
+    pub const ALL: [Self; 7] = [
+        Self::BadLine,
+        Self::NotVdaTopic,
+        Self::NotJson,
+        Self::NotAnObject,
+        Self::MissingField,
+        Self::UnknownValue,
+        Self::TooLong,
+    ];
+
     /// The reason's name: metric label and header of the dead letter.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -119,6 +119,7 @@ impl Chain {
 
     /// The links of the next write: which one it follows and which one it leaves. A link is handed out once, also if
     /// the write never takes place.
+    #[expect(clippy::should_implement_trait, reason = "a chain is no sequence to iterate over")]
     pub fn next(&mut self) -> (Option<Link>, Link) {
         self.counter += 1;
         (self.seen, Link { nonce: self.nonce, counter: self.counter, part: 0 })

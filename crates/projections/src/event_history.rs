@@ -342,3 +342,148 @@ fn task_columns(event: &TaskEvent) -> Columns {
     let task_id = event.entity().as_str().to_owned();
     Columns::Task { task_id, task_type, priority, external_id, step_id, step_status, update_id, reason }
 }
+
+#[cfg(test)]
+mod tests {
+    use fleetlog_event::{
+        robot::{DisconnectReason, Disconnected},
+        task::{Paused, StepStatus},
+    };
+    use fleetlog_projection::{
+        Map,
+        given::{MemoryLog, START, assert_cuts_do_not_matter, given_map, unit_meta},
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{created, cuts, raised, robot_event, step, task_event};
+
+    /// Decodes nothing, tells as what it was asked to decode.
+    struct Asked;
+    impl DecodeOne for Asked {
+        type Error = &'static str;
+        fn one<E: fleetlog_event::Event>(self) -> Result<E, &'static str> {
+            Err(E::NAME)
+        }
+    }
+
+    fn row_of(event: HistoryEvent) -> EventRow {
+        let mut rows = Vec::new();
+        let _ = given_map(EventHistory).event(event).then(|made| rows.clone_from(&made.rows));
+        assert_eq!(rows.len(), 1, "one event is one row");
+        rows.remove(0).write
+    }
+
+    #[test]
+    fn a_unit_event_has_its_facts_in_columns_and_payload() {
+        let fault = raised(unit_meta("504", "7"), "a", "blocked");
+        let row = row_of(HistoryEvent::Robot(fault.into()));
+        assert_eq!(row.table().name, "unit_event");
+        assert_eq!((row.event_type, row.recorded_at, row.log_offset), ("FaultRaised", START, 0));
+        let some = |text: &str| Some(text.to_owned());
+        let columns = Columns::Unit {
+            reason: None,
+            mode: None,
+            fault_id: some("a"),
+            fault_type: some("blocked"),
+            fault_level: some("warning"),
+        };
+        assert_eq!(row.columns, columns);
+        assert_eq!(
+            row.payload,
+            r#"{"fault_id":"a","fault_type":"blocked","level":"warning","description":"something is in the way","references":{"orderId":"ORD-1"}}"#
+        );
+    }
+
+    #[test]
+    fn why_a_unit_disconnected_is_a_symbol() {
+        let event = Disconnected { meta: unit_meta("504", "7"), reason: DisconnectReason::Hibernating };
+        match row_of(HistoryEvent::Robot(event.into())).columns {
+            Columns::Unit { reason, .. } => assert_eq!(reason.as_deref(), Some("hibernating")),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// History judges no life cycle: that is hot state's business.
+    #[test]
+    fn a_task_event_that_is_impossible_is_history_all_the_same() {
+        let event =
+            Paused { meta: unit_meta("504", "7"), task_id: "T9".to_owned(), reason: Some("door".to_owned()) };
+        match row_of(HistoryEvent::Task(event.into())).columns {
+            Columns::Task { task_id, reason, .. } => {
+                assert_eq!((task_id.as_str(), reason.as_deref()), ("T9", Some("door")));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn created_and_steps_have_their_columns() {
+        match row_of(HistoryEvent::Task(created(unit_meta("504", "7"), "T1").into())).columns {
+            Columns::Task { task_type, priority, external_id, .. } => {
+                assert_eq!(priority, Some(3));
+                assert_eq!(
+                    (task_type.as_deref(), external_id.as_deref()),
+                    (Some("transport"), Some("ORD-1"))
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+        let changed = step(unit_meta("504", "7"), "T1", "step-0", StepStatus::Finished);
+        match row_of(HistoryEvent::Task(changed.into())).columns {
+            Columns::Task { step_id, step_status, .. } => {
+                assert_eq!((step_id.as_deref(), step_status.as_deref()), (Some("step-0"), Some("finished")));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_set_knows_every_event_of_both_topics_and_no_other() {
+        let names: Vec<&str> = HistoryEvent::TYPES.iter().map(|event_type| event_type.name).collect();
+        let expected: Vec<&str> =
+            RobotEvent::TYPES.iter().chain(TaskEvent::TYPES).map(|event_type| event_type.name).collect();
+        assert_eq!(names, expected);
+        for name in names {
+            assert_eq!(
+                HistoryEvent::decode(name, Asked).map(|decoded| decoded.unwrap_err()),
+                Some(name),
+                "{name}"
+            );
+        }
+        assert!(HistoryEvent::decode("fleetlog.telemetry.Telemetry", Asked).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn the_cut_of_the_log_does_not_matter(
+            events in prop::collection::vec(
+                prop_oneof![robot_event().prop_map(HistoryEvent::Robot), task_event().prop_map(HistoryEvent::Task)],
+                0..40,
+            ),
+            cuts in cuts(),
+        ) {
+            let mut log = MemoryLog::default();
+            for event in events {
+                log.append(event);
+            }
+            assert_cuts_do_not_matter(&Map(EventHistory), &log, &cuts);
+        }
+
+        /// As many columns are written as the table has, whatever the event; its payload is a JSON object.
+        #[test]
+        fn every_row_can_be_encoded(
+            event in prop_oneof![task_event().prop_map(HistoryEvent::Task), robot_event().prop_map(HistoryEvent::Robot)],
+        ) {
+            prop_assume!(event.validate().is_ok());
+            let row = row_of(event);
+            let mut out = CopyEncoder::new();
+            out.row(&row);
+            let copy = out.finish();
+            let columns = usize::from(u16::from_be_bytes([copy[19], copy[20]]));
+            prop_assert_eq!(columns, row.table().columns.len());
+            let payload: serde_json::Value = serde_json::from_str(&row.payload).unwrap();
+            prop_assert!(payload.is_object() && payload.get("meta").is_none());
+        }
+    }
+}

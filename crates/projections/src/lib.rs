@@ -1,3 +1,4 @@
+#![cfg_attr(test, expect(clippy::unwrap_used, reason = "tests"))]
 //! The read models, one file each.
 //!
 //! | projection | reads | writes |
@@ -13,6 +14,8 @@
 pub mod event_history;
 pub mod task_state;
 pub mod telemetry_history;
+#[cfg(test)]
+mod testing;
 pub mod unit_consensus;
 pub mod unit_status;
 

@@ -15,7 +15,7 @@
 //! | Failed | created, assigned, started, paused | failed |
 //! | Cancelled | created, assigned, started, paused | cancelled |
 //! | Rejected | created | rejected |
-//! | Rejected that names an update | all others that are known | (stays) |
+//! | Rejected of an update | assigned, started, paused, completed, failed, cancelled, rejected | (stays) |
 //!
 //! Anything else is set aside as `impossible_transition`, or as `unknown_task` where nobody knows the task: after its
 //! end nothing moves a task. A unit may refuse an update of a task at any time, also of one that is over: that is
@@ -384,3 +384,6 @@ impl TaskState {
         json_text(&shown)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -117,3 +117,75 @@ impl MapProjector for TelemetryHistory {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fleetlog_event::Reason;
+    use fleetlog_projection::{
+        Map,
+        given::{MemoryLog, START, assert_cuts_do_not_matter, given_map, later, unit_meta},
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{cuts, silent, telemetry};
+
+    #[test]
+    fn a_measurement_is_a_row_with_its_place_in_the_log() {
+        let first = Telemetry { x_m: Some(1.5), ..silent(unit_meta("504", "7")) };
+        let second = silent(later(unit_meta("504", "7"), 1000));
+        let _ = given_map(TelemetryHistory).events([first.clone(), second.clone()]).then(|made| {
+            let row = |telemetry, log_offset, by_ms| TelemetryRow {
+                recorded_at: TimestampMs(START.0 + by_ms),
+                log_partition: 0,
+                log_offset,
+                telemetry,
+            };
+            let rows: Vec<_> = made.rows.iter().map(|row| (row.offset, row.write.clone())).collect();
+            assert_eq!(rows, [(0, row(first, 0, 0)), (1, row(second, 1, 1000))]);
+        });
+    }
+
+    #[test]
+    fn a_latitude_beyond_the_pole_is_rejected() {
+        let _ = given_map(TelemetryHistory)
+            .when(Telemetry { latitude_deg: Some(90.5), ..silent(unit_meta("504", "7")) })
+            .then_rejected(Reason::OutOfRange)
+            .then_told("latitude_deg is 90.5");
+    }
+
+    /// A text that the database will refuse goes on its way: it is for the sink to name.
+    #[test]
+    fn a_nul_character_is_left_in() {
+        let telemetry = Telemetry { map_id: Some("a\0b".to_owned()), ..silent(unit_meta("504", "7")) };
+        let _ = given_map(TelemetryHistory)
+            .event(telemetry)
+            .then(|made| assert_eq!(made.rows[0].write.telemetry.map_id.as_deref(), Some("a\0b")));
+    }
+
+    proptest! {
+        #[test]
+        fn the_cut_of_the_log_does_not_matter(events in prop::collection::vec(telemetry(), 0..40), cuts in cuts()) {
+            let mut log = MemoryLog::default();
+            for event in events {
+                log.append(event);
+            }
+            assert_cuts_do_not_matter(&Map(TelemetryHistory), &log, &cuts);
+        }
+
+        /// As many columns are written as the table has (asserted by the encoder).
+        #[test]
+        fn every_row_can_be_encoded(event in telemetry()) {
+            let TelemetryEvent::Telemetry(telemetry) = event;
+            let row = TelemetryRow { recorded_at: START, log_partition: 0, log_offset: 1, telemetry };
+            let mut out = CopyEncoder::new();
+            out.row(&row);
+            prop_assert_eq!(columns_of_first_row(&out.finish()), TELEMETRY.columns.len());
+        }
+    }
+
+    /// The field count that precedes a row, behind the 19 bytes of the header.
+    fn columns_of_first_row(copy: &[u8]) -> usize {
+        usize::from(u16::from_be_bytes([copy[19], copy[20]]))
+    }
+}

@@ -159,3 +159,83 @@ fn replace(known: &mut Option<String>, said: Option<&str>) {
         (_, said) => *known = said.map(str::to_owned),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fleetlog_event::{EventMeta, Reason};
+    use fleetlog_projection::{
+        Fold,
+        given::{MemoryLog, START, assert_cuts_do_not_matter, given, later, unit_meta},
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{cuts, silent, telemetry};
+
+    const UNIT: &str = "s504.u7";
+
+    fn at(seconds: i64) -> EventMeta {
+        later(unit_meta("504", "7"), seconds * 1000)
+    }
+
+    #[test]
+    fn a_field_keeps_its_last_known_value() {
+        let state =
+            Telemetry { x_m: Some(1.5), battery_percent: Some(80.0), driving: Some(true), ..silent(at(1)) };
+        let visualization = Telemetry { x_m: Some(2.5), map_id: Some("hall".to_owned()), ..silent(at(2)) };
+        let _ = given(UnitConsensus)
+            .events([state, visualization])
+            .then_field(UNIT, "x_m", Some("2.5"))
+            .then_field(UNIT, "battery_percent", Some("80"))
+            .then_field(UNIT, "driving", Some("true"))
+            .then_field(UNIT, "map_id", Some("hall"))
+            .then_field(UNIT, "y_m", None)
+            .then_field(UNIT, "recorded_at", Some("2024-01-01T00:00:02.000Z"))
+            .then_ranked(UNIT, "seen:504", Some((START.0 + 2000) as f64));
+    }
+
+    #[test]
+    fn an_empty_text_is_a_value() {
+        let task =
+            |task_id: &str, seconds| Telemetry { task_id: Some(task_id.to_owned()), ..silent(at(seconds)) };
+        let _ =
+            given(UnitConsensus).events([task("T1", 1), task("", 2)]).then_field(UNIT, "task_id", Some(""));
+    }
+
+    /// Log order rules: device clocks do not.
+    #[test]
+    fn a_message_of_1970_or_2100_is_folded_where_it_lies() {
+        let clocked = |x_m, occurred_at, seconds| {
+            let meta = EventMeta { occurred_at: TimestampMs(occurred_at), ..at(seconds) };
+            Telemetry { x_m: Some(x_m), ..silent(meta) }
+        };
+        let _ = given(UnitConsensus)
+            .events([clocked(1.0, 4_102_444_800_000, 1), clocked(2.0, 0, 2)])
+            .then_field(UNIT, "x_m", Some("2"))
+            .then_field(UNIT, "occurred_at", Some("1970-01-01T00:00:00.000Z"))
+            .then_field(UNIT, "recorded_at", Some("2024-01-01T00:00:02.000Z"))
+            .event(clocked(3.0, i64::MAX, 3))
+            .then_field(UNIT, "occurred_at", Some("9223372036854775807ms"));
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_rejected() {
+        for x_m in [f64::NAN, f64::INFINITY, 1e300] {
+            let _ = given(UnitConsensus)
+                .when(Telemetry { x_m: Some(x_m), ..silent(at(1)) })
+                .then_rejected(Reason::OutOfRange)
+                .then_told("x_m");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_cut_of_the_log_does_not_matter(events in prop::collection::vec(telemetry(), 0..60), cuts in cuts()) {
+            let mut log = MemoryLog::default();
+            for event in events {
+                log.append(event);
+            }
+            assert_cuts_do_not_matter(&Fold::new(UnitConsensus), &log, &cuts);
+        }
+    }
+}

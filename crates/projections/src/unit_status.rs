@@ -354,3 +354,6 @@ impl UnitStatusState {
         Some(before.map_or(at, |before| before.max(at)))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use fleetlog_event::{EventId, LogId, TimestampMs};
 
 use crate::{
-    Chain, DedupWindow, EntityChange, LaneId, LaneScope, LastRecord, Link, Progress, Record, RowChange, Rulings,
-    SetAside, Sifted, Stored, UnitOfWork,
+    Chain, DedupWindow, EntityChange, LaneId, LaneScope, LastRecord, Link, Progress, Record, RowChange,
+    Rulings, SetAside, Sifted, Stored, UnitOfWork,
 };
 
 /// A lane's log as the cluster shows it now.
@@ -182,7 +182,16 @@ impl LaneCore {
         let Some(progress) = stored.progress else {
             let progress = Progress { log: log.scope.log, main: log.low, inbox: 0, last: None };
             let cursor = log.low;
-            return Ok(Self { lane, scope: log.scope, chain, progress, cursor, dedup, named, unchecked: None });
+            return Ok(Self {
+                lane,
+                scope: log.scope,
+                chain,
+                progress,
+                cursor,
+                dedup,
+                named,
+                unchecked: None,
+            });
         };
         check_range(&lane, &progress, log)?;
         let unchecked = progress.last.filter(|last| last.offset >= log.low);
@@ -237,14 +246,6 @@ impl LaneCore {
     #[must_use]
     pub fn rulings(&self) -> Rulings {
         Rulings { named: self.named.clone(), ..Rulings::default() }
-    }
-
-    /// Looks again whether the log still holds what comes next, after a reader was told that it does not.
-    ///
-    /// # Errors
-    /// As for [`Self::start`].
-    pub fn check_log(&self, log: &LogNow) -> Result<(), LogLost> {
-        check_range(&self.lane, &Progress { main: self.cursor.max(self.progress.main), ..self.progress }, log)
     }
 
     /// Judges a batch and moves the cursor over it. The duplicate window learns what lies below progress at once, and

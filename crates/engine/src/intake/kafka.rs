@@ -1,0 +1,335 @@
+//! A member of a Kafka consumer group that polls record by record.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    panic::AssertUnwindSafe,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use fleetlog_event::TimestampMs;
+use fleetlog_kafka::{KafkaSettings, TracingContext};
+use fleetlog_projection::{Headers, Record};
+use rdkafka::{
+    ClientContext, Offset, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext},
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{BorrowedMessage, Headers as _, Message as _},
+    types::RDKafkaRespErr,
+};
+use tracing::warn;
+
+use super::{CommitError, EndOfMembership, Intake, LaneAt, Polled, RebalanceEvent};
+use crate::{EngineConfig, Failure};
+
+/// How long a seek waits for librdkafka's own thread (not for a broker).
+const SEEK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Records are copied into chunks of this size, one chunk per lane, so that most need no allocation of their own.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// [`Intake`] over Kafka: classic group protocol, cooperative-sticky, a static member.
+pub struct KafkaIntake {
+    consumer: BaseConsumer<GroupContext>,
+    topics: Vec<String>,
+    chunks: HashMap<LaneAt, BytesMut>,
+}
+
+impl KafkaIntake {
+    /// Joins `group` as the member `<instance>-<projection>` once it is polled, for topics by physical name.
+    ///
+    /// # Errors
+    /// Permanent when the settings are wrong.
+    pub fn new(
+        kafka: &KafkaSettings,
+        engine: &EngineConfig,
+        group: &str,
+        projection: &str,
+        topics: Vec<String>,
+    ) -> Result<Self, Failure> {
+        let fail = |error: KafkaError| Failure::permanent(format!("consumer of group `{group}`: {error}"));
+        let queue_kbytes = engine.queue_kbytes();
+        let mut client = kafka.consumer(group);
+        client
+            .set("group.instance.id", format!("{}-{projection}", engine.instance))
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("session.timeout.ms", engine.session_timeout_ms.to_string())
+            .set("heartbeat.interval.ms", (engine.session_timeout_ms / 5).to_string())
+            .set("max.poll.interval.ms", engine.poll_interval_ms_max.to_string())
+            .set("queued.max.messages.kbytes", queue_kbytes.to_string())
+            .set("fetch.max.bytes", (queue_kbytes * 1024).max(1 << 20).to_string())
+            .set("fetch.message.max.bytes", (1 << 20).to_string());
+        for (name, value) in &kafka.properties {
+            client.set(name, value);
+        }
+        let consumer: BaseConsumer<GroupContext> =
+            client.create_with_context(GroupContext::default()).map_err(fail)?;
+        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        consumer.subscribe(&names).map_err(fail)?;
+        Ok(Self { consumer, topics, chunks: HashMap::new() })
+    }
+
+    fn lane_of(&self, topic: &str, partition: i32) -> Option<LaneAt> {
+        let topic = self.topics.iter().position(|name| name == topic)?;
+        Some(LaneAt { topic, partition })
+    }
+
+    fn list(&self, lanes: impl IntoIterator<Item = (LaneAt, Offset)>) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for (lane, offset) in lanes {
+            if let Err(error) = list.add_partition_offset(&self.topics[lane.topic], lane.partition, offset) {
+                // Only for offsets that cannot be represented; ours are positions of records.
+                warn!(%error, partition = lane.partition, ?offset, "offset left out");
+            }
+        }
+        list
+    }
+
+    fn lanes(&self, list: &TopicPartitionList) -> Vec<LaneAt> {
+        let lanes = list.elements();
+        lanes.iter().filter_map(|element| self.lane_of(element.topic(), element.partition())).collect()
+    }
+
+    fn offsets(&self, offsets: &[(LaneAt, i64)]) -> TopicPartitionList {
+        self.list(offsets.iter().map(|(lane, offset)| (*lane, Offset::Offset(*offset))))
+    }
+
+    fn next_rebalance(&self) -> Option<Polled> {
+        let event = self.consumer.context().events().pop_front()?;
+        let event = match event {
+            GroupEvent::Assigned(list) => RebalanceEvent::Assigned(self.lanes(&list)),
+            GroupEvent::Revoked(list) => {
+                RebalanceEvent::Revoked { lanes: self.lanes(&list), lost: self.consumer.assignment_lost() }
+            }
+        };
+        Some(Polled::Rebalance(event))
+    }
+}
+
+impl Intake for KafkaIntake {
+    fn poll(&mut self, timeout: Duration) -> Polled {
+        if let Some(event) = self.next_rebalance() {
+            return event;
+        }
+        match self.consumer.poll(timeout) {
+            Some(Ok(message)) => {
+                let Some(lane) = self.lane_of(message.topic(), message.partition()) else {
+                    return Polled::Nothing;
+                };
+                let chunk = self.chunks.entry(lane).or_default();
+                Polled::Record(lane, copy(&message, chunk))
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => Polled::End(partition),
+            Some(Err(error)) => self.consumer.context().judge(&error),
+            None => match self.consumer.client().fatal_error() {
+                Some((code, text)) => over(format!("{code:?}: {text}")),
+                None => self.next_rebalance().unwrap_or(Polled::Nothing),
+            },
+        }
+    }
+
+    fn assign(&mut self, lanes: &[(LaneAt, Option<i64>)]) -> Result<(), Failure> {
+        // Where progress is not known yet the end is a place that surely exists; nothing is fetched there, as the
+        // partition is paused before it could be.
+        let place = |offset: Option<i64>| offset.map_or(Offset::End, Offset::Offset);
+        let list = self.list(lanes.iter().map(|(lane, offset)| (*lane, place(*offset))));
+        let fail = |error: KafkaError| Failure::transient(format!("taking up partitions: {error}"));
+        self.consumer.incremental_assign(&list).map_err(fail)?;
+        let unknown = lanes.iter().filter(|(_, offset)| offset.is_none());
+        let paused = self.list(unknown.map(|(lane, _)| (*lane, Offset::Invalid)));
+        if paused.count() > 0 { self.consumer.pause(&paused).map_err(fail) } else { Ok(()) }
+    }
+
+    fn unassign(&mut self, lanes: &[LaneAt]) -> Result<(), Failure> {
+        let list = self.list(lanes.iter().map(|lane| (*lane, Offset::Invalid)));
+        lanes.iter().for_each(|lane| drop(self.chunks.remove(lane)));
+        let fail = |error: KafkaError| Failure::transient(format!("giving up partitions: {error}"));
+        self.consumer.incremental_unassign(&list).map_err(fail)
+    }
+
+    fn seek(&mut self, lane: LaneAt, offset: i64) -> Result<(), Failure> {
+        let fail = |error: KafkaError| Failure::transient(format!("reading from {offset}: {error}"));
+        let list = self.list([(lane, Offset::Invalid)]);
+        self.consumer.resume(&list).map_err(fail)?;
+        // Also right after resuming: by itself a resumed partition goes on wherever librdkafka had been.
+        self.consumer
+            .seek(&self.topics[lane.topic], lane.partition, Offset::Offset(offset), SEEK_TIMEOUT)
+            .map_err(fail)
+    }
+
+    fn pause(&mut self, lane: LaneAt) {
+        let list = self.list([(lane, Offset::Invalid)]);
+        if let Err(error) = self.consumer.pause(&list) {
+            warn!(%error, topic = self.topics[lane.topic], partition = lane.partition, "not paused");
+        }
+    }
+
+    fn position(&mut self, lane: LaneAt) -> Option<i64> {
+        let positions = self.consumer.position().ok()?;
+        let found = positions.find_partition(&self.topics[lane.topic], lane.partition)?;
+        match found.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        }
+    }
+
+    fn commit(&mut self, offsets: &[(LaneAt, i64)]) {
+        if let Err(error) = self.consumer.commit(&self.offsets(offsets), CommitMode::Async) {
+            warn!(%error, "offsets not committed (only lag tools miss them)");
+        }
+    }
+
+    fn commit_and_wait(&mut self, offsets: &[(LaneAt, i64)]) -> Result<(), CommitError> {
+        let answer = self.consumer.commit(&self.offsets(offsets), CommitMode::Sync);
+        answer.map_err(|error| match error.rdkafka_error_code() {
+            Some(
+                RDKafkaErrorCode::IllegalGeneration
+                | RDKafkaErrorCode::UnknownMemberId
+                | RDKafkaErrorCode::FencedInstanceId
+                | RDKafkaErrorCode::AssignmentLost
+                | RDKafkaErrorCode::Fatal,
+            ) => CommitError::NotOurs(error.to_string()),
+            _ => CommitError::Transient(error.to_string()),
+        })
+    }
+}
+
+impl Drop for KafkaIntake {
+    /// The consumer closes when it is dropped, and that revokes what is still assigned: answered in the callback.
+    fn drop(&mut self) {
+        self.consumer.context().closing.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Copies a message into its lane's chunk.
+fn copy(message: &BorrowedMessage<'_>, chunk: &mut BytesMut) -> Record {
+    let (key, value) = (message.key(), message.payload());
+    let needed = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+    if chunk.capacity() - chunk.len() < needed {
+        *chunk = BytesMut::with_capacity(CHUNK_BYTES.max(needed));
+    }
+    let mut part = |bytes: Option<&[u8]>| -> Option<Bytes> {
+        let bytes = bytes?;
+        chunk.extend_from_slice(bytes);
+        Some(chunk.split().freeze())
+    };
+    Record {
+        offset: message.offset(),
+        timestamp: TimestampMs(message.timestamp().to_millis().unwrap_or_default()),
+        key: part(key),
+        value: part(value),
+        headers: headers(message),
+    }
+}
+
+/// A message's headers. The client panics on a name that is no UTF-8; such headers are left out as a whole rather
+/// than stopping the projection.
+fn headers(message: &BorrowedMessage<'_>) -> Headers {
+    let Some(found) = message.headers() else { return Headers::default() };
+    let pack = AssertUnwindSafe(|| Headers::pack(found.iter().map(|header| (header.key, header.value))));
+    std::panic::catch_unwind(pack).unwrap_or_else(|_| {
+        warn!(
+            topic = message.topic(),
+            partition = message.partition(),
+            offset = message.offset(),
+            "headers left out: a name is no UTF-8"
+        );
+        Headers::default()
+    })
+}
+
+fn over(what: String) -> Polled {
+    let what = format!(
+        "the consumer cannot go on: {what}; does another process run with the same instance name? give each its own"
+    );
+    Polled::Over(EndOfMembership(Failure::permanent(what)))
+}
+
+enum GroupEvent {
+    Assigned(TopicPartitionList),
+    Revoked(TopicPartitionList),
+}
+
+/// Keeps rebalance events for the poll thread, which answers them outside of the callback.
+#[derive(Default)]
+struct GroupContext {
+    events: Mutex<VecDeque<GroupEvent>>,
+    closing: AtomicBool,
+}
+
+impl GroupContext {
+    fn events(&self) -> std::sync::MutexGuard<'_, VecDeque<GroupEvent>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn judge(&self, error: &KafkaError) -> Polled {
+        use RDKafkaErrorCode as Code;
+        match (error, error.rdkafka_error_code()) {
+            (KafkaError::MessageConsumptionFatal(_), _) | (_, Some(Code::Fatal | Code::FencedInstanceId)) => {
+                over(error.to_string())
+            }
+            (_, Some(Code::AutoOffsetReset | Code::OffsetOutOfRange)) => Polled::OutOfRange,
+            (
+                _,
+                Some(Code::GroupAuthorizationFailed | Code::TopicAuthorizationFailed | Code::Authentication),
+            ) => over(error.to_string()),
+            _ => Polled::Trouble(error.to_string()),
+        }
+    }
+}
+
+impl ClientContext for GroupContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        TracingContext.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            TracingContext.error(error, reason);
+        }
+    }
+}
+
+impl ConsumerContext for GroupContext {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let assigned = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if self.closing.load(Ordering::SeqCst) {
+            let answer = if assigned { Ok(()) } else { consumer.incremental_unassign(list) };
+            if answer.is_err() {
+                // Nothing left to lose: the consumer is going away.
+                let _ = consumer.unassign();
+            }
+            return;
+        }
+        let list = list.clone();
+        self.events().push_back(if assigned {
+            GroupEvent::Assigned(list)
+        } else {
+            GroupEvent::Revoked(list)
+        });
+    }
+}
+
+/// Shared with tests: the context is only reachable through the consumer.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_judged_case_by_case() {
+        let context = GroupContext::default();
+        let judge = |code| context.judge(&KafkaError::MessageConsumption(code));
+        assert!(matches!(judge(RDKafkaErrorCode::AutoOffsetReset), Polled::OutOfRange));
+        assert!(matches!(judge(RDKafkaErrorCode::AllBrokersDown), Polled::Trouble(_)));
+        assert!(matches!(judge(RDKafkaErrorCode::TopicAuthorizationFailed), Polled::Over(_)));
+        let fatal = KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::FencedInstanceId);
+        assert!(
+            matches!(context.judge(&fatal), Polled::Over(EndOfMembership(f)) if f.what.contains("instance name"))
+        );
+    }
+}

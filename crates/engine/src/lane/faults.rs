@@ -1,0 +1,183 @@
+//! What a lane does when something goes wrong, fault class by fault class.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use fleetlog_projection::{Fault, Link, Projection, Sink, SinkError};
+use tracing::{error, info, warn};
+
+use super::{Lane, Work};
+use crate::{Failure, fault::Interrupt, intake::CommitError, ports::Schemas, status::LaneState};
+
+/// A failed call, of whatever it was.
+pub(crate) trait Failed: std::fmt::Display {
+    /// How to treat it.
+    fn fault(&self) -> Fault;
+}
+
+impl Failed for SinkError {
+    fn fault(&self) -> Fault {
+        self.fault
+    }
+}
+
+impl Failed for Failure {
+    fn fault(&self) -> Fault {
+        self.fault
+    }
+}
+
+impl<P, S, C> Lane<P, S, C>
+where
+    P: Projection,
+    S: Sink<Write = P::Write>,
+    C: Schemas,
+{
+    /// Calls until it works: waits on Transient for ever, with growing pauses, and ends on anything else. A call that
+    /// does not answer in time counts as Transient: its outcome is unknown, and the same call is made again.
+    ///
+    /// A stop is obeyed between calls, never in the middle of one.
+    pub(super) async fn persist<T, E: Failed, F>(
+        &self,
+        doing: &'static str,
+        mut call: impl FnMut() -> F,
+    ) -> Result<T, Interrupt>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        let timeout = self.shared.config.store_timeout();
+        let mut pauses = self.pauses();
+        loop {
+            let what = match tokio::time::timeout(timeout, call()).await {
+                Ok(Ok(value)) => {
+                    self.running();
+                    return Ok(value);
+                }
+                Ok(Err(failed)) => match failed.fault() {
+                    Fault::Transient => failed.to_string(),
+                    Fault::Fenced => return Err(Interrupt::Fenced(failed.to_string())),
+                    Fault::Permanent => {
+                        return Err(Interrupt::Permanent(format!("lane {}: {doing}: {failed}", self.lane)));
+                    }
+                },
+                Err(_) => format!("no answer within {} ms", timeout.as_millis()),
+            };
+            self.waiting(doing, &what);
+            self.pause(pauses.next()).await?;
+        }
+    }
+
+    fn pauses(&self) -> impl Iterator<Item = Duration> + use<P, S, C> {
+        let config = &self.shared.config;
+        ExponentialBuilder::new()
+            .with_min_delay(Duration::from_millis(config.retry_delay_ms))
+            .with_max_delay(Duration::from_millis(config.retry_delay_ms_max))
+            .with_jitter()
+            .without_max_times()
+            .build()
+    }
+
+    /// Waits, unless it is stopped meanwhile.
+    async fn pause(&self, length: Option<Duration>) -> Result<(), Interrupt> {
+        self.metrics.retries.inc();
+        let length = length.unwrap_or(Duration::from_millis(self.shared.config.retry_delay_ms_max));
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(Interrupt::Stopped),
+            () = tokio::time::sleep(length) => Ok(()),
+        }
+    }
+
+    /// Logged once, not each try: what is wrong shows in the status for as long as it lasts.
+    fn waiting(&self, doing: &str, what: &str) {
+        let was_waiting = matches!(self.status.state(), LaneState::Waiting(_));
+        self.status.set_state(LaneState::Waiting(format!("{doing}: {what}")));
+        if !was_waiting {
+            warn!(lane = %self.lane, "{doing}: {what}; waiting until it passes");
+        }
+    }
+
+    fn running(&self) {
+        if matches!(self.status.state(), LaneState::Waiting(_)) {
+            self.status.set_state(LaneState::Running);
+            info!(lane = %self.lane, "goes on");
+        }
+    }
+
+    /// The store must hold the link that this owner left.
+    pub(super) fn check_link(&self, work: &Work<P>, stored: Option<Link>) -> Result<(), Interrupt> {
+        if work.core.owns(stored) {
+            return Ok(());
+        }
+        Err(Interrupt::Fenced(SinkError::fenced(&self.lane, work.core.link(), stored).to_string()))
+    }
+
+    /// After an interrupt: whether to begin again from stored progress (and whether because of a broken chain), or
+    /// how it ends.
+    pub(super) async fn begin_again(&self, interrupt: Interrupt) -> Result<bool, Interrupt> {
+        match interrupt {
+            Interrupt::Fenced(why) => {
+                self.metrics.fenced.inc();
+                self.status.count_fenced();
+                warn!(lane = %self.lane, "fenced: {why}; everything cached is dropped, progress is read again");
+                Ok(true)
+            }
+            Interrupt::Restart(why) => {
+                info!(lane = %self.lane, "begins again: {why}");
+                self.pause(None).await.map(|()| false)
+            }
+            Interrupt::Permanent(why) => {
+                error!(lane = %self.lane, "stopped: {why}");
+                Err(Interrupt::Permanent(why))
+            }
+            Interrupt::Stopped => Err(Interrupt::Stopped),
+        }
+    }
+
+    /// After *Fenced*: goes on only once Kafka has taken an offset commit of this member's generation. If the group
+    /// has moved on, the partition is somebody else's: waits to be stopped.
+    pub(super) async fn prove_ownership(&self, progress: i64) -> Result<(), Interrupt> {
+        let mut pauses = self.pauses();
+        loop {
+            match self.feed.prove_ownership(progress).await {
+                Ok(()) => return Ok(()),
+                Err(CommitError::Transient(what)) => {
+                    self.waiting("committing an offset to prove ownership", &what);
+                    self.pause(pauses.next()).await?;
+                }
+                Err(CommitError::NotOurs(what)) => {
+                    warn!(lane = %self.lane, "not ours any more: {what}; waiting to be assigned anew");
+                    self.status.set_state(LaneState::Parked);
+                    self.stop.cancelled().await;
+                    return Err(Interrupt::Stopped);
+                }
+            }
+        }
+    }
+
+    /// Stops the projection when nothing but set-asides came for long: rather a wrong setting than that many poison
+    /// events.
+    pub(super) fn check_flood(
+        &self,
+        work: &mut Work<P>,
+        taken: usize,
+        set_aside: usize,
+    ) -> Result<(), Interrupt> {
+        if taken == 0 || set_aside < taken {
+            work.set_aside_in_a_row = 0;
+            return Ok(());
+        }
+        let in_a_row = work.set_aside_in_a_row + set_aside;
+        let max = self.shared.config.set_aside_in_a_row_max;
+        if in_a_row > max {
+            return Err(Interrupt::Permanent(format!(
+                "lane {}: {in_a_row} events in a row would be set aside and not one taken (at most {max}); is the \
+                 topic, the registry or the producers' version wrong? raise the limit if these events are to be set \
+                 aside",
+                self.lane
+            )));
+        }
+        work.set_aside_in_a_row = in_a_row;
+        Ok(())
+    }
+}

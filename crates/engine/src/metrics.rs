@@ -1,0 +1,195 @@
+//! The engine's metrics: the fixed list that `docs/metrics.md` explains.
+
+use fleetlog_projection::LaneId;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+/// Events taken from the log (duplicates not among them, set-aside ones are).
+pub const EVENTS_TOTAL: &str = "fleetlog_events_total";
+/// Records dropped because they were the same event sent again.
+pub const DUPLICATES_TOTAL: &str = "fleetlog_duplicates_total";
+/// Events set aside, by reason.
+pub const SET_ASIDE_TOTAL: &str = "fleetlog_set_aside_total";
+/// How often a lane found its chain broken.
+pub const FENCED_TOTAL: &str = "fleetlog_fenced_total";
+/// Tries that failed and were repeated.
+pub const TRANSIENT_RETRIES_TOTAL: &str = "fleetlog_transient_retries_total";
+/// How long the store took to take a batch, in seconds, retries included.
+pub const COMMIT_SECONDS: &str = "fleetlog_commit_seconds";
+/// Events of a batch.
+pub const BATCH_EVENTS: &str = "fleetlog_batch_events";
+/// Bytes that lanes hold of fetched but uncommitted records.
+pub const BUFFERED_BYTES: &str = "fleetlog_buffered_bytes";
+/// The next offset a lane will take.
+pub const PROGRESS_OFFSET: &str = "fleetlog_progress_offset";
+/// Offsets between a lane's progress and the end of its log.
+pub const LAG_OFFSETS: &str = "fleetlog_lag_offsets";
+/// 1 while the projection runs, 0 once it stopped for good.
+pub const PROJECTION_UP: &str = "fleetlog_projection_up";
+
+/// Every name above.
+pub const NAMES: [&str; 11] = [
+    EVENTS_TOTAL,
+    DUPLICATES_TOTAL,
+    SET_ASIDE_TOTAL,
+    FENCED_TOTAL,
+    TRANSIENT_RETRIES_TOTAL,
+    COMMIT_SECONDS,
+    BATCH_EVENTS,
+    BUFFERED_BYTES,
+    PROGRESS_OFFSET,
+    LAG_OFFSETS,
+    PROJECTION_UP,
+];
+
+const LANE: [&str; 3] = ["projection", "topic", "partition"];
+
+/// The engine's metrics, registered once per process and shared by its projections.
+#[derive(Clone, Debug)]
+pub struct EngineMetrics {
+    events: IntCounterVec,
+    duplicates: IntCounterVec,
+    set_aside: IntCounterVec,
+    fenced: IntCounterVec,
+    retries: IntCounterVec,
+    commit_seconds: HistogramVec,
+    batch_events: HistogramVec,
+    buffered_bytes: IntGaugeVec,
+    progress: IntGaugeVec,
+    lag: IntGaugeVec,
+    up: IntGaugeVec,
+}
+
+impl EngineMetrics {
+    /// Registers every metric.
+    ///
+    /// # Errors
+    /// When `registry` has one of these names already.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str, labels: &[&str]| -> Result<_, prometheus::Error> {
+            let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let gauge = |name: &str, help: &str, labels: &[&str]| -> Result<_, prometheus::Error> {
+            let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let histogram = |name: &str, help: &str, buckets: Vec<f64>| -> Result<_, prometheus::Error> {
+            let histogram =
+                HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), &["projection"])?;
+            registry.register(Box::new(histogram.clone()))?;
+            Ok(histogram)
+        };
+        let by_reason = ["projection", "topic", "partition", "reason"];
+        Ok(Self {
+            events: counter(EVENTS_TOTAL, "Events taken from the log", &LANE)?,
+            duplicates: counter(DUPLICATES_TOTAL, "Records dropped as the same event sent again", &LANE)?,
+            set_aside: counter(SET_ASIDE_TOTAL, "Events set aside", &by_reason)?,
+            fenced: counter(FENCED_TOTAL, "How often a lane found its chain broken", &LANE)?,
+            retries: counter(TRANSIENT_RETRIES_TOTAL, "Tries that failed and were repeated", &LANE)?,
+            commit_seconds: histogram(
+                COMMIT_SECONDS,
+                "How long the store took to take a batch",
+                prometheus::exponential_buckets(0.000_5, 2.0, 16)?,
+            )?,
+            batch_events: histogram(
+                BATCH_EVENTS,
+                "Events of a batch",
+                prometheus::exponential_buckets(1.0, 4.0, 9)?,
+            )?,
+            buffered_bytes: gauge(BUFFERED_BYTES, "Bytes of fetched but uncommitted records", &LANE)?,
+            progress: gauge(PROGRESS_OFFSET, "The next offset a lane will take", &LANE)?,
+            lag: gauge(LAG_OFFSETS, "Offsets between progress and the end of the log", &LANE)?,
+            up: gauge(
+                PROJECTION_UP,
+                "1 while the projection runs, 0 once it stopped for good",
+                &["projection"],
+            )?,
+        })
+    }
+
+    /// The gauge of a projection's health.
+    pub(crate) fn up(&self, projection: &str) -> IntGauge {
+        self.up.with_label_values(&[projection])
+    }
+
+    pub(crate) fn lane(&self, lane: &LaneId) -> LaneMetrics {
+        let partition = lane.partition.to_string();
+        let labels = [lane.projection.as_str(), lane.topic.as_str(), partition.as_str()];
+        LaneMetrics {
+            events: self.events.with_label_values(&labels),
+            duplicates: self.duplicates.with_label_values(&labels),
+            fenced: self.fenced.with_label_values(&labels),
+            retries: self.retries.with_label_values(&labels),
+            commit_seconds: self.commit_seconds.with_label_values(&labels[..1]),
+            batch_events: self.batch_events.with_label_values(&labels[..1]),
+            buffered_bytes: self.buffered_bytes.with_label_values(&labels),
+            progress: self.progress.with_label_values(&labels),
+            lag: self.lag.with_label_values(&labels),
+            all: self.clone(),
+            labels: [lane.projection.clone(), lane.topic.clone(), partition],
+        }
+    }
+}
+
+/// One lane's metrics, looked up once. Its gauges are removed when it goes: a lane that is elsewhere has none here.
+#[derive(Debug)]
+pub(crate) struct LaneMetrics {
+    pub(crate) events: IntCounter,
+    pub(crate) duplicates: IntCounter,
+    pub(crate) fenced: IntCounter,
+    pub(crate) retries: IntCounter,
+    pub(crate) commit_seconds: Histogram,
+    pub(crate) batch_events: Histogram,
+    pub(crate) buffered_bytes: IntGauge,
+    pub(crate) progress: IntGauge,
+    pub(crate) lag: IntGauge,
+    all: EngineMetrics,
+    labels: [String; 3],
+}
+
+impl LaneMetrics {
+    pub(crate) fn set_aside(&self, reason: &str) {
+        let [projection, topic, partition] = &self.labels;
+        self.all.set_aside.with_label_values(&[projection, topic, partition, reason]).inc();
+    }
+}
+
+impl Drop for LaneMetrics {
+    fn drop(&mut self) {
+        let labels: Vec<&str> = self.labels.iter().map(String::as_str).collect();
+        for gauge in [&self.all.buffered_bytes, &self.all.progress, &self.all.lag] {
+            // Gone already if the same lane came and went twice at once; nothing is lost.
+            let _ = gauge.remove_label_values(&labels);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_of_the_list_is_registered_under_its_name() {
+        let registry = Registry::new();
+        let metrics = EngineMetrics::register(&registry).expect("registers");
+        let lane = LaneId { projection: "p".into(), version: 1, topic: "t".into(), partition: 3 };
+        let of_lane = metrics.lane(&lane);
+        of_lane.set_aside("no_key");
+        metrics.up("p").set(1);
+        let found: Vec<String> = registry.gather().iter().map(|family| family.name().to_owned()).collect();
+        for name in NAMES {
+            assert!(found.iter().any(|f| f == name), "{name} is not in {found:?}");
+        }
+        assert!(EngineMetrics::register(&registry).is_err(), "once per registry");
+        drop(of_lane);
+        let left: Vec<String> = registry.gather().iter().map(|family| family.name().to_owned()).collect();
+        assert!(
+            !left.iter().any(|name| name == LAG_OFFSETS),
+            "gauges of a lane that left are gone: {left:?}"
+        );
+    }
+}

@@ -1,0 +1,449 @@
+//! Runs one projection: its runtime, its poll thread, its lanes, from start to drain.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use fleetlog_event::catalogue::Catalogue;
+use fleetlog_kafka::KafkaSettings;
+use fleetlog_projection::{Fault, LaneId, LogNow, Projection, Sink};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::{
+    EngineConfig, Failure, Intake, KafkaIntake, LaneAt, ProjectionRuntime, StatusSnapshot,
+    intake::{LaneFeed, LaneTask, PollThread, PollThreadParts},
+    lane::{Lane, Shared, SharedLogs},
+    metrics::EngineMetrics,
+    ports::{DeadLetters, Logs, Schemas},
+    status::ProjectionStatus,
+};
+
+/// How often `--once` looks whether the ends are reached.
+const ONCE_INTERVAL: Duration = Duration::from_millis(50);
+/// How often the ends of the lanes' logs are asked for, for lag.
+const LAG_INTERVAL: Duration = Duration::from_secs(5);
+/// What closing the consumer may take beyond the drain deadline.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunMode {
+    /// Until stopped.
+    Continuous,
+    /// Until every partition's progress is at the end offset seen at the start; each member of the group does its
+    /// part.
+    Once,
+}
+
+/// What a runner is made of.
+pub struct RunnerParts<P, S, C> {
+    /// The projection.
+    pub projection: P,
+    /// Where it lands; connected on `runtime`, so that its work is counted.
+    pub sink: S,
+    /// Where writer schemas come from.
+    pub schemas: C,
+    /// Where dead letters go.
+    pub dead_letters: Arc<dyn DeadLetters>,
+    /// Facts about logs.
+    pub logs: Arc<dyn Logs>,
+    /// The cluster.
+    pub kafka: KafkaSettings,
+    /// The topics: how far back duplicates are looked for.
+    pub catalogue: Arc<Catalogue>,
+    /// Settings.
+    pub config: EngineConfig,
+    /// The process's metrics.
+    pub metrics: EngineMetrics,
+    /// The projection's own runtime.
+    pub runtime: ProjectionRuntime,
+}
+
+/// One projection, ready to run.
+pub struct ProjectionRunner<P, S, C> {
+    shared: Arc<Shared<P, S, C>>,
+    topics: Vec<Topic>,
+    kafka: KafkaSettings,
+    metrics: EngineMetrics,
+    runtime: ProjectionRuntime,
+    failed: CancellationToken,
+}
+
+#[derive(Clone)]
+struct Topic {
+    name: String,
+    dedup_span_offsets: i64,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was asked to stop.
+    Stopped,
+    /// Progress reached the ends seen at the start.
+    CaughtUp,
+    /// Something permanent: what, and what to do.
+    Failed(String),
+}
+
+/// What a run did.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// How it ended.
+    pub end: End,
+    /// What it did.
+    pub stats: Stats,
+}
+
+/// Figures of a run, for this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Stats {
+    /// Events taken, set-aside ones included, duplicates not.
+    pub events: u64,
+    /// Records dropped as the same event sent again.
+    pub duplicates: u64,
+    /// Events set aside.
+    pub set_aside: u64,
+    /// Batches written.
+    pub batches: u64,
+    /// Bytes of records read.
+    pub bytes: u64,
+    /// Wall-clock time in seconds.
+    pub seconds: f64,
+    /// CPU time of the projection's threads in seconds (librdkafka's own threads not included).
+    pub cpu_seconds: f64,
+}
+
+impl<P, S, C> ProjectionRunner<P, S, C>
+where
+    P: Projection,
+    S: Sink<Write = P::Write>,
+    C: Schemas,
+{
+    /// Puts the parts together. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// Permanent: every problem of the settings at once, or a topic that the catalogue lacks.
+    pub fn new(parts: RunnerParts<P, S, C>) -> Result<Self, Failure> {
+        let RunnerParts {
+            projection,
+            sink,
+            schemas,
+            dead_letters,
+            logs,
+            kafka,
+            catalogue,
+            config,
+            metrics,
+            runtime,
+        } = parts;
+        config.check().map_err(|problems| Failure::permanent(problems.to_string()))?;
+        let topics = projection.topics().iter().map(|stem| {
+            let topic = catalogue.topic(stem);
+            let topic =
+                topic.ok_or_else(|| Failure::permanent(format!("topic `{stem}` is not in the catalogue")))?;
+            Ok(Topic { name: kafka.topic(stem), dedup_span_offsets: topic.dedup_window_offsets.unwrap_or(0) })
+        });
+        let topics: Vec<Topic> = topics.collect::<Result<_, Failure>>()?;
+        let names = topics.iter().map(|topic| topic.name.clone()).collect();
+        let group = group_name(&kafka.topic_prefix, projection.id(), projection.version());
+        let status = Arc::new(ProjectionStatus::default());
+        let failed = CancellationToken::new();
+        let shared = Shared {
+            projection,
+            sink,
+            schemas,
+            dead_letters,
+            logs: SharedLogs::new(logs, names),
+            config: Arc::new(config),
+            group,
+            status: Arc::clone(&status),
+            fail: fail_into(&status, &failed),
+        };
+        Ok(Self { shared: Arc::new(shared), topics, kafka, metrics, runtime, failed })
+    }
+
+    /// What it is doing, from anywhere at any time.
+    #[must_use]
+    pub fn status(&self) -> StatusHandle {
+        StatusHandle(Arc::clone(&self.shared.status))
+    }
+
+    /// The projection's consumer group.
+    #[must_use]
+    pub fn group(&self) -> &str {
+        &self.shared.group
+    }
+
+    /// Runs until `stop` is cancelled, the mode's end is reached, or something permanent stops it. Then drains: the
+    /// writes in flight finish (up to the deadline), offsets are committed, the consumer closes.
+    pub async fn run(self, mode: RunMode, stop: CancellationToken) -> Outcome {
+        let begun = Instant::now();
+        let up = self.metrics.up(self.shared.projection.id());
+        up.set(1);
+        let end = match self.prepare(mode, &stop).await {
+            Ok(ends) => match self.intake() {
+                Ok(intake) => self.drive(intake, ends, &stop).await,
+                Err(failure) => End::Failed(failure.what),
+            },
+            Err(end) => end,
+        };
+        if let End::Failed(why) = &end {
+            up.set(0);
+            self.shared.status.set_stopped(why);
+            error!(projection = self.shared.projection.id(), "stopped for good: {why}");
+        }
+        Outcome { end, stats: self.stats(begun) }
+    }
+
+    /// Waits until the store can keep the guarantees; for `--once` sees how far the logs go.
+    async fn prepare(
+        &self,
+        mode: RunMode,
+        stop: &CancellationToken,
+    ) -> Result<Option<BTreeMap<LaneAt, LogNow>>, End> {
+        let Shared { sink, logs, .. } = &*self.shared;
+        self.insist("checking the store", stop, || async {
+            sink.check().await.map_err(|error| Failure { fault: error.fault, what: error.to_string() })
+        })
+        .await?;
+        if mode == RunMode::Continuous {
+            return Ok(None);
+        }
+        let facts =
+            self.insist("looking at the log", stop, || logs.look(tokio::time::Instant::now())).await?;
+        let ends = facts.iter().filter_map(|((topic, partition), log)| {
+            let topic = self.topics.iter().position(|known| known.name == *topic)?;
+            Some((LaneAt { topic, partition: *partition }, *log))
+        });
+        Ok(Some(ends.collect()))
+    }
+
+    /// Tries until it works, is permanent, or is stopped.
+    async fn insist<T, F: Future<Output = Result<T, Failure>>>(
+        &self,
+        doing: &str,
+        stop: &CancellationToken,
+        mut call: impl FnMut() -> F,
+    ) -> Result<T, End> {
+        let mut told = None;
+        loop {
+            match call().await {
+                Ok(value) => {
+                    self.shared.status.set_trouble(None);
+                    return Ok(value);
+                }
+                Err(failure) if failure.fault == Fault::Transient => {
+                    if told.as_ref() != Some(&failure.what) {
+                        warn!(projection = self.shared.projection.id(), "{doing}: {failure}; waiting");
+                        self.shared.status.set_trouble(Some(format!("{doing}: {failure}")));
+                        told = Some(failure.what);
+                    }
+                }
+                Err(failure) => return Err(End::Failed(format!("{doing}: {failure}"))),
+            }
+            let pause = Duration::from_millis(self.shared.config.retry_delay_ms_max);
+            tokio::select! {
+                () = stop.cancelled() => return Err(End::Stopped),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    fn intake(&self) -> Result<KafkaIntake, Failure> {
+        let names = self.topics.iter().map(|topic| topic.name.clone()).collect();
+        let Shared { projection, config, group, .. } = &*self.shared;
+        KafkaIntake::new(&self.kafka, config, group, projection.id(), names)
+    }
+
+    /// Runs poll thread and lanes over `intake` until the end.
+    pub(crate) async fn drive<I: Intake + 'static>(
+        &self,
+        intake: I,
+        ends: Option<BTreeMap<LaneAt, LogNow>>,
+        stop: &CancellationToken,
+    ) -> End {
+        let polling = CancellationToken::new();
+        let ended = match self.start_poll_thread(intake, polling.clone()) {
+            Ok(ended) => ended,
+            Err(error) => return End::Failed(format!("the poll thread cannot be started: {error}")),
+        };
+        let lag = self.runtime.handle().spawn(watch_ends(Arc::clone(&self.shared), self.topics.clone()));
+        let end = tokio::select! {
+            biased;
+            () = self.failed.cancelled() => None,
+            () = stop.cancelled() => Some(End::Stopped),
+            () = self.caught_up(ends) => Some(End::CaughtUp),
+        };
+        lag.abort();
+        polling.cancel();
+        let deadline = self.shared.config.drain_deadline() + CLOSE_TIMEOUT;
+        if tokio::time::timeout(deadline, ended).await.is_err() {
+            warn!(
+                projection = self.shared.projection.id(),
+                "the consumer did not close in time; left behind"
+            );
+        }
+        info!(projection = self.shared.projection.id(), "drained");
+        match self.shared.status.stopped() {
+            Some(why) => End::Failed(why),
+            None => end.unwrap_or(End::Stopped),
+        }
+    }
+
+    fn start_poll_thread<I: Intake + 'static>(
+        &self,
+        intake: I,
+        stop: CancellationToken,
+    ) -> std::io::Result<oneshot::Receiver<()>> {
+        let id = self.shared.projection.id();
+        let parts = PollThreadParts {
+            projection: id,
+            intake,
+            config: Arc::clone(&self.shared.config),
+            runtime: self.runtime.handle().clone(),
+            spawn: self.spawner(),
+            fail: fail_into(&self.shared.status, &self.failed),
+            stop,
+            status: Arc::clone(&self.shared.status),
+        };
+        let (sender, ended) = oneshot::channel();
+        let cpu = self.runtime.cpu();
+        thread::Builder::new().name(format!("poll-{id}")).spawn(move || {
+            cpu.enter();
+            PollThread::new(parts).run();
+            cpu.leave();
+            // Nobody waits any more if the deadline has passed.
+            let _ = sender.send(());
+        })?;
+        Ok(ended)
+    }
+
+    fn spawner(&self) -> Box<dyn Fn(LaneAt, LaneFeed) -> LaneTask + Send> {
+        let (shared, metrics, topics) = (Arc::clone(&self.shared), self.metrics.clone(), self.topics.clone());
+        let runtime = self.runtime.handle().clone();
+        Box::new(move |at, feed| {
+            let topic = &topics[at.topic];
+            let lane = lane_id(&shared.projection, topic, at.partition);
+            let stop = CancellationToken::new();
+            let lane = Lane {
+                status: shared.status.lane_joined(at, &lane),
+                metrics: metrics.lane(&lane),
+                shared: Arc::clone(&shared),
+                lane,
+                dedup_span_offsets: topic.dedup_span_offsets,
+                feed,
+                stop: stop.clone(),
+            };
+            LaneTask { stop, ended: runtime.spawn(lane.run()) }
+        })
+    }
+
+    /// Ends once every partition's progress is at its end: own lanes by their status, others by what is stored.
+    async fn caught_up(&self, ends: Option<BTreeMap<LaneAt, LogNow>>) {
+        let Some(mut open) = ends else { return std::future::pending().await };
+        loop {
+            let mut still = BTreeMap::new();
+            for (at, log) in open {
+                if !self.reached(at, &log).await {
+                    still.insert(at, log);
+                }
+            }
+            if still.is_empty() {
+                return;
+            }
+            open = still;
+            tokio::time::sleep(ONCE_INTERVAL).await;
+        }
+    }
+
+    async fn reached(&self, at: LaneAt, log: &LogNow) -> bool {
+        let status = &self.shared.status;
+        if !status.was_assigned() {
+            return false;
+        }
+        if let Some(lane) = status.lane(at) {
+            return lane.progress().is_some_and(|main| main >= log.high);
+        }
+        let lane = lane_id(&self.shared.projection, &self.topics[at.topic], at.partition);
+        // What cannot be read now is looked at again in the next round.
+        let stored = self.shared.sink.read(&lane, &[]).await.ok().and_then(|stored| stored.progress);
+        stored.is_some_and(|progress| progress.log == log.scope.log && progress.main >= log.high)
+    }
+
+    fn stats(&self, begun: Instant) -> Stats {
+        let counts = &self.shared.status.counts;
+        Stats {
+            events: counts.events.load(Ordering::Relaxed),
+            duplicates: counts.duplicates.load(Ordering::Relaxed),
+            set_aside: counts.set_aside.load(Ordering::Relaxed),
+            batches: counts.batches.load(Ordering::Relaxed),
+            bytes: counts.bytes.load(Ordering::Relaxed),
+            seconds: begun.elapsed().as_secs_f64(),
+            cpu_seconds: self.runtime.cpu().total().as_secs_f64(),
+        }
+    }
+}
+
+/// A projection's status, readable while it runs.
+#[derive(Clone, Debug)]
+pub struct StatusHandle(Arc<ProjectionStatus>);
+
+impl StatusHandle {
+    /// This moment.
+    #[must_use]
+    pub fn snapshot(&self) -> StatusSnapshot {
+        self.0.snapshot()
+    }
+}
+
+/// The consumer group of a projection version: `<prefix>fleetlog-<projection>-v<version>`.
+#[must_use]
+pub fn group_name(topic_prefix: &str, projection: &str, version: u32) -> String {
+    format!("{topic_prefix}fleetlog-{projection}-v{version}")
+}
+
+fn lane_id(projection: &impl Projection, topic: &Topic, partition: i32) -> LaneId {
+    LaneId {
+        projection: projection.id().to_owned(),
+        version: projection.version(),
+        topic: topic.name.clone(),
+        partition,
+    }
+}
+
+/// Remembers why, then lets the run end.
+fn fail_into(
+    status: &Arc<ProjectionStatus>,
+    failed: &CancellationToken,
+) -> Box<dyn Fn(Failure) + Send + Sync> {
+    let (status, failed) = (Arc::clone(status), failed.clone());
+    Box::new(move |failure| {
+        status.set_stopped(&failure.what);
+        failed.cancel();
+    })
+}
+
+/// Keeps the lanes' ends fresh, for lag.
+async fn watch_ends<P: Projection, S: Sink<Write = P::Write>, C: Schemas>(
+    shared: Arc<Shared<P, S, C>>,
+    topics: Vec<Topic>,
+) {
+    loop {
+        tokio::time::sleep(LAG_INTERVAL).await;
+        // A cluster that cannot be asked leaves the ends as they were; the consumer complains about it.
+        let Ok(facts) = shared.logs.look(tokio::time::Instant::now()).await else { continue };
+        for ((topic, partition), log) in facts.iter() {
+            let topic = topics.iter().position(|known| known.name == *topic);
+            let lane = topic.and_then(|topic| shared.status.lane(LaneAt { topic, partition: *partition }));
+            if let Some(lane) = lane {
+                lane.set_end(log.high);
+            }
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What a projection and its lanes are doing, for people, probes and `--once`.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    },
+};
+
+use fleetlog_projection::LaneId;
+
+use crate::intake::LaneAt;
+
+/// What a lane is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LaneState {
+    /// Reads its progress and the log's facts.
+    #[default]
+    Starting,
+    /// Takes batches.
+    Running,
+    /// Waits for something that is down: what it does and what was said.
+    Waiting(String),
+    /// The group has another generation: waits to be assigned anew.
+    Parked,
+    /// Stopped for good: why.
+    Stopped(String),
+}
+
+/// One lane's figures. Counters only grow while the lane stays.
+#[derive(Debug, Default)]
+pub(crate) struct LaneStatus {
+    state: Mutex<LaneState>,
+    paused: AtomicBool,
+    progress: AtomicI64,
+    end: AtomicI64,
+    fenced: AtomicU64,
+}
+
+impl LaneStatus {
+    /// Unknown offsets.
+    const UNKNOWN: i64 = -1;
+
+    fn new() -> Self {
+        Self {
+            progress: AtomicI64::new(Self::UNKNOWN),
+            end: AtomicI64::new(Self::UNKNOWN),
+            ..Self::default()
+        }
+    }
+
+    /// Changes the state; says whether it is another one.
+    pub(crate) fn set_state(&self, state: LaneState) -> bool {
+        let mut current = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = *current != state;
+        *current = state;
+        changed
+    }
+
+    pub(crate) fn set_progress(&self, main: i64) {
+        self.progress.store(main, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_end(&self, end: i64) {
+        self.end.store(end, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_fenced(&self) {
+        self.fenced.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What it is doing.
+    pub(crate) fn state(&self) -> LaneState {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The next offset it will take; none before it has read its progress.
+    pub(crate) fn progress(&self) -> Option<i64> {
+        Some(self.progress.load(Ordering::Relaxed)).filter(|offset| *offset >= 0)
+    }
+
+    /// Where the log ended when last looked at.
+    pub(crate) fn end(&self) -> Option<i64> {
+        Some(self.end.load(Ordering::Relaxed)).filter(|offset| *offset >= 0)
+    }
+
+    /// How often it was fenced.
+    pub(crate) fn fenced(&self) -> u64 {
+        self.fenced.load(Ordering::Relaxed)
+    }
+}
+
+/// A projection's figures.
+#[derive(Debug, Default)]
+pub(crate) struct ProjectionStatus {
+    lanes: Mutex<BTreeMap<LaneAt, (LaneId, Arc<LaneStatus>)>>,
+    assigned: AtomicBool,
+    trouble: Mutex<Option<String>>,
+    stopped: Mutex<Option<String>>,
+    pub(crate) counts: Counts,
+}
+
+/// Totals of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) events: AtomicU64,
+    pub(crate) duplicates: AtomicU64,
+    pub(crate) set_aside: AtomicU64,
+    pub(crate) batches: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+}
+
+/// One moment of a projection's status.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StatusSnapshot {
+    /// The group has given it partitions at least once.
+    pub assigned: bool,
+    /// What the consumer complains about, if it does.
+    pub trouble: Option<String>,
+    /// Why it stopped for good, if it did.
+    pub stopped: Option<String>,
+    /// Its lanes, each with what it does.
+    pub lanes: Vec<LaneSnapshot>,
+}
+
+/// One moment of a lane's status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneSnapshot {
+    /// The lane.
+    pub lane: LaneId,
+    /// What it is doing.
+    pub state: LaneState,
+    /// Its partition is paused because it stays full.
+    pub paused: bool,
+    /// The next offset it will take.
+    pub progress: Option<i64>,
+    /// Where the log ended when last looked at.
+    pub end: Option<i64>,
+    /// How often it was fenced.
+    pub fenced: u64,
+}
+
+impl LaneSnapshot {
+    /// Offsets between progress and the log's end; never negative.
+    #[must_use]
+    pub fn lag(&self) -> Option<i64> {
+        Some((self.end? - self.progress?).max(0))
+    }
+}
+
+impl StatusSnapshot {
+    /// Runs, as far as it is this process's part: nothing stopped for good.
+    #[must_use]
+    pub fn healthy(&self) -> bool {
+        self.stopped.is_none()
+    }
+
+    /// Has its partitions, and every lane knows its place and waits for nothing.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        self.healthy() && self.assigned && self.lanes.iter().all(|lane| lane.state == LaneState::Running)
+    }
+}
+
+impl ProjectionStatus {
+    fn lanes(&self) -> MutexGuard<'_, BTreeMap<LaneAt, (LaneId, Arc<LaneStatus>)>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn lane_joined(&self, at: LaneAt, lane: &LaneId) -> Arc<LaneStatus> {
+        let status = Arc::new(LaneStatus::new());
+        self.lanes().insert(at, (lane.clone(), Arc::clone(&status)));
+        status
+    }
+
+    pub(crate) fn lane_left(&self, at: LaneAt) {
+        self.lanes().remove(&at);
+    }
+
+    pub(crate) fn lane_paused(&self, at: LaneAt, paused: bool) {
+        if let Some((_, lane)) = self.lanes().get(&at) {
+            lane.paused.store(paused, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn lane(&self, at: LaneAt) -> Option<Arc<LaneStatus>> {
+        self.lanes().get(&at).map(|(_, lane)| Arc::clone(lane))
+    }
+
+    pub(crate) fn assigned(&self) {
+        self.assigned.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn was_assigned(&self) -> bool {
+        self.assigned.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    /// The first reason stays.
+    pub(crate) fn set_stopped(&self, why: &str) {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| why.to_owned());
+    }
+
+    pub(crate) fn stopped(&self) -> Option<String> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// This moment.
+    pub(crate) fn snapshot(&self) -> StatusSnapshot {
+        let snapshot = |(lane, status): &(LaneId, Arc<LaneStatus>)| LaneSnapshot {
+            lane: lane.clone(),
+            state: status.state(),
+            paused: status.paused.load(Ordering::Relaxed),
+            progress: status.progress(),
+            end: status.end(),
+            fenced: status.fenced(),
+        };
+        let lanes = self.lanes().values().map(snapshot).collect();
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        StatusSnapshot { assigned: self.was_assigned(), trouble, stopped: self.stopped(), lanes }
+    }
+}

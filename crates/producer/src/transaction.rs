@@ -1,0 +1,251 @@
+//! Events and raw records in one Kafka transaction: all of them become visible, or none.
+//!
+//! For importing with a place: the events of a batch of lines and the record that says how far the file was read.
+//! The transactional id fences: a second process with the same id takes over, the first one stops.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use fleetlog_event::{EventSet, EventVisitor, FleetEvent};
+use fleetlog_kafka::{ClusterError, KafkaSettings, error_code, log_error, log_line};
+use rdkafka::{
+    ClientConfig, ClientContext,
+    config::RDKafkaLogLevel,
+    error::{KafkaError, RDKafkaErrorCode},
+    message::DeliveryResult,
+    producer::{BaseProducer, BaseRecord, Producer, ProducerContext},
+};
+
+use crate::{
+    ConnectError, ProducerMetrics, RawRecord, Schemas, SendError, SendOptions, TransactionError,
+    event_producer::{outgoing, stamp},
+    record::{Outgoing, Topic},
+};
+
+/// How long one transactional call may take before it is asked again.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a call that timed out is asked again before the outcome counts as unknown.
+const CALL_TRIES: u32 = 12;
+
+/// Sends batches, each in a transaction of its own, one after the other.
+pub struct TransactionalProducer {
+    client: Arc<BaseProducer<FirstFailure>>,
+    transactional_id: String,
+    schemas: Arc<Schemas>,
+    topic_prefix: String,
+    metrics: ProducerMetrics,
+}
+
+impl TransactionalProducer {
+    /// Takes over the transactional id: ends what a former process left open (committing what it had decided to,
+    /// aborting the rest) and fences that process. Waits for the brokers.
+    ///
+    /// # Errors
+    /// When the settings are wrong or the brokers do not answer.
+    pub async fn connect(
+        kafka: &KafkaSettings,
+        transactional_id: &str,
+        schemas: Schemas,
+        metrics: ProducerMetrics,
+    ) -> Result<Self, ConnectError> {
+        let mut config: ClientConfig = kafka.producer();
+        config.set("transactional.id", transactional_id);
+        let context = format!("taking over transactional id `{transactional_id}`");
+        let wrap = |source| ConnectError(ClusterError::Kafka { context: context.clone(), source });
+        let client: BaseProducer<FirstFailure> =
+            config.create_with_context(FirstFailure::default()).map_err(wrap)?;
+        let client = Arc::new(client);
+        let taking = Arc::clone(&client);
+        let taken = tokio::task::spawn_blocking(move || {
+            again_while_retriable(&taking, || taking.init_transactions(CALL_TIMEOUT))
+        });
+        match taken.await {
+            Ok(taken) => taken.map_err(wrap)?,
+            Err(_) => return Err(ConnectError(ClusterError::Interrupted(context))),
+        }
+        Ok(Self {
+            client,
+            transactional_id: transactional_id.to_owned(),
+            schemas: Arc::new(schemas),
+            topic_prefix: kafka.topic_prefix.clone(),
+            metrics,
+        })
+    }
+
+    /// Sends everything in one transaction and commits it: events first, then the raw records, each in order.
+    /// `recorded_at` is filled in where it is 0.
+    ///
+    /// # Errors
+    /// See [`TransactionError`]: after `Event` and `Aborted` nothing is visible and this producer can go on; after
+    /// the others it has to be made anew.
+    pub async fn transact(
+        &mut self,
+        events: Vec<FleetEvent>,
+        records: Vec<RawRecord>,
+    ) -> Result<(), TransactionError> {
+        let mut batch = Vec::with_capacity(events.len() + records.len());
+        for event in events {
+            batch.push(self.prepare(event).await?);
+        }
+        batch.extend(records.into_iter().map(|record| Outgoing::raw(self.topic(&record.topic), record)));
+        let (client, id) = (Arc::clone(&self.client), self.transactional_id.clone());
+        let done = tokio::task::spawn_blocking(move || commit(&client, &id, &batch)).await;
+        done.unwrap_or_else(|_| Err(TransactionError::Unknown(KafkaError::Canceled)))
+    }
+
+    async fn prepare(&self, mut event: FleetEvent) -> Result<Outgoing, SendError> {
+        stamp(event.meta_mut());
+        let event_type = event.event_type();
+        let topic = self.topic(&format!("{}{}", self.topic_prefix, event_type.topic));
+        self.schemas.ready(event_type.name, &topic.name).await?;
+        event.visit(Prepare { topic, schemas: &self.schemas })
+    }
+
+    fn topic(&self, name: &str) -> Arc<Topic> {
+        Arc::new(Topic { name: name.into(), metrics: self.metrics.topic(name) })
+    }
+}
+
+struct Prepare<'a> {
+    topic: Arc<Topic>,
+    schemas: &'a Schemas,
+}
+
+impl EventVisitor for Prepare<'_> {
+    type Output = Result<Outgoing, SendError>;
+
+    fn event<E: fleetlog_event::Event>(self, event: &E) -> Self::Output {
+        outgoing(event, self.topic, self.schemas, SendOptions::default())
+    }
+}
+
+/// One transaction, *blocking*.
+fn commit(client: &BaseProducer<FirstFailure>, id: &str, batch: &[Outgoing]) -> Result<(), TransactionError> {
+    client.context().take();
+    client.begin_transaction().map_err(|error| judged(client, id, error))?;
+    for outgoing in batch {
+        send(client, outgoing).map_err(|error| judged(client, id, error))?;
+    }
+    let committed = again_while_retriable(client, || client.commit_transaction(CALL_TIMEOUT));
+    committed.map_err(|error| {
+        let first = client.context().take();
+        match judged(client, id, error) {
+            // The delivery's own error says more than "the transaction requires abort".
+            TransactionError::Aborted(error) => TransactionError::Aborted(first.unwrap_or(error)),
+            other => other,
+        }
+    })?;
+    for outgoing in batch {
+        outgoing.topic.metrics.acknowledged.inc();
+    }
+    Ok(())
+}
+
+fn send(client: &BaseProducer<FirstFailure>, outgoing: &Outgoing) -> Result<(), KafkaError> {
+    let mut record = BaseRecord {
+        topic: &*outgoing.topic.name,
+        partition: outgoing.partition,
+        payload: outgoing.value.as_deref(),
+        key: outgoing.key.as_deref(),
+        timestamp: outgoing.timestamp.map(|time| time.0),
+        headers: outgoing.native_headers(),
+        delivery_opaque: (),
+    };
+    loop {
+        match client.send(record) {
+            Ok(()) => return Ok(()),
+            Err((error, back)) if error_code(&error) == Some(RDKafkaErrorCode::QueueFull) => {
+                record = back;
+                // Serves acknowledgements, which make room.
+                client.poll(Duration::from_millis(10));
+            }
+            Err((error, _)) => return Err(error),
+        }
+    }
+}
+
+/// What an error within a transaction means, after having done what librdkafka asks for: abort where that is enough.
+fn judged(client: &BaseProducer<FirstFailure>, id: &str, error: KafkaError) -> TransactionError {
+    let fatal = client.client().fatal_error().map(|(code, _)| code).or_else(|| fatal_code(&error));
+    match fatal {
+        Some(
+            RDKafkaErrorCode::Fenced
+            | RDKafkaErrorCode::ProducerFenced
+            | RDKafkaErrorCode::InvalidProducerEpoch,
+        ) => TransactionError::Fenced(id.to_owned()),
+        Some(_) => TransactionError::Unknown(error),
+        None if is_retriable(&error) => TransactionError::Unknown(error),
+        None => match again_while_retriable(client, || client.abort_transaction(CALL_TIMEOUT)) {
+            Ok(()) => TransactionError::Aborted(error),
+            Err(abort) => match client.client().fatal_error() {
+                Some((RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced, _)) => {
+                    TransactionError::Fenced(id.to_owned())
+                }
+                _ => TransactionError::Unknown(abort),
+            },
+        },
+    }
+}
+
+fn fatal_code(error: &KafkaError) -> Option<RDKafkaErrorCode> {
+    match error {
+        KafkaError::Transaction(inner) if inner.is_fatal() => Some(inner.code()),
+        _ => None,
+    }
+}
+
+fn is_retriable(error: &KafkaError) -> bool {
+    match error {
+        KafkaError::Transaction(inner) => inner.is_retriable(),
+        // `commit_transaction` flushes first, and that timed out: the transaction is still open.
+        KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut) => true,
+        _ => false,
+    }
+}
+
+/// Transactional calls can be resumed by calling again where librdkafka says so.
+fn again_while_retriable(
+    client: &BaseProducer<FirstFailure>,
+    call: impl Fn() -> Result<(), KafkaError>,
+) -> Result<(), KafkaError> {
+    let mut result = call();
+    for _ in 1..CALL_TRIES {
+        match &result {
+            Err(error) if is_retriable(error) && client.client().fatal_error().is_none() => result = call(),
+            _ => break,
+        }
+    }
+    result
+}
+
+/// Remembers the first record that was not delivered: the reason why a transaction has to be aborted.
+#[derive(Default)]
+struct FirstFailure(Mutex<Option<KafkaError>>);
+
+impl FirstFailure {
+    fn take(&self) -> Option<KafkaError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl ClientContext for FirstFailure {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log_line(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        log_error(&error, reason);
+    }
+}
+
+impl ProducerContext for FirstFailure {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
+        }
+    }
+}

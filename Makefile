@@ -13,7 +13,7 @@ test: ## all checks and tests, on the local stack
 	@scripts/test.sh
 
 stack: ## start Kafka, Redis, PostgreSQL, a schema registry and TimescaleDB (WASM) in .stack/
-	@scripts/stack.sh up --with registry,pglite
+	@scripts/stack.sh up --with registry,pglite,python
 
 stop: ## stop the demo's projectors and the servers; data stay
 	@scripts/demo.sh stop

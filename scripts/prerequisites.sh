@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Checks that what the named parts need is there, installs what a Debian package brings, names the rest.
-# usage: scripts/prerequisites.sh [build] [tests] [kafka] [redis] [postgres] [registry] [pglite]   (none: all of them)
+# usage: scripts/prerequisites.sh [build] [tests] [kafka] [redis] [postgres] [registry] [pglite] [python]   (none: all)
 #
-# Only missing things are installed, by apt-get, as root or through sudo; FLEETLOG_NO_INSTALL=1 forbids it.
+# Only missing things are installed, by apt-get, as root or through sudo; FLEETLOG_STACK_NO_INSTALL=1 forbids it.
 set -uo pipefail
 
 missing_packages=()
@@ -39,7 +39,6 @@ check_build() {
 
 check_tests() {
   package kcat have kcat
-  package python3-venv python3 -c 'import ensurepip, venv'
 }
 
 check_java() {
@@ -54,6 +53,7 @@ check_one() {
     kafka) check_java ;;
     registry) check_java; package curl have curl ;;
     redis) package redis-server have redis-server ;;
+    python) package python3-venv python3 -c 'import ensurepip, venv' ;;
     postgres) package postgresql has_postgres ;;
     pglite)
       major_at_least 20 node --version && have npm ||
@@ -90,10 +90,10 @@ install_missing() {
 }
 
 can_install() {
-  [[ -z ${FLEETLOG_NO_INSTALL-} ]] && have apt-get && { [[ $(id -u) == 0 ]] || have sudo; }
+  [[ -z ${FLEETLOG_STACK_NO_INSTALL-} ]] && have apt-get && { [[ $(id -u) == 0 ]] || have sudo; }
 }
 
-(($# > 0)) || set -- build tests kafka redis postgres registry pglite
+(($# > 0)) || set -- build tests kafka redis postgres registry pglite python
 check_all "$@"
 if ((${#missing_packages[@]} > 0)) && can_install; then
   install_missing

@@ -6,7 +6,7 @@ set -uo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 # shellcheck source=stack/common.sh
 source "$here/stack/common.sh"
-for part in kafka redis postgres registry pglite containers; do
+for part in kafka redis postgres registry pglite python containers; do
   # shellcheck source=/dev/null
   source "$here/stack/$part.sh"
 done
@@ -17,7 +17,8 @@ usage() {
   cat <<'EOF'
 usage: scripts/stack.sh COMMAND
 
-  up [--with registry,pglite]   start what is not running: Kafka, Redis, PostgreSQL, and what --with names
+  up [--with LIST]              start what is not running: Kafka, Redis, PostgreSQL, and what LIST names:
+                                registry, pglite, python
   down                          stop the servers this checkout started; data stay
   status                        one line per server
   env                           the addresses as NAME=VALUE lines (also in .stack/env)
@@ -37,6 +38,7 @@ variable_of() { # SERVER
     postgres) echo FLEETLOG_POSTGRES__URL ;;
     registry) echo FLEETLOG_TEST_REGISTRY_URL ;;
     pglite) echo FLEETLOG_TEST_PGLITE_URL ;;
+    python) echo FLEETLOG_TEST_PYTHON ;;
   esac
 }
 
@@ -54,15 +56,15 @@ up() {
   local with="" wanted=(redis postgres kafka) own=() server variable
   while (($# > 0)); do
     case "$1" in
-      --with) with="${2-}"; shift 2 || die "--with needs a list: registry,pglite" ;;
+      --with) with="${2-}"; shift 2 || die "--with needs a list: registry,pglite,python" ;;
       --with=*) with="${1#--with=}"; shift ;;
       *) die "unknown option $1; see scripts/stack.sh help" ;;
     esac
   done
   for server in ${with//,/ }; do
     case "$server" in
-      registry | pglite) wanted+=("$server") ;;
-      *) die "--with knows registry and pglite, not $server" ;;
+      registry | pglite | python) wanted+=("$server") ;;
+      *) die "--with knows registry, pglite and python, not $server" ;;
     esac
   done
   lock
@@ -82,7 +84,7 @@ up() {
     return
   fi
   "$SCRIPTS/prerequisites.sh" "${own[@]}" || exit 1
-  for server in kafka registry pglite; do
+  for server in kafka registry pglite python; do
     [[ " ${own[*]} " == *" $server "* ]] && "${server}_install"
   done
   for server in "${own[@]}"; do "${server}_start"; done
@@ -100,7 +102,7 @@ clean() {
   local server
   down
   containers_clean
-  for server in "${ALL[@]}"; do "${server}_clean"; done
+  for server in "${ALL[@]}" python; do "${server}_clean"; done
   rm -rf "$STACK"
   say "stack: $STACK removed"
 }

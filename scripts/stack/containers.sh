@@ -48,11 +48,15 @@ containers_up() { # SERVER...
   containers_ports
   for server in "$@"; do
     # pglite exists so that Timescale can be tested where no container runs; it's the same program in both cases.
-    if [[ $server == pglite ]]; then pglite_install; pglite_start; else services+=("$server"); fi
+    case "$server" in
+      pglite) pglite_install && pglite_start ;;
+      python) python_install ;;
+      *) services+=("$server") ;;
+    esac
   done
   say "containers: starting ${services[*]}"
   started_ms="$(now_ms)"
-  compose up -d --wait "${services[@]}" >&2 || die "containers: \`docker compose up\` failed, see above"
+  ((${#services[@]} == 0)) || compose up -d --wait "${services[@]}" >&2 || die "containers: \`docker compose up\` failed, see above"
   touch "$COMPOSE_MARK"
   say "containers: ready in $(seconds_since "$started_ms") s"
   for server in "$@"; do
@@ -71,7 +75,7 @@ containers_up() { # SERVER...
         remember "$ENV_FILE" FLEETLOG_TEST_REGISTRY_URL \
           "http://127.0.0.1:$FLEETLOG_COMPOSE_REGISTRY_PORT/apis/ccompat/v7"
         ;;
-      pglite) pglite_await ;;
+      pglite | python) "${server}_await" ;;
     esac
   done
 }

@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# `make test`: every check and test there is, on the local stack; prints what each stage took.
+#
+# The last line is `N passed, N failed`, summed over all test binaries; the exit code says the same. The stack is left
+# running for the next time, unless CI=true.
+set -uo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+# shellcheck source=stack/common.sh
+source scripts/stack/common.sh
+
+make_folders
+results="$LOGS/test-results.log"
+: >"$results"
+failed_stages=()
+stage_times=()
+started_ms="$(now_ms)"
+
+# Runs one stage; a failing one doesn't keep the later ones from running (`required` ones end the run).
+stage() { # TITLE COMMAND...
+  local title="$1" stage_started_ms code
+  shift
+  say ""
+  say "== $title"
+  stage_started_ms="$(now_ms)"
+  "$@"
+  code=$?
+  stage_times+=("$(printf '%7s s  %s' "$(seconds_since "$stage_started_ms")" "$title")")
+  ((code == 0)) || failed_stages+=("$title")
+  return "$code"
+}
+
+required() {
+  stage "$@" || summary
+}
+
+# Output goes to the screen and, for the sum at the end, to a file.
+cargo_test() {
+  cargo test --workspace --locked --no-fail-fast "$@" 2>&1 | tee -a "$results"
+}
+
+# Names of the test binaries outside src/ other than the contract tests, as --test options.
+integration_tests() {
+  cargo metadata --format-version 1 --no-deps --locked 2>/dev/null | python3 -c '
+import json, sys
+names = {target["name"] for package in json.load(sys.stdin)["packages"] for target in package["targets"]
+         if target["kind"] == ["test"]}
+print("\n".join("--test\n" + name for name in sorted(names - {"contract"})))'
+}
+
+run_integration_tests() {
+  local options
+  mapfile -t options < <(integration_tests)
+  cargo_test "${options[@]}"
+}
+
+# Adds up the `test result:` lines; a test binary that died before its own counts as one failed.
+count() { # WORD
+  sed -n "s/^test result: .* \([0-9]*\) $1;.*/\1/p" "$results" | awk '{ sum += $1 } END { print sum + 0 }'
+}
+
+crashed() {
+  local started ended
+  started="$(grep -cE '^ +(Running (unittests )?[^ ]+|Doc-tests )' "$results")"
+  ended="$(grep -c '^test result:' "$results")"
+  echo $((started > ended ? started - ended : 0))
+}
+
+summary() {
+  local passed failed line
+  if [[ ${CI-} == true ]]; then
+    scripts/stack.sh down
+  else
+    say ""
+    say "The stack goes on running for the next time; \`make stop\` stops it."
+  fi
+  passed="$(count passed)"
+  failed=$(($(count failed) + $(crashed)))
+  echo ""
+  for line in "${stage_times[@]}"; do echo "$line"; done
+  printf '%7s s  in all\n' "$(seconds_since "$started_ms")"
+  ((${#failed_stages[@]} == 0)) || printf 'failed: %s\n' "${failed_stages[@]}"
+  # A stage that failed without a failing test (a lint, a build) must not look like a success.
+  ((failed > 0 || ${#failed_stages[@]} == 0)) || failed="${#failed_stages[@]}"
+  echo "$passed passed, $failed failed"
+  ((failed == 0 && passed > 0)) && exit 0
+  exit 1
+}
+
+required "prerequisites" scripts/prerequisites.sh build tests
+required "stack" scripts/stack.sh up --with registry,pglite,python
+load_env
+required "build" cargo build --workspace --all-targets --locked
+stage "format" cargo fmt --all --check
+stage "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
+stage "unit tests" cargo_test --lib --bins --examples
+stage "doc tests" cargo_test --doc
+stage "contract tests" cargo_test --test contract
+stage "integration tests" run_integration_tests
+summary

@@ -1,0 +1,103 @@
+//! Which crate may use which: arrows go down only, and each outside library has its few places.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{DependencyKind, MetadataCommand, Package};
+
+use crate::project;
+
+/// For each crate of ours, the ones below it that it may use. What is not listed is forbidden.
+const MAY_USE: [(&str, &[&str]); 14] = [
+    ("event", &[]),
+    ("codec", &["event"]),
+    ("kafka", &["event", "codec"]),
+    ("producer", &["event", "codec", "kafka"]),
+    ("projection", &["event"]),
+    ("projections", &["event", "projection"]),
+    ("sink-redis", &["event", "projection"]),
+    ("sink-timescale", &["event", "projection"]),
+    ("engine", &["event", "codec", "kafka", "projection"]),
+    // Independent of the sinks' commit path, or it would prove nothing.
+    ("verify", &["event", "codec", "kafka", "projection"]),
+    ("vda5050", &["event"]),
+    ("simulate", &["event"]),
+    ("testkit", &["event", "codec", "kafka"]),
+    (
+        "cli",
+        &[
+            "event", "codec", "kafka", "producer", "projection", "projections", "sink-redis", "sink-timescale",
+            "engine", "verify", "vda5050", "simulate",
+        ],
+    ),
+];
+
+/// For each outside library that marks a border, the crates that may use it.
+const ONLY_IN: [(&str, &[&str]); 8] = [
+    ("rdkafka", &["kafka", "producer", "engine", "testkit", "cli", "tests"]),
+    ("rdkafka-sys", &["kafka", "producer"]),
+    ("redis", &["sink-redis", "verify", "testkit", "cli", "tests"]),
+    ("sqlx", &["sink-timescale", "verify", "testkit", "cli", "tests"]),
+    ("apache-avro", &["codec", "tests"]),
+    ("reqwest", &["codec"]),
+    ("clap", &["cli", "testkit", "tests"]),
+    ("anyhow", &["cli", "testkit", "tests"]),
+];
+
+/// No I/O, no clock, no runtime: nothing that could bring it in.
+const PURE: [&str; 5] = ["event", "projection", "projections", "vda5050", "simulate"];
+const NOT_PURE: [&str; 9] =
+    ["tokio", "tokio-util", "reqwest", "axum", "rdkafka", "redis", "sqlx", "tracing-subscriber", "tempfile"];
+
+fn packages() -> BTreeMap<String, Package> {
+    let manifest = project("Cargo.toml");
+    let metadata = MetadataCommand::new().manifest_path(manifest).no_deps().exec().unwrap();
+    let short = |package: &Package| package.name.trim_start_matches("fleetlog-").to_owned();
+    metadata.packages.into_iter().map(|package| (short(&package), package)).collect()
+}
+
+/// Names of what a crate needs to be built and used (what its tests need is free, but for the sinks in `verify`).
+fn needs(package: &Package) -> impl Iterator<Item = &str> {
+    let needed = |kind| matches!(kind, DependencyKind::Normal | DependencyKind::Build);
+    package.dependencies.iter().filter(move |dep| needed(dep.kind)).map(|dep| dep.name.as_str())
+}
+
+#[test]
+fn arrows_go_down_only() {
+    let packages = packages();
+    let listed: BTreeSet<&str> = MAY_USE.iter().map(|(name, _)| *name).chain(["tests"]).collect();
+    let found: BTreeSet<&str> = packages.keys().map(String::as_str).collect();
+    assert_eq!(found, listed, "give a new crate its place in MAY_USE, tests/contract/borders.rs");
+    let mut wrong = Vec::new();
+    for (name, allowed) in MAY_USE {
+        for used in needs(&packages[name]).filter_map(|used| used.strip_prefix("fleetlog-")) {
+            if !allowed.contains(&used) {
+                wrong.push(format!("crates/{name} must not use crates/{used}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn outside_libraries_stay_in_their_places() {
+    let mut wrong = Vec::new();
+    for (name, package) in packages() {
+        for used in needs(&package) {
+            let places = ONLY_IN.iter().find(|(library, _)| *library == used).map(|(_, places)| *places);
+            if places.is_some_and(|places| !places.contains(&name.as_str())) {
+                wrong.push(format!("crates/{name} must not use {used}"));
+            }
+            if PURE.contains(&name.as_str()) && NOT_PURE.contains(&used) {
+                wrong.push(format!("crates/{name} is pure and must not use {used}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn verify_shares_nothing_with_the_sinks_not_even_in_tests() {
+    let packages = packages();
+    let sinks = packages["verify"].dependencies.iter().filter(|dep| dep.name.starts_with("fleetlog-sink"));
+    assert_eq!(sinks.count(), 0);
+}

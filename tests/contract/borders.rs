@@ -25,8 +25,18 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     (
         "cli",
         &[
-            "event", "codec", "kafka", "producer", "projection", "projections", "sink-redis", "sink-timescale",
-            "engine", "verify", "vda5050", "simulate",
+            "event",
+            "codec",
+            "kafka",
+            "producer",
+            "projection",
+            "projections",
+            "sink-redis",
+            "sink-timescale",
+            "engine",
+            "verify",
+            "vda5050",
+            "simulate",
         ],
     ),
 ];

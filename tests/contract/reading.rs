@@ -15,7 +15,11 @@ fn record(schema: &WriterSchema, seed: u64) -> (Vec<u8>, EventId) {
     let value = Random::new(seed).value(schema.schema(), false).unwrap();
     let mut payload = Vec::new();
     frame::write(SchemaRef::Fingerprint(schema.fingerprint()), &mut payload);
-    GenericDatumWriter::builder(schema.schema()).build().unwrap().write_value_ref(&mut payload, &value).unwrap();
+    GenericDatumWriter::builder(schema.schema())
+        .build()
+        .unwrap()
+        .write_value_ref(&mut payload, &value)
+        .unwrap();
     let Value::Record(fields) = value else { panic!("no record") };
     let Value::Record(meta) = &fields[0].1 else { panic!("no meta") };
     let Value::Uuid(id) = meta[0].1 else { panic!("no event_id") };

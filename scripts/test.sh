@@ -48,8 +48,10 @@ names = {target["name"] for package in json.load(sys.stdin)["packages"] for targ
 print("\n".join("--test\n" + name for name in sorted(names - {"contract"})))'
 }
 
+# With the stack's addresses in the environment; unit tests run without, since some are about the environment.
 run_integration_tests() {
   local options
+  load_env
   mapfile -t options < <(integration_tests)
   cargo_test "${options[@]}"
 }
@@ -89,7 +91,6 @@ summary() {
 
 required "prerequisites" scripts/prerequisites.sh build tests
 required "stack" scripts/stack.sh up --with registry,pglite,python
-load_env
 required "build" cargo build --workspace --all-targets --locked
 stage "format" cargo fmt --all --check
 stage "lints" cargo clippy --workspace --all-targets --locked -- -D warnings

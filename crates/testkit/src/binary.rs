@@ -65,17 +65,21 @@ impl Output {
 }
 
 impl Fleetlog {
-    /// The binary of this build, on this stack, with topics and groups under `topic_prefix`.
+    /// The binary of this build, on this stack, with topics, groups and Redis keys under `prefix` (see
+    /// [`crate::unique`]) and the stack's own database: give it another with [`Self::env`].
     ///
     /// # Panics
     /// If the binary has not been built.
     #[must_use]
-    pub fn new(stack: &Stack, topic_prefix: &str) -> Self {
+    pub fn new(stack: &Stack, prefix: &str) -> Self {
         let mut fleetlog = Self { program: binary_path(), environment: BTreeMap::new() }
             .env("FLEETLOG_KAFKA__BROKERS", &stack.brokers)
-            .env("FLEETLOG_KAFKA__TOPIC_PREFIX", topic_prefix)
+            .env("FLEETLOG_KAFKA__TOPIC_PREFIX", prefix)
             .env("FLEETLOG_REDIS__URL", &stack.redis_url)
-            .env("FLEETLOG_POSTGRES__URL", &stack.postgres_url);
+            .env("FLEETLOG_REDIS__KEY_PREFIX", prefix)
+            .env("FLEETLOG_POSTGRES__URL", &stack.postgres_url)
+            // Any free port: tests run side by side.
+            .env("FLEETLOG_RUN__HTTP_ADDRESS", "127.0.0.1:0");
         if let Some(replication) = stack.replication {
             fleetlog = fleetlog.env("FLEETLOG_KAFKA__REPLICATION", &replication.to_string());
         }
@@ -261,4 +265,47 @@ fn binary_path() -> PathBuf {
             test.display()
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// A shell in the place of fleetlog: what is tested here is how a child is watched.
+    fn shell() -> Fleetlog {
+        Fleetlog { program: "/bin/sh".into(), environment: BTreeMap::new() }.env("FLEETLOG_X", "1")
+    }
+
+    #[tokio::test]
+    async fn output_and_exit_code_are_what_the_child_said() {
+        let output = shell().run(&["-c", "echo a$FLEETLOG_X; echo b >&2; exit 3"], LIMIT).await.unwrap();
+        assert_eq!((output.stdout.as_str(), output.stderr.as_str(), output.code()), ("a1\n", "b\n", Some(3)));
+        assert!(output.success().unwrap_err().to_string().contains('b'));
+    }
+
+    #[tokio::test]
+    async fn a_line_is_awaited_on_either_stream_and_a_kill_is_one() {
+        let mut running = shell().spawn(&["-c", "echo one; echo two ready >&2; exec sleep 100"]).unwrap();
+        assert_eq!(running.line_with("ready", LIMIT).await.unwrap(), "two ready");
+        assert_eq!(running.line_with("one", LIMIT).await.unwrap(), "one");
+        running.kill().await.unwrap();
+        let output = running.wait(LIMIT).await.unwrap();
+        assert_eq!(output.code(), None);
+        assert_eq!(output.stdout, "one\n");
+    }
+
+    #[tokio::test]
+    async fn a_line_that_never_comes_is_an_error_with_what_came() {
+        let mut running = shell().spawn(&["-c", "echo only this"]).unwrap();
+        let error = running.line_with("something else", LIMIT).await.unwrap_err().to_string();
+        assert!(error.contains("only this"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_child_that_goes_on_too_long_is_killed() {
+        let error = shell().run(&["-c", "exec sleep 100"], Duration::from_millis(100)).await.unwrap_err();
+        assert!(error.to_string().contains("not done within"), "{error}");
+    }
 }

@@ -157,3 +157,22 @@ fn format_storage(libs: &str, properties: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_killed_broker_comes_back_where_it_was() {
+        let mut server = KafkaServer::start().await.unwrap();
+        let (brokers, first) = (server.brokers(), server.pid());
+        server.kill();
+        assert!(server.pid().is_none());
+        assert!(!port_answers(server.port).await);
+        server.restart().await.unwrap();
+        assert_eq!(server.brokers(), brokers);
+        assert_ne!(server.pid(), first);
+        let admin = Admin::new(&server.settings("x-")).unwrap();
+        assert!(admin.topic_names().await.unwrap().iter().all(|name| name.starts_with("__")));
+    }
+}

@@ -1,5 +1,7 @@
 //! The in-memory sink passes the suite: as a store of entities, and as one of rows.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use std::{
     collections::BTreeMap,
     sync::{Mutex, atomic::AtomicU32, atomic::Ordering},

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use fleetlog_projection::{LaneId, Sink, UnitOfWork, conformance::Harness};
-use fleetlog_sink_timescale::{Migrator, SqlSink};
+use fleetlog_sink_timescale::SqlSink;
+use fleetlog_testkit::PostgresServer;
 use sqlx::Row;
+use tokio::sync::Mutex;
 
 use crate::{
     proxy::{Proxy, Trouble},
@@ -13,13 +15,19 @@ use crate::{
 
 struct Sql {
     database: FreshDatabase,
+    /// Where the test may restart the server. After the database: that is dropped first.
+    server: Option<Mutex<PostgresServer>>,
 }
 
 impl Sql {
     async fn on(server: &str) -> Self {
-        let database = FreshDatabase::on(server, "").await;
-        Migrator::new(&database.open()).apply().await.unwrap();
-        Self { database }
+        Self { database: FreshDatabase::migrated_on(server).await, server: None }
+    }
+
+    async fn on_its_own_server() -> Self {
+        let server = PostgresServer::start().await.unwrap();
+        let sql = Self::on(&server.url()).await;
+        Self { server: Some(Mutex::new(server)), ..sql }
     }
 }
 
@@ -77,6 +85,12 @@ impl Harness for Sql {
         true
     }
 
+    async fn restart(&self) {
+        let mut server = self.server.as_ref().unwrap().lock().await;
+        server.kill();
+        server.restart().await.unwrap();
+    }
+
     async fn snapshot(&self) {
         let mut connection = self.database.connect().await;
         run(
@@ -120,4 +134,40 @@ macro_rules! suite {
 mod on_plain_postgresql {
     use super::*;
     suite! { Sql::on(support::stack_url()).await }
+}
+
+mod on_a_server_that_crashes {
+    use super::*;
+    fleetlog_projection::conformance_tests! { Sql::on_its_own_server().await => a_restart_is_survived }
+}
+
+/// The suite on a real TimescaleDB, for whoever has one: `FLEETLOG_TEST_TIMESCALE_URL`, a database in which others may
+/// be made. Without it there is nothing to run.
+mod on_timescaledb {
+    use super::*;
+
+    /// Calls each check with a fresh database.
+    macro_rules! each {
+        ($server:expr => $($check:ident),+ $(,)?) => {
+            $( fleetlog_projection::conformance::$check(&Sql::on($server).await).await; )+
+        };
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_suite() {
+        let Ok(server) = std::env::var("FLEETLOG_TEST_TIMESCALE_URL") else {
+            eprintln!("skipped: FLEETLOG_TEST_TIMESCALE_URL is not set");
+            return;
+        };
+        let flavour = FreshDatabase::migrated_on(&server).await.open().check().await.unwrap().flavour;
+        assert_eq!(flavour, fleetlog_sink_timescale::Flavour::Timescale, "the server has no TimescaleDB");
+        each! { &server =>
+            a_new_lane_is_empty, applied_once, the_same_again_is_already_applied, an_older_unit_is_fenced,
+            any_other_link_is_fenced, a_zombie_with_cached_state_is_fenced, an_owner_with_other_code_is_fenced,
+            lanes_are_independent, an_interrupted_commit_is_completed_by_its_retry,
+            another_owner_replaces_an_interrupted_commit, two_interrupted_commits_do_not_mix,
+            set_asides_come_before_what_they_concern, refused_rows_are_named, a_fenced_owner_hears_of_no_refusal,
+            an_empty_batch_moves_progress, a_large_batch_is_taken, odd_texts_come_back_unchanged,
+        }
+    }
 }

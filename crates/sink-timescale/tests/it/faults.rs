@@ -1,10 +1,20 @@
 //! Servers that are down, hang, are full, are locked, or are not what they should be.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use fleetlog_event::{Reason, Reject, TimestampMs};
 use fleetlog_projection::{Chain, Commit, Fault, Headers, Record, SetAside, Sink, SinkError};
-use fleetlog_sink_timescale::SqlSink;
+use fleetlog_sink_timescale::{Migrator, SqlSink};
+use fleetlog_testkit::PostgresServer;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use sqlx::{Connection, PgConnection};
+use tokio::sync::watch;
 
 use crate::{
     proxy::{Proxy, Trouble},
@@ -212,4 +222,63 @@ async fn the_ledger_takes_any_set_aside_and_opens_none_again() {
     let odd = "SELECT count(*) FROM fleetlog_set_aside
                WHERE detail = '`a␀b` has a NUL' AND recorded_at = 'infinity' AND record_key = '\\xff00fe'";
     assert_eq!(number(&mut beside, odd).await, 3);
+}
+
+/// `kill -9` of the server at random moments under load, and its restart: every failure is Transient, and in the end
+/// every row is there once. The seed is printed; put it here to replay.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_killed_at_random_moments_loses_and_doubles_nothing() {
+    const KILLS: usize = 6;
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut server = PostgresServer::start().await.unwrap();
+    Migrator::new(&open(&server.url(), PATIENT)).apply().await.unwrap();
+    let (written, mut commits) = watch::channel(0);
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = tokio::spawn(write_until(stop.clone(), open(&server.url(), PATIENT).sink(), written));
+    for _ in 0..KILLS {
+        commits.changed().await.unwrap();
+        // A moment within the next commits: time itself is meant.
+        tokio::time::sleep(Duration::from_micros(random.random_range(0..60_000))).await;
+        server.kill();
+        server.restart().await.unwrap();
+        commits.mark_unchanged();
+    }
+    commits.changed().await.unwrap();
+    stop.store(true, Ordering::Relaxed);
+    let rows = writer.await.unwrap();
+    let mut beside = PgConnection::connect(&server.url()).await.unwrap();
+    assert_eq!(number(&mut beside, "SELECT count(*) FROM telemetry").await, rows);
+    assert_eq!(number(&mut beside, "SELECT count(DISTINCT log_offset) FROM telemetry").await, rows);
+}
+
+/// Commits batches in order, each until it is stored, as a lane does. Returns how many rows there should be.
+async fn write_until(stop: Arc<AtomicBool>, sink: SqlSink<TestRow>, written: watch::Sender<usize>) -> i64 {
+    const ROWS: i64 = 3000;
+    let (lane, mut chain) = (lane(), Chain::resume(1, None));
+    let (mut next, mut failures, mut already) = (0, 0, 0);
+    while !stop.load(Ordering::Relaxed) {
+        let rows = (next..next + ROWS).map(|offset| row(&lane, offset, 1)).collect();
+        let unit = unit(&lane, &mut chain, rows);
+        loop {
+            match sink.commit(&unit).await {
+                Ok(Commit::Applied) => break,
+                Ok(Commit::AlreadyApplied) => {
+                    already += 1;
+                    break;
+                }
+                Err(error) if error.fault == Fault::Transient => failures += 1,
+                other => panic!("{other:?}"),
+            }
+            // The server is away: a lane backs off too.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        chain.written(unit.leaves);
+        next += ROWS;
+        written.send_modify(|count| *count += 1);
+    }
+    assert_eq!(sink.read(&lane, &[]).await.unwrap().progress.unwrap().main, next);
+    println!("{next} rows, {failures} failures, {already} found already applied");
+    next
 }

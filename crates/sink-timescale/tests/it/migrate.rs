@@ -6,9 +6,10 @@ use fleetlog_projection::{Fault, Sink};
 use fleetlog_sink_timescale::{
     ConnectionSettings, Database, Flavour, MIGRATIONS, MigrateError, Migration, Migrator, Retention,
 };
+use fleetlog_testkit::PgliteServer;
 use sqlx::{Connection, PgConnection};
 
-use crate::support::{FreshDatabase, NOON, TestRow, number, run, setting, stack_url};
+use crate::support::{FreshDatabase, NOON, TestRow, number, open, run, with_database};
 
 #[tokio::test]
 async fn an_empty_database_is_brought_up_to_date_once() {
@@ -100,8 +101,14 @@ async fn a_failed_migration_is_rolled_back_and_named() {
 
 #[tokio::test]
 async fn a_database_of_another_encoding_is_refused() {
-    let fresh = FreshDatabase::on(stack_url(), "ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0").await;
-    let error = fresh.open().check().await.unwrap_err();
+    let fresh = FreshDatabase::new().await;
+    let mut beside = fresh.connect().await;
+    let name: String =
+        sqlx::query_scalar("SELECT current_database() || '_ascii'").fetch_one(&mut beside).await.unwrap();
+    run(&mut beside, &format!("CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"))
+        .await;
+    let error = open(&with_database(&fresh.url, &name), Duration::from_secs(20)).check().await.unwrap_err();
+    run(&mut beside, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
     assert_eq!(error.fault, Fault::Permanent);
     assert!(error.to_string().contains("encoding is SQL_ASCII"), "{error}");
 }
@@ -144,20 +151,16 @@ async fn every_column_has_a_comment() {
 /// same columns and comments as on plain PostgreSQL. It serves one connection at a time, so this is one test.
 #[tokio::test]
 async fn the_timescale_flavour_has_hypertables_with_the_same_columns() {
-    let url = setting("FLEETLOG_TEST_PGLITE_URL")
-        .expect("no TimescaleDB for tests: run `scripts/stack.sh up --with pglite` first");
-    let mut connection = PgConnection::connect(&url).await.unwrap();
-    run(&mut connection, DROP_ALL).await;
-    connection.close().await.unwrap();
-
+    let server = PgliteServer::start().await.unwrap();
+    let url = server.url();
     let settings =
         ConnectionSettings { url: url.clone(), connections_max: 1, timeout: Duration::from_secs(60) };
     let database = Database::new(&settings).unwrap();
     let plan = Migrator::new(&database).apply().await.unwrap();
     assert_eq!((plan.flavour, plan.pending.len()), (Flavour::Timescale, MIGRATIONS.len()));
     assert_eq!(Migrator::new(&database).apply().await.unwrap().pending, Vec::<&Migration>::new());
-    let server = database.check().await.unwrap();
-    assert!(server.to_string().ends_with("TimescaleDB hypertables"), "{server}");
+    let found = database.check().await.unwrap();
+    assert!(found.to_string().ends_with("TimescaleDB hypertables"), "{found}");
     let mut policies = Vec::new();
     for telemetry_days in [None, Some(90), Some(90), Some(30), None] {
         database.maintain(NOON, Retention { telemetry_days }).await.unwrap();
@@ -177,17 +180,7 @@ async fn the_timescale_flavour_has_hypertables_with_the_same_columns() {
     let there: String = sqlx::query_scalar(COLUMNS).fetch_one(&mut plain.connect().await).await.unwrap();
     assert_eq!(here, there, "names, types and comments are those of plain PostgreSQL");
     chunks_are_made_and_compressed(&mut connection).await;
-    run(&mut connection, DROP_ALL).await;
-    connection.close().await.unwrap();
 }
-
-const DROP_ALL: &str = "
-    DROP VIEW IF EXISTS unit_gaps, unit_connection, set_aside_open;
-    DROP TABLE IF EXISTS telemetry;
-    DROP TABLE IF EXISTS unit_event;
-    DROP TABLE IF EXISTS task_event;
-    DROP TABLE IF EXISTS fleetlog_progress, fleetlog_set_aside, fleetlog_migrations;
-    DROP FUNCTION IF EXISTS fleetlog_time";
 
 /// The retention job of `telemetry`: its number and after how long it drops.
 async fn retention(connection: &mut PgConnection) -> Option<(i32, String)> {

@@ -1,31 +1,20 @@
 //! Databases and rows for tests.
 
-use std::{path::Path, sync::OnceLock, time::Duration};
+use std::{sync::OnceLock, time::Duration};
 
 use fleetlog_event::{EventId, LogId, TimestampMs};
 use fleetlog_projection::{
     Chain, Column, CopyEncoder, HistoryRow, LaneId, Progress, RowChange, Table, UnitOfWork,
 };
 use fleetlog_sink_timescale::{ConnectionSettings, Database, Migrator};
+use fleetlog_testkit::Stack;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-/// The stack's PostgreSQL: from the environment, else as the stack's script left it in `.stack/env`.
+/// The stack's PostgreSQL.
 pub(crate) fn stack_url() -> &'static str {
     static URL: OnceLock<String> = OnceLock::new();
-    URL.get_or_init(|| {
-        setting("FLEETLOG_POSTGRES__URL").expect("no PostgreSQL for tests: run `make stack` first")
-    })
-}
-
-/// A variable of the environment, or of the stack.
-pub(crate) fn setting(name: &str) -> Option<String> {
-    if let Ok(value) = std::env::var(name) {
-        return Some(value);
-    }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2)?;
-    let env = std::fs::read_to_string(root.join(".stack/env")).ok()?;
-    env.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
+    URL.get_or_init(|| Stack::from_env().postgres_url)
 }
 
 /// The URL with another database.
@@ -51,26 +40,28 @@ pub(crate) fn address_of(url: &str) -> String {
 /// A database of one's own, dropped in the end.
 pub(crate) struct FreshDatabase {
     pub(crate) url: String,
-    name: String,
-    server: String,
+    _made: fleetlog_testkit::Database,
 }
 
 impl FreshDatabase {
     pub(crate) async fn new() -> Self {
-        Self::on(stack_url(), "").await
+        Self::on(stack_url()).await
     }
 
-    /// On another server, and made with these options of `CREATE DATABASE`.
-    pub(crate) async fn on(server: &str, options: &str) -> Self {
-        let name = format!("it_{}", Uuid::now_v7().simple());
-        let mut admin = PgConnection::connect(server).await.unwrap();
-        run(&mut admin, &format!("CREATE DATABASE {name} {options}")).await;
-        Self { url: with_database(server, &name), name, server: server.to_owned() }
+    /// On another server.
+    pub(crate) async fn on(server: &str) -> Self {
+        let made = fleetlog_testkit::Database::on(server).await.unwrap();
+        Self { url: made.url().to_owned(), _made: made }
     }
 
     /// With the schema as this version wants it.
     pub(crate) async fn migrated() -> Self {
-        let fresh = Self::new().await;
+        Self::migrated_on(stack_url()).await
+    }
+
+    /// The same on another server.
+    pub(crate) async fn migrated_on(server: &str) -> Self {
+        let fresh = Self::on(server).await;
         Migrator::new(&fresh.open()).apply().await.unwrap();
         fresh
     }
@@ -83,22 +74,6 @@ impl FreshDatabase {
     /// A connection beside fleetlog's.
     pub(crate) async fn connect(&self) -> PgConnection {
         PgConnection::connect(&self.url).await.unwrap()
-    }
-}
-
-impl Drop for FreshDatabase {
-    fn drop(&mut self) {
-        let (server, name) = (self.server.clone(), self.name.clone());
-        let dropped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                // A server that the test took down took its database with it.
-                if let Ok(mut admin) = PgConnection::connect(&server).await {
-                    run(&mut admin, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
-                }
-            });
-        });
-        let _ = dropped.join();
     }
 }
 

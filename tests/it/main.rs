@@ -1,5 +1,7 @@
 //! Tests against real servers.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 mod engine;
 mod kafka;
 mod producer;

@@ -2,6 +2,7 @@
 # What all parts of the stack share: places, ports, processes, the env file. Sourced, never run.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+# shellcheck disable=SC2034 # used by the parts
 SCRIPTS="$ROOT/scripts"
 STACK="$ROOT/.stack"
 ENV_FILE="$STACK/env"
@@ -31,7 +32,8 @@ make_folders() {
 port_answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 remembered() { # FILE KEY
-  [[ -f $1 ]] && sed -n "s/^$2=//p" "$1" | tail -n 1
+  [[ -f $1 ]] || return 0
+  sed -n "s/^$2=//p" "$1" | tail -n 1
 }
 
 remember() { # FILE KEY VALUE

@@ -34,6 +34,32 @@ pub(crate) enum Command {
     /// Topics: the difference between files and cluster, and carrying it out
     #[command(subcommand)]
     Topics(commands::topics::Command),
+    /// Event schemas: check files, look at them
+    #[command(subcommand)]
+    Schemas(commands::schemas::Command),
+    /// Bring the database's schema up to date
+    Migrate(commands::migrate::Migrate),
+    /// Turn recorded traffic into events
+    #[command(subcommand)]
+    Import(commands::import::Command),
+    /// Send the events of a simulated fleet
+    Simulate(commands::simulate::Simulate),
+    /// Send one event by hand
+    Emit(commands::emit::Emit),
+    /// Run the projectors
+    Run(commands::run::Run),
+    /// Read the log again and compare with what Redis and PostgreSQL hold
+    Verify(commands::verify::Verify),
+    /// How far every projection is
+    Status(commands::status::Status),
+    /// The log as it is, decoded, as JSON lines
+    Events(commands::events::Events),
+    /// Where each lane is, and passing a position that blocks one
+    #[command(subcommand)]
+    Progress(commands::progress::Command),
+    /// What could not be processed
+    #[command(subcommand)]
+    Dlq(commands::dlq::Command),
     /// Look at units as they are now
     #[command(subcommand)]
     Unit(commands::hot::UnitCommand),

@@ -6,9 +6,11 @@
 mod args;
 mod commands;
 mod config;
+mod engine_parts;
 mod exit;
 mod http;
 mod instance;
+mod lanes;
 mod output;
 mod wiring;
 

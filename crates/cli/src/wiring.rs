@@ -1,14 +1,24 @@
 //! From settings to concrete parts: the only place that knows them all.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
+use fleetlog_producer::{EventProducer, ProducerMetrics, ProducerSettings, Schemas};
+use fleetlog_projection::SetAside;
+use fleetlog_projections::{Described, event_history::EventRow};
+use fleetlog_codec::{Decoder, FirstFound, RegistryAuth, RegistryClient, RegistrySettings, SchemaSource};
+use fleetlog_engine::{DeadLetter, EngineConfig, Origin, ports::DeadLetters};
 use fleetlog_event::catalogue::Catalogue;
-use fleetlog_kafka::{Admin, KafkaSettings};
+use fleetlog_kafka::{Admin, KafkaSettings, SchemaTopic};
+use fleetlog_sink_redis::{RedisSink, RedisSinkSettings};
+use fleetlog_sink_timescale::{ConnectionSettings, Database, SqlSink};
 
 use crate::{
+    commands::migrate,
     config::Config,
+    engine_parts::DeadLetterTopics,
     exit::{Code, Failure},
+    lanes::Lane,
 };
 
 /// How long a command waits for a first answer of the brokers.
@@ -60,4 +70,113 @@ pub(crate) fn catalogue(dir: Option<&std::path::Path>) -> anyhow::Result<Catalog
     files.sort();
     let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
     Catalogue::parse(&files).map_err(|error| Failure { code: Code::Usage, message: error.to_string(), hint: None }.into())
+}
+
+/// The database of the settings; connects when it is used.
+pub(crate) fn database(config: &Config) -> anyhow::Result<Database> {
+    Ok(Database::new(&ConnectionSettings {
+        url: config.postgres.url.clone(),
+        connections_max: config.postgres.connections_max as usize,
+        timeout: Duration::from_millis(config.postgres.timeout_ms),
+    })?)
+}
+
+/// Hot state of the settings; connects when it is used.
+pub(crate) fn redis_sink(config: &Config) -> anyhow::Result<RedisSink> {
+    Ok(RedisSink::open(RedisSinkSettings {
+        key_prefix: config.redis.key_prefix.clone(),
+        timeout_ms: config.redis.timeout_ms,
+        ..RedisSinkSettings::new(config.redis.url.clone())
+    })?)
+}
+
+/// History of the settings. Reading progress and moving it need no row type; this one stands for all.
+pub(crate) fn history_sink(config: &Config) -> anyhow::Result<SqlSink<EventRow>> {
+    Ok(database(config)?.sink())
+}
+
+/// The consumer group of a projection's version.
+fn group(config: &Config, projection: &Described) -> String {
+    fleetlog_engine::group_name(&config.kafka.topic_prefix, projection.id, projection.version)
+}
+
+/// A value never used before, for a link.
+pub(crate) fn nonce() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().0
+}
+
+/// Processes that are members of the projection's group.
+pub(crate) async fn members(config: &Config, projection: &Described) -> anyhow::Result<usize> {
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+
+    let (settings, group) = (kafka_settings(config), group(config, projection));
+    tokio::task::spawn_blocking(move || {
+        let consumer: BaseConsumer = settings.client().create()?;
+        let groups = consumer.fetch_group_list(Some(&group), BROKER_TIMEOUT)?;
+        Ok(groups.groups().iter().map(|found| found.members().len()).sum())
+    })
+    .await?
+}
+
+/// Decodes whatever lies on the topics: compiled-in schemas, then the registry (if one is set), then the schema topic.
+pub(crate) fn decoder(config: &Config) -> anyhow::Result<Arc<Decoder>> {
+    let mut sources: Vec<Arc<dyn SchemaSource>> = Vec::new();
+    if let Some(registry) = registry(config)? {
+        sources.push(Arc::new(registry));
+    }
+    sources.push(Arc::new(SchemaTopic::new(&kafka_settings(config))?));
+    Ok(Arc::new(Decoder::new(Arc::new(FirstFound(sources)))))
+}
+
+/// The schema registry of the settings, if one is set.
+pub(crate) fn registry(config: &Config) -> anyhow::Result<Option<RegistryClient>> {
+    let settings = &config.registry;
+    if settings.url.is_empty() {
+        return Ok(None);
+    }
+    let auth = (!settings.username.is_empty())
+        .then(|| RegistryAuth::Basic(settings.username.clone(), settings.password.clone()));
+    let settings = RegistrySettings { auth, timeout_ms: settings.timeout_ms, ..RegistrySettings::new(settings.url.clone()) };
+    Ok(Some(RegistryClient::new(&settings)?))
+}
+
+/// Where a producer puts its schemas: the registry if one is set, else the schema topic.
+pub(crate) fn producer_schemas(config: &Config) -> anyhow::Result<Schemas> {
+    Ok(match registry(config)? {
+        Some(registry) => Schemas::in_registry(registry),
+        None => Schemas::on_topic(&kafka_settings(config))?,
+    })
+}
+
+/// A producer of the settings.
+pub(crate) fn producer(config: &Config) -> anyhow::Result<EventProducer> {
+    let settings = ProducerSettings {
+        in_flight_records_max: config.producer.in_flight_events_max,
+        in_flight_bytes_max: config.producer.in_flight_bytes_max,
+    };
+    let metrics = ProducerMetrics::unregistered()?;
+    Ok(EventProducer::connect_with(&kafka_settings(config), producer_schemas(config)?, &settings, metrics)?)
+}
+
+/// Sends what a projection set aside to its dead-letter topic, and waits until it is acknowledged.
+pub(crate) async fn publish_dead_letters(
+    config: &Config,
+    projection: &Described,
+    lane: &Lane,
+    set_aside: &[SetAside],
+) -> anyhow::Result<()> {
+    let group = group(config, projection);
+    let engine = EngineConfig::default();
+    let origin = Origin {
+        lane: &lane.id,
+        log: lane.log_id,
+        group: &group,
+        application_version: env!("CARGO_PKG_VERSION"),
+        now: migrate::now(),
+    };
+    let letters: Vec<DeadLetter> =
+        set_aside.iter().map(|aside| DeadLetter::new(aside, &origin, engine.dead_letter_bytes_max)).collect();
+    let metrics = ProducerMetrics::unregistered()?;
+    DeadLetterTopics::connect(&kafka_settings(config), &catalogue(None)?, metrics)?.publish(&letters).await?;
+    Ok(())
 }

@@ -74,6 +74,7 @@ pub(crate) struct Postgres {
     pub(crate) url: String,
     pub(crate) connections_max: u32,
     pub(crate) timeout_ms: u64,
+    pub(crate) telemetry_retention_days: u32,
 }
 
 /// See `default.toml`.
@@ -94,10 +95,8 @@ pub(crate) struct Run {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Producer {
-    pub(crate) linger_ms: u64,
     pub(crate) in_flight_events_max: usize,
     pub(crate) in_flight_bytes_max: usize,
-    pub(crate) delivery_timeout_ms: u64,
 }
 
 /// See `default.toml`.

@@ -1,0 +1,178 @@
+//! `fleetlog progress show|skip`
+
+use anyhow::Context;
+use fleetlog_event::{Reason, Reject};
+use fleetlog_kafka::{LogReader, PartitionRange};
+use fleetlog_projection::{Chain, Commit, Headers, LastRecord, Progress, Record, SetAside, Sink, UnitOfWork};
+use fleetlog_projections::{Described, SinkKind};
+use serde::Serialize;
+
+use crate::{
+    commands::migrate,
+    config::Config,
+    exit::{Code, Failure},
+    lanes::{self, Lane},
+    output::{self, Format},
+    wiring,
+};
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Show where each lane of a projection is, as stored with its data
+    #[command(after_help = "Example: fleetlog progress show unit-status")]
+    Show {
+        /// The projection; without it all
+        projection: Vec<String>,
+    },
+    /// Set exactly one position aside that blocks a projection for good; the projection must not be running
+    #[command(
+        after_help = "Example: fleetlog progress skip unit-status --topic robot --partition 3 --offset 1207 --why 'crashes the projector'"
+    )]
+    Skip(Skip),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Skip {
+    /// The projection
+    projection: String,
+    /// The topic (stem)
+    #[arg(long)]
+    topic: String,
+    /// The partition
+    #[arg(long)]
+    partition: i32,
+    /// The position: must be the next one that the lane would take
+    #[arg(long)]
+    offset: i64,
+    /// Why, for the dead letter and the ledger
+    #[arg(long)]
+    why: String,
+}
+
+pub(crate) async fn run(command: &Command, config: &Config, format: Format) -> anyhow::Result<Code> {
+    wiring::admin(config).await?;
+    match command {
+        Command::Show { projection } => show(projection, config, format).await,
+        Command::Skip(skip) => run_skip(skip, config).await,
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    lane: String,
+    next: Option<i64>,
+    inbox: Option<i64>,
+    log_begin: i64,
+    log_end: i64,
+    lag: i64,
+    link: Option<String>,
+    log_id: Option<String>,
+}
+
+async fn show(names: &[String], config: &Config, format: Format) -> anyhow::Result<Code> {
+    let mut rows = Vec::new();
+    for projection in lanes::chosen(names)? {
+        rows.extend(lanes::read(config, &projection).await?.iter().map(|lane| Row {
+            lane: lane.id.to_string(),
+            next: lane.stored.progress.map(|progress| progress.main),
+            inbox: lane.stored.progress.map(|progress| progress.inbox),
+            log_begin: lane.log.low,
+            log_end: lane.log.end,
+            lag: lane.lag(),
+            link: lane.stored.link.map(|link| link.to_string()),
+            log_id: lane.stored.progress.map(|progress| progress.log.to_string()),
+        }));
+    }
+    match format {
+        Format::Json => output::json(&rows)?,
+        Format::Table => {
+            let number = |value: Option<i64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+            output::table(
+                ["lane", "next", "log begin", "log end", "lag", "link"],
+                rows.into_iter().map(|row| {
+                    let (begin, end, lag) = (row.log_begin.to_string(), row.log_end.to_string(), row.lag.to_string());
+                    [row.lane, number(row.next), begin, end, lag, row.link.unwrap_or_else(|| "-".into())]
+                }),
+            );
+        }
+    }
+    Ok(Code::Done)
+}
+
+async fn run_skip(skip: &Skip, config: &Config) -> anyhow::Result<Code> {
+    let projection = lanes::chosen(std::slice::from_ref(&skip.projection))?.remove(0);
+    let members = wiring::members(config, &projection).await?;
+    if members > 0 {
+        let message = format!("projection `{}` is running ({members} processes)", projection.id);
+        let hint = "stop them first; a process that was killed counts until its session times out (10 s)";
+        return Err(Failure::new(Code::Found, message, hint).into());
+    }
+    let lane = next_lane(skip, config, &projection).await?;
+    let record = record_at(config, &lane, skip.offset).await?;
+    let reject = Reject::new(Reason::Skipped, skip.why.clone());
+    let set_aside = vec![SetAside { record, reject, event_type: None }];
+    wiring::publish_dead_letters(config, &projection, &lane, &set_aside).await?;
+    let outcome = match projection.sink {
+        SinkKind::Hot => wiring::redis_sink(config)?.commit(&unit(&lane, set_aside)).await,
+        SinkKind::History => wiring::history_sink(config)?.commit(&unit(&lane, set_aside)).await,
+    };
+    match outcome.map_err(|error| lanes::unreachable(config, &projection, error))? {
+        Commit::Applied | Commit::AlreadyApplied => {}
+        Commit::Refused(refused) => anyhow::bail!("the store refused: {refused:?}"),
+    }
+    output::line(&format!("{}: offset {} is set aside ({}); next is {}", lane.id, skip.offset, Reason::Skipped, skip.offset + 1));
+    Ok(Code::Done)
+}
+
+/// The lane, if the position to be skipped is the one it would take next.
+async fn next_lane(skip: &Skip, config: &Config, projection: &Described) -> anyhow::Result<Lane> {
+    let topic = format!("{}{}", config.kafka.topic_prefix, skip.topic);
+    let lanes = lanes::read(config, projection).await?;
+    let found = lanes.into_iter().find(|lane| lane.id.topic == topic && lane.id.partition == skip.partition);
+    let Some(lane) = found else {
+        let message = format!("projection `{}` has no lane {topic}/{}", projection.id, skip.partition);
+        return Err(Failure::new(Code::Usage, message, format!("fleetlog progress show {}", projection.id)).into());
+    };
+    let next = lane.stored.progress.map_or(lane.log.low, |progress| progress.main);
+    if next != skip.offset {
+        let message = format!("lane {} would take offset {next} next, not {}", lane.id, skip.offset);
+        return Err(Failure::new(Code::Usage, message, "only the very next position can be skipped").into());
+    }
+    Ok(lane)
+}
+
+async fn record_at(config: &Config, lane: &Lane, offset: i64) -> anyhow::Result<Record> {
+    let (settings, topic) = (wiring::kafka_settings(config), lane.id.topic.clone());
+    let range = PartitionRange { partition: lane.id.partition, from: offset, to: Some(offset + 1) };
+    let mut found = None;
+    let found = tokio::task::spawn_blocking(move || {
+        LogReader::open(&settings, &topic, &[range])?.for_each(|record| {
+            found = Some(record.to_owned_record());
+            Ok::<_, fleetlog_kafka::ReadError>(())
+        })?;
+        Ok::<_, fleetlog_kafka::ReadError>(found)
+    })
+    .await??;
+    let record = found.with_context(|| {
+        format!("{}/{} has no record at offset {offset}: nothing to skip, a lane passes it by itself", lane.id.topic, lane.id.partition)
+    })?;
+    let headers = Headers::pack(record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())));
+    Ok(Record { offset, timestamp: record.timestamp, key: record.key, value: record.value, headers })
+}
+
+/// An ordinary write on the chain: one set-aside, one offset on.
+fn unit<W>(lane: &Lane, set_aside: Vec<SetAside>) -> UnitOfWork<W> {
+    let (follows, leaves) = Chain::resume(wiring::nonce(), lane.stored.link).next();
+    let last = set_aside.last().map(|aside| LastRecord { offset: aside.record.offset, hash: aside.record.hash() });
+    let inbox = lane.stored.progress.map_or(0, |progress| progress.inbox);
+    UnitOfWork {
+        lane: lane.id.clone(),
+        follows,
+        leaves,
+        progress: Progress { log: lane.log_id, main: last.map_or(lane.log.low, |last| last.offset + 1), inbox, last },
+        entities: Vec::new(),
+        rows: Vec::new(),
+        set_aside,
+        made_at: migrate::now(),
+    }
+}

@@ -1,0 +1,333 @@
+//! `fleetlog run`: the projectors.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use fleetlog_engine::{
+    End, EngineConfig, KafkaLogs, Outcome, ProjectionRunner, ProjectionRuntime, RunMode, RunnerParts, StatusHandle,
+    metrics::EngineMetrics, ports::DeadLetters,
+};
+use fleetlog_event::catalogue::{Catalogue, physical_name};
+use fleetlog_kafka::{Admin, KafkaSettings};
+use fleetlog_producer::ProducerMetrics;
+use fleetlog_projection::{Fault, Fold, Map, Projection, Sink, SinkError};
+use fleetlog_projections::{Described, SinkKind, for_each_projection};
+use fleetlog_sink_timescale::Database;
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    commands::migrate,
+    config::Config,
+    engine_parts::{CodecSchemas, DeadLetterTopics},
+    exit::{Code, Failure},
+    http::{self, Health},
+    instance::Instance,
+    lanes,
+    output::{self, Format},
+    wiring,
+};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  fleetlog run\n  fleetlog run --projections unit-status,task-state\n  fleetlog run --once --format json")]
+pub(crate) struct Run {
+    /// Only these projections (separated by commas); without it those of run.projections, or all
+    #[arg(long, value_delimiter = ',')]
+    projections: Vec<String>,
+    /// Stop at the end offsets seen at the start, and say what was done
+    #[arg(long)]
+    once: bool,
+    /// Stop with exit code 3 if a server is not there at the start, instead of waiting for it
+    #[arg(long)]
+    fail_fast: bool,
+}
+
+/// How often a server that is not there is asked again.
+const SERVER_INTERVAL: Duration = Duration::from_secs(1);
+/// How often partitions are made ahead and old ones dropped.
+const MAINTAIN_INTERVAL: Duration = Duration::from_secs(3600);
+
+pub(crate) async fn run(run: &Run, config: &Config, format: Format) -> anyhow::Result<Code> {
+    let names = if run.projections.is_empty() { &config.run.projections } else { &run.projections };
+    let chosen = lanes::chosen(names)?;
+    let stop = stop_on_signal()?;
+    if !wait_for_kafka(run, config, &chosen, &stop).await? {
+        return Ok(Code::Done);
+    }
+    if run.fail_fast {
+        check_sinks(config, &chosen).await?;
+    }
+    let instance = Instance::take(config)?;
+    let mut started = Started::new(config, run, &instance)?;
+    let wanted = |id: &str| chosen.iter().any(|projection| projection.id == id);
+    macro_rules! start {
+        (fold, $projector:expr) => {{
+            let fold = Fold::new($projector);
+            if wanted(fold.id()) {
+                started.start(fold, wiring::redis_sink(config)?, &stop)?;
+            }
+        }};
+        (map, $projector:expr) => {{
+            let map = Map($projector);
+            if wanted(map.id()) {
+                let sink = started.database.sink();
+                started.start(map, sink, &stop)?;
+            }
+        }};
+    }
+    for_each_projection!(start);
+    if chosen.iter().any(|projection| projection.sink == SinkKind::History) {
+        tokio::spawn(maintain(started.database.clone(), config.clone()));
+    }
+    if !config.run.http_address.is_empty() && !run.once {
+        let health = Projections(started.handles.clone());
+        let address = http::serve(&config.run.http_address, started.registry.clone(), health).await?;
+        tracing::info!("http://{address}/metrics, /healthz, /readyz");
+    }
+    tracing::info!(instance = instance.name, projections = chosen.len(), "running");
+    started.finish(run.once, format).await
+}
+
+/// What is running, and what every projection shares.
+struct Started {
+    config: EngineConfig,
+    mode: RunMode,
+    kafka: KafkaSettings,
+    catalogue: Arc<Catalogue>,
+    schemas: CodecSchemas,
+    dead_letters: Arc<dyn DeadLetters>,
+    logs: Arc<KafkaLogs>,
+    metrics: EngineMetrics,
+    registry: prometheus::Registry,
+    database: Database,
+    handles: Vec<(&'static str, StatusHandle)>,
+    running: JoinSet<(&'static str, Outcome)>,
+}
+
+impl Started {
+    fn new(config: &Config, run: &Run, instance: &Instance) -> anyhow::Result<Self> {
+        let registry = prometheus::Registry::new();
+        let kafka = wiring::kafka_settings(config);
+        let catalogue = Arc::new(wiring::catalogue(None)?);
+        let producer_metrics = ProducerMetrics::register(&registry)?;
+        Ok(Self {
+            config: engine_config(config, instance),
+            mode: if run.once { RunMode::Once } else { RunMode::Continuous },
+            schemas: CodecSchemas(wiring::decoder(config)?),
+            dead_letters: Arc::new(DeadLetterTopics::connect(&kafka, &catalogue, producer_metrics)?),
+            logs: Arc::new(KafkaLogs::new(&kafka)?),
+            metrics: EngineMetrics::register(&registry)?,
+            registry,
+            database: wiring::database(config)?,
+            handles: Vec::new(),
+            running: JoinSet::new(),
+            kafka,
+            catalogue,
+        })
+    }
+
+    fn start<P, S>(&mut self, projection: P, sink: S, stop: &CancellationToken) -> anyhow::Result<()>
+    where
+        P: Projection,
+        S: Sink<Write = P::Write>,
+    {
+        let id = projection.id();
+        let runner = ProjectionRunner::new(RunnerParts {
+            projection,
+            sink,
+            schemas: self.schemas.clone(),
+            dead_letters: Arc::clone(&self.dead_letters),
+            logs: self.logs.clone(),
+            kafka: self.kafka.clone(),
+            catalogue: Arc::clone(&self.catalogue),
+            config: self.config.clone(),
+            metrics: self.metrics.clone(),
+            runtime: ProjectionRuntime::new(id, self.config.worker_threads)?,
+        })
+        .with_context(|| format!("projection `{id}`"))?;
+        self.handles.push((id, runner.status()));
+        let (mode, stop) = (self.mode, stop.clone());
+        self.running.spawn(async move { (id, runner.run(mode, stop).await) });
+        Ok(())
+    }
+
+    /// Waits for all projections; one that stopped for good does not stop the others.
+    async fn finish(mut self, once: bool, format: Format) -> anyhow::Result<Code> {
+        let mut outcomes = Vec::new();
+        while let Some(outcome) = self.running.join_next().await {
+            outcomes.push(outcome?);
+        }
+        outcomes.sort_by_key(|(id, _)| self.handles.iter().position(|(known, _)| known == id));
+        if once {
+            report(&outcomes, format)?;
+        }
+        let failed = outcomes.iter().filter(|(_, outcome)| matches!(outcome.end, End::Failed(_))).count();
+        for (id, outcome) in &outcomes {
+            if let End::Failed(why) = &outcome.end {
+                eprintln!("error: projection `{id}` stopped for good: {why}");
+            }
+        }
+        Ok(if failed > 0 { Code::Found } else { Code::Done })
+    }
+}
+
+fn engine_config(config: &Config, instance: &Instance) -> EngineConfig {
+    let memory_bytes_max = usize::try_from(config.run.memory_bytes_max).unwrap_or(usize::MAX);
+    let defaults = EngineConfig::default();
+    EngineConfig {
+        instance: instance.name.clone(),
+        memory_bytes_max,
+        batch_bytes_max: defaults.batch_bytes_max.min(memory_bytes_max / 4),
+        batch_events_max: config.run.batch_events_max,
+        drain_deadline_ms: config.run.drain_deadline_ms,
+        session_timeout_ms: config.run.session_timeout_ms,
+        application_version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..defaults
+    }
+}
+
+/// SIGTERM and Ctrl-C ask for a drain; the second one ends at once.
+fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = CancellationToken::new();
+    let asked = stop.clone();
+    tokio::spawn(async move {
+        let mut next = async || {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        next().await;
+        tracing::info!("stopping: finishing the writes in flight");
+        asked.cancel();
+        next().await;
+        tracing::warn!("stopping at once; what was in flight is read again next time");
+        std::process::exit(Code::Failed as i32);
+    });
+    Ok(stop)
+}
+
+/// Waits until the brokers answer and have the topics. False if it was stopped meanwhile.
+async fn wait_for_kafka(run: &Run, config: &Config, chosen: &[Described], stop: &CancellationToken) -> anyhow::Result<bool> {
+    let mut told = false;
+    let admin: Admin = loop {
+        match wiring::admin(config).await {
+            Ok(admin) => break admin,
+            Err(error) if run.fail_fast => return Err(error),
+            Err(error) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!("{error}; waiting for it (--fail-fast would stop)");
+                }
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(false),
+            () = tokio::time::sleep(SERVER_INTERVAL) => {}
+        }
+    };
+    let stems: Vec<&str> = chosen.iter().flat_map(|projection| projection.topics).copied().collect();
+    let topics: Vec<String> = stems.iter().map(|stem| physical_name(&config.kafka.topic_prefix, stem)).collect();
+    let there = admin.topics(&topics.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+    let missing: Vec<&str> = topics.iter().map(String::as_str).filter(|topic| !there.contains_key(*topic)).collect();
+    if missing.is_empty() {
+        return Ok(true);
+    }
+    let message = format!("topics do not exist: {}", missing.join(", "));
+    Err(Failure::new(Code::Found, message, "`fleetlog topics plan` shows what is missing, `apply` creates it").into())
+}
+
+/// Looks once at every store that the projections need.
+async fn check_sinks(config: &Config, chosen: &[Described]) -> anyhow::Result<()> {
+    for projection in chosen {
+        let checked: Result<(), SinkError> = match projection.sink {
+            SinkKind::Hot => wiring::redis_sink(config)?.check().await,
+            SinkKind::History => wiring::history_sink(config)?.check().await,
+        };
+        checked.map_err(|error| match error.fault {
+            Fault::Transient => lanes::unreachable(config, projection, error),
+            _ => Failure { code: Code::Found, message: error.to_string(), hint: None }.into(),
+        })?;
+    }
+    Ok(())
+}
+
+/// Makes partitions ahead and drops old ones, now and every hour.
+async fn maintain(database: Database, config: Config) {
+    loop {
+        match database.maintain(migrate::now(), migrate::retention(&config)).await {
+            Ok(done) if done.made.is_empty() && done.dropped.is_empty() => {}
+            Ok(done) => tracing::info!(made = ?done.made, dropped = ?done.dropped, "partitions"),
+            // The projections themselves wait for the database, or stop; this only comes again.
+            Err(error) => tracing::warn!(%error, "partitions are not maintained now"),
+        }
+        tokio::time::sleep(MAINTAIN_INTERVAL).await;
+    }
+}
+
+/// The probes' view of the running projections.
+struct Projections(Vec<(&'static str, StatusHandle)>);
+
+impl Health for Projections {
+    fn healthy(&self) -> Result<String, String> {
+        let stopped: Vec<String> = self
+            .0
+            .iter()
+            .filter_map(|(id, handle)| handle.snapshot().stopped.map(|why| format!("{id} stopped for good: {why}")))
+            .collect();
+        if stopped.is_empty() { Ok(format!("{} projections run", self.0.len())) } else { Err(stopped.join("\n")) }
+    }
+
+    fn ready(&self) -> Result<String, String> {
+        let waiting: Vec<String> = self
+            .0
+            .iter()
+            .filter_map(|(id, handle)| {
+                let snapshot = handle.snapshot();
+                let trouble = snapshot.trouble.clone().map(|trouble| format!(": {trouble}")).unwrap_or_default();
+                (!snapshot.ready()).then(|| format!("{id} is not ready{trouble}"))
+            })
+            .collect();
+        if waiting.is_empty() { Ok("ready".to_owned()) } else { Err(waiting.join("\n")) }
+    }
+}
+
+fn report(outcomes: &[(&'static str, Outcome)], format: Format) -> anyhow::Result<()> {
+    let rate = |outcome: &Outcome| outcome.stats.events as f64 / outcome.stats.seconds.max(0.001);
+    match format {
+        Format::Json => {
+            let row = |(id, outcome): &(&'static str, Outcome)| {
+                let stats = &outcome.stats;
+                json!({
+                    "projection": id, "end": format!("{:?}", outcome.end), "events": stats.events,
+                    "duplicates": stats.duplicates, "set_aside": stats.set_aside, "batches": stats.batches,
+                    "bytes": stats.bytes, "seconds": stats.seconds, "events_per_s": rate(outcome),
+                    "cpu_seconds": stats.cpu_seconds,
+                })
+            };
+            output::json(&outcomes.iter().map(row).collect::<Vec<_>>())
+        }
+        Format::Table => {
+            output::table(
+                ["projection", "events", "duplicates", "set aside", "batches", "seconds", "events/s", "CPU s"],
+                outcomes.iter().map(|(id, outcome)| {
+                    let stats = &outcome.stats;
+                    [
+                        (*id).to_owned(),
+                        stats.events.to_string(),
+                        stats.duplicates.to_string(),
+                        stats.set_aside.to_string(),
+                        stats.batches.to_string(),
+                        format!("{:.2}", stats.seconds),
+                        format!("{:.0}", rate(outcome)),
+                        format!("{:.2}", stats.cpu_seconds),
+                    ]
+                }),
+            );
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! `fleetlog status`: how far every projection is, read from the stores themselves; no running process is asked.
+
+use serde::Serialize;
+
+use crate::{
+    config::Config,
+    exit::Code,
+    lanes::{self, Lane},
+    output::{self, Format},
+    wiring,
+};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  fleetlog status\n  fleetlog status --watch 2\n  fleetlog status --format json | jq .")]
+pub(crate) struct Status {
+    /// Again every so many seconds, until Ctrl-C
+    #[arg(long, value_name = "SECONDS")]
+    watch: Option<u64>,
+    /// Wait until every projection has caught up, at most so many seconds; exit code 1 if it has not
+    #[arg(long, value_name = "SECONDS", conflicts_with = "watch")]
+    wait: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    projection: &'static str,
+    version: u32,
+    topic: String,
+    lanes: usize,
+    /// Lanes that have not written anything yet.
+    unstarted: usize,
+    taken_to: i64,
+    end: i64,
+    lag_events: i64,
+    members: usize,
+}
+
+pub(crate) async fn run(status: &Status, config: &Config, format: Format) -> anyhow::Result<Code> {
+    wiring::admin(config).await?;
+    let deadline = status.wait.map(|s| tokio::time::Instant::now() + std::time::Duration::from_secs(s));
+    loop {
+        let rows = rows(config).await?;
+        let lag: i64 = rows.iter().map(|row| row.lag_events).sum();
+        if let Some(deadline) = deadline
+            && lag > 0
+            && tokio::time::Instant::now() < deadline
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+            continue;
+        }
+        show(rows, format)?;
+        let Some(seconds) = status.watch else {
+            return Ok(if deadline.is_some() && lag > 0 { Code::Found } else { Code::Done });
+        };
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => return Ok(Code::Done),
+            () = tokio::time::sleep(std::time::Duration::from_secs(seconds.max(1))) => {}
+        }
+    }
+}
+
+async fn rows(config: &Config) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for projection in lanes::chosen(&[])? {
+        let lanes = lanes::read(config, &projection).await?;
+        let members = wiring::members(config, &projection).await?;
+        for stem in projection.topics {
+            let topic = format!("{}{stem}", config.kafka.topic_prefix);
+            let lanes: Vec<&Lane> = lanes.iter().filter(|lane| lane.id.topic == topic).collect();
+            let taken_to = |lane: &Lane| lane.stored.progress.map_or(lane.log.low, |progress| progress.main);
+            rows.push(Row {
+                projection: projection.id,
+                version: projection.version,
+                lanes: lanes.len(),
+                unstarted: lanes.iter().filter(|lane| lane.stored.progress.is_none()).count(),
+                taken_to: lanes.iter().map(|lane| taken_to(lane)).sum(),
+                end: lanes.iter().map(|lane| lane.log.end).sum(),
+                lag_events: lanes.iter().map(|lane| lane.lag()).sum(),
+                members,
+                topic,
+            });
+        }
+    }
+    Ok(rows)
+}
+
+fn show(rows: Vec<Row>, format: Format) -> anyhow::Result<()> {
+    match format {
+        Format::Json => output::json(&rows)?,
+        Format::Table => output::table(
+            ["projection", "topic", "lanes", "taken to", "end", "lag", "processes"],
+            rows.into_iter().map(|row| {
+                [
+                    row.projection.to_owned(),
+                    row.topic,
+                    row.lanes.to_string(),
+                    row.taken_to.to_string(),
+                    row.end.to_string(),
+                    row.lag_events.to_string(),
+                    row.members.to_string(),
+                ]
+            }),
+        ),
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! The engine's ports over real parts: schemas by the codec, dead letters by a raw producer.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use fleetlog_codec::{Decoder, Prepared, frame};
+use fleetlog_engine::{
+    DeadLetter, Failure,
+    ports::{DeadLetters, Schemas},
+};
+use fleetlog_event::{EventId, catalogue::Catalogue};
+use fleetlog_kafka::{KafkaFault, KafkaSettings};
+use fleetlog_producer::{BatchError, ProducerMetrics, ProducerSettings, RawProducer, RawRecord};
+use fleetlog_projection::Record;
+use futures_util::future::BoxFuture;
+
+/// [`Schemas`] over the codec. Cheap to clone: all projections of a process share what was looked up.
+#[derive(Clone)]
+pub(crate) struct CodecSchemas(pub(crate) Arc<Decoder>);
+
+impl Schemas for CodecSchemas {
+    type Decode = Prepared;
+
+    async fn prepare(&self, records: &[&Record]) -> Result<Prepared, Failure> {
+        let payloads: Vec<Option<&[u8]>> = records.iter().map(|record| record.value.as_deref()).collect();
+        self.0.prepare(payloads).await.map_err(|unavailable| Failure::transient(unavailable.to_string()))
+    }
+
+    fn event_id(&self, payload: Option<&[u8]>) -> Option<EventId> {
+        frame::event_id(payload)
+    }
+}
+
+/// [`DeadLetters`] over a producer.
+pub(crate) struct DeadLetterTopics {
+    producer: RawProducer,
+    /// Partitions by physical name: a letter without a key finds its own by its position.
+    partitions: BTreeMap<String, i32>,
+}
+
+impl DeadLetterTopics {
+    pub(crate) fn connect(
+        kafka: &KafkaSettings,
+        catalogue: &Catalogue,
+        metrics: ProducerMetrics,
+    ) -> anyhow::Result<Self> {
+        let specs = catalogue.expand(&kafka.topic_prefix, kafka.replication);
+        let partitions = specs.into_iter().map(|spec| (spec.name, spec.partitions)).collect();
+        Ok(Self { producer: RawProducer::connect(kafka, &ProducerSettings::default(), metrics)?, partitions })
+    }
+
+    fn record(&self, letter: &DeadLetter) -> RawRecord {
+        let own = self.partitions.get(&letter.topic).map(|partitions| {
+            // Truncation cannot happen: the remainder is below a positive i32.
+            i32::try_from(letter.position_hash % partitions.unsigned_abs().max(1)).unwrap_or(0)
+        });
+        RawRecord {
+            topic: letter.topic.clone(),
+            partition: if letter.key.is_some() { None } else { own },
+            key: letter.key.clone(),
+            value: letter.value.clone(),
+            timestamp: None,
+            headers: letter.headers.clone(),
+        }
+    }
+}
+
+impl DeadLetters for DeadLetterTopics {
+    fn publish<'a>(&'a self, letters: &'a [DeadLetter]) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            let records: Vec<RawRecord> = letters.iter().map(|letter| self.record(letter)).collect();
+            let batch = self.producer.send_all(records).await;
+            batch.all().await.map(drop).map_err(|error| match &error {
+                BatchError::Delivery(delivery) if delivery.fault() == KafkaFault::Transient => {
+                    Failure::transient(error.to_string())
+                }
+                _ => Failure::permanent(error.to_string()),
+            })
+        })
+    }
+}

@@ -1,14 +1,17 @@
 //! The stack's Kafka, as the tests of this folder use it.
 
-use fleetlog_kafka::KafkaSettings;
+use fleetlog_event::catalogue::Catalogue;
+use fleetlog_kafka::{Admin, KafkaSettings};
+use fleetlog_testkit::{Stack, unique};
 
 /// Settings for the stack's cluster with a topic prefix of this test's own.
 pub(crate) fn cluster(test: &str) -> KafkaSettings {
-    let brokers = std::env::var_os("FLEETLOG_KAFKA__BROKERS")
-        .expect("FLEETLOG_KAFKA__BROKERS is not set: run `make stack` and export what is in .stack/env");
-    let unique = uuid::Uuid::now_v7().simple().to_string();
-    KafkaSettings {
-        topic_prefix: format!("it-{test}-{}-", &unique[24..]),
-        ..KafkaSettings::at(brokers.to_string_lossy())
-    }
+    Stack::from_env().kafka(&unique(test))
+}
+
+/// The catalogue's topics under the settings' prefix.
+pub(crate) async fn create_topics(settings: &KafkaSettings) {
+    let specs = Catalogue::builtin().expand(&settings.topic_prefix, Some(1));
+    let admin = Admin::new(settings).unwrap();
+    admin.apply(&admin.plan(&specs).await.unwrap()).await.unwrap();
 }

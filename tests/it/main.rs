@@ -8,4 +8,5 @@ mod producer;
 mod schema_topic;
 mod sql_tables;
 mod topics;
+mod verify;
 mod wire;

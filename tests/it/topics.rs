@@ -7,7 +7,8 @@ use fleetlog_event::{
     catalogue::{Catalogue, TopicSpec},
 };
 use fleetlog_kafka::{
-    Admin, Change, ClusterError, ConfigChange, KafkaSettings, LogReader, Offsets, PartitionRange, Plan, Read, ReadError,
+    Admin, Change, ClusterError, ConfigChange, KafkaSettings, LogReader, Offsets, PartitionRange, Plan, Read,
+    ReadError,
 };
 use rdkafka::{
     Offset, TopicPartitionList,
@@ -212,22 +213,22 @@ async fn lost_history_is_named_and_not_skipped() {
     let topic = settings.topic("task");
     let admin = create(&settings, &[spec(&settings, "task", 1, true)]).await;
     produce(&settings, &topic, 0, &["a", "b", "c"]);
-    let mut reader = LogReader::open(&settings, &topic, &[PartitionRange { partition: 0, from: 0, to: None }]).unwrap();
+    let mut reader =
+        LogReader::open(&settings, &topic, &[PartitionRange { partition: 0, from: 0, to: None }]).unwrap();
     // The reader has not fetched yet or holds all three; the one opened below cannot have them.
     delete_records(&settings, &topic, 2).await;
-    let error = LogReader::open(&settings, &topic, &[PartitionRange { partition: 0, from: 0, to: Some(3) }]).err();
+    let error =
+        LogReader::open(&settings, &topic, &[PartitionRange { partition: 0, from: 0, to: Some(3) }]).err();
     assert_eq!(
         error.unwrap().to_string(),
         format!(
             "{topic}/0: offset 0 is no longer there, the log has 2 to 3: read from 2 on, or find out where the earlier records went"
         )
     );
-    let outcome = tokio::task::spawn_blocking(move || {
-        match reader.poll(TIMEOUT) {
-            Ok(Read::Record(record)) => Ok(record.offset()),
-            Err(error) => Err(error.to_string()),
-            Ok(_) => Err("neither a record nor an error".into()),
-        }
+    let outcome = tokio::task::spawn_blocking(move || match reader.poll(TIMEOUT) {
+        Ok(Read::Record(record)) => Ok(record.offset()),
+        Err(error) => Err(error.to_string()),
+        Ok(_) => Err("neither a record nor an error".into()),
     })
     .await
     .unwrap();

@@ -4,7 +4,10 @@
 //! The transactional id fences: a second process with the same id takes over, the first one stops.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,6 +29,8 @@ use crate::{
 
 /// How long one transactional call may take before it is asked again.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one poll waits: the longest that the end goes unnoticed.
+const POLL: Duration = Duration::from_millis(50);
 /// How often a call that timed out is asked again before the outcome counts as unknown.
 const CALL_TRIES: u32 = 12;
 
@@ -36,6 +41,31 @@ pub struct TransactionalProducer {
     schemas: Arc<Schemas>,
     topic_prefix: String,
     metrics: ProducerMetrics,
+    _polling: Polling,
+}
+
+/// Serves callbacks on a thread of its own until dropped: committing and aborting wait for them within librdkafka.
+struct Polling {
+    stop: Arc<AtomicBool>,
+}
+
+impl Polling {
+    fn start(client: &Arc<BaseProducer<FirstFailure>>) -> std::io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (client, stopped) = (Arc::clone(client), Arc::clone(&stop));
+        std::thread::Builder::new().name("fleetlog-transactions".into()).spawn(move || {
+            while !stopped.load(Ordering::Acquire) {
+                client.poll(POLL);
+            }
+        })?;
+        Ok(Self { stop })
+    }
+}
+
+impl Drop for Polling {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+    }
 }
 
 impl TransactionalProducer {
@@ -57,6 +87,9 @@ impl TransactionalProducer {
         let client: BaseProducer<FirstFailure> =
             config.create_with_context(FirstFailure::default()).map_err(wrap)?;
         let client = Arc::new(client);
+        let polling = Polling::start(&client).map_err(|error| {
+            ConnectError(ClusterError::Interrupted(format!("starting a producer's thread: {error}")))
+        })?;
         let taking = Arc::clone(&client);
         let taken = tokio::task::spawn_blocking(move || {
             again_while_retriable(&taking, || taking.init_transactions(CALL_TIMEOUT))
@@ -71,6 +104,7 @@ impl TransactionalProducer {
             schemas: Arc::new(schemas),
             topic_prefix: kafka.topic_prefix.clone(),
             metrics,
+            _polling: polling,
         })
     }
 

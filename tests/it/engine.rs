@@ -2,5 +2,11 @@
 
 #[path = "engine/basics.rs"]
 mod basics;
+#[path = "engine/history.rs"]
+mod history;
+#[path = "engine/poison.rs"]
+mod poison;
+#[path = "engine/rebalance.rs"]
+mod rebalance;
 #[path = "engine/support.rs"]
 mod support;

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -16,7 +16,7 @@ use fleetlog_engine::{
     RunnerParts, StatusHandle, StatusSnapshot, metrics::EngineMetrics, ports::DeadLetters,
 };
 use fleetlog_event::{
-    EntityKey, Event, EventId, EventMeta, FleetEvent, Position, Recorded, Reject, TimestampMs, UnitKey,
+    EntityKey, Event, EventId, EventMeta, FleetEvent, Position, Recorded, Reject, TimestampMs,
     catalogue::{Catalogue, TopicSpec},
     robot::{Connected, RobotEvent},
     telemetry::Telemetry,
@@ -123,6 +123,11 @@ impl Fleet {
     pub(crate) fn connected(&self, unit: u64) -> Connected {
         let n = self.next_id.fetch_add(1, Ordering::Relaxed);
         Connected { meta: meta(&unit.to_string(), n), protocol: None }
+    }
+
+    /// How many events this fleet has made.
+    pub(crate) fn sent(&self) -> u64 {
+        self.next_id.load(Ordering::Relaxed) - 1
     }
 
     pub(crate) fn encode<E: Event>(&self, event: &E) -> Vec<u8> {
@@ -277,10 +282,6 @@ pub(crate) fn telemetry(meta: EventMeta) -> Telemetry {
     serde_json::from_value(minimal).unwrap()
 }
 
-pub(crate) fn home(unit: u64) -> String {
-    format!("connects:{}", UnitKey::new("504", unit.to_string()))
-}
-
 /// How many connects the store holds in all.
 pub(crate) fn total(sink: &MemorySink<HotWrite>) -> u64 {
     sink.entities().values().map(|entity| serde_json::from_slice::<u64>(&entity.state).unwrap()).sum()
@@ -350,17 +351,6 @@ impl DeadLetters for DirectDeadLetters {
             Ok(())
         }
         .boxed()
-    }
-}
-
-/// Keeps dead letters in memory.
-#[derive(Default)]
-pub(crate) struct Kept(pub(crate) Mutex<Vec<DeadLetter>>);
-
-impl DeadLetters for Kept {
-    fn publish<'a>(&'a self, letters: &'a [DeadLetter]) -> BoxFuture<'a, Result<(), Failure>> {
-        self.0.lock().unwrap().extend_from_slice(letters);
-        async { Ok(()) }.boxed()
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use fleetlog_event::{Decode, TimestampMs};
+use fleetlog_event::{Decode, TimestampMs, partition_of};
 use fleetlog_projection::{
     Admission, Batch, Commit, LaneCore, LaneId, Projected, Projection, Record, RefusedAt, Rulings, SetAside,
     Sink, Taken, UnitOfWork, Writes,
@@ -151,14 +151,21 @@ where
     /// Reads the states that the batch needs and the cache lacks.
     async fn read_states(&self, work: &mut Work<P>, fresh: &[&Record]) -> Result<(), Interrupt> {
         let Shared { projection, sink, .. } = &*self.shared;
-        let (keys, homes): (Vec<_>, Vec<_>) = projection.missing(&work.cache, fresh).into_iter().unzip();
+        let scope = *work.core.scope();
+        let missing = projection.missing(&work.cache, fresh).into_iter();
+        // A key of another partition is another lane's entity: its event is rejected (`wrong_partition`) without a
+        // look at the state, which would be of another partition and stop this projection.
+        let own = missing.filter(|(key, _)| {
+            partition_of(key.as_str().as_bytes(), scope.partitions) == scope.partition
+        });
+        let (keys, homes): (Vec<_>, Vec<_>) = own.unzip();
         if homes.is_empty() {
             return Ok(());
         }
         let stored = self.persist("reading states", || sink.read(&self.lane, &homes)).await?;
         self.check_link(work, stored.link)?;
         for (key, state) in keys.into_iter().zip(stored.states) {
-            let admitted = projection.admit(&mut work.cache, work.core.scope(), key, state);
+            let admitted = projection.admit(&mut work.cache, &scope, key, state);
             admitted.map_err(|bad| Interrupt::Permanent(format!("lane {}: {bad}", self.lane)))?;
         }
         Ok(())

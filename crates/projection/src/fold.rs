@@ -261,3 +261,6 @@ impl<P: FoldProjector, D: Decode> Batch<'_, P, D> {
         slot
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,8 +14,8 @@ use std::{
 use fleetlog_event::{Reject, TimestampMs};
 
 use crate::{
-    Commit, EntityChange, Fault, HotWrite, LaneId, Link, Progress, RefusedAt, RowChange, SetAside, Sink, SinkError,
-    Stored, StoredState, UnitOfWork, Verdict, judge,
+    Commit, EntityChange, Fault, HotWrite, LaneId, Link, Progress, RefusedAt, RowChange, SetAside, Sink,
+    SinkError, Stored, StoredState, UnitOfWork, Verdict, judge,
 };
 
 /// What a lane's ledger holds about an event that was set aside.

@@ -187,8 +187,10 @@ impl UnitStatusState {
             }
             RobotEvent::Disconnected(e) => self.connect(Connection::Offline, Some(e.reason)),
             RobotEvent::ModeChanged(e) => {
+                if self.mode != Some(e.mode) {
+                    self.mode_since = self.since(self.mode_since);
+                }
                 self.mode = Some(e.mode);
-                self.mode_since = self.since(self.mode_since);
             }
             RobotEvent::FaultRaised(e) => self.raise(e),
             RobotEvent::FaultCleared(e) => {

@@ -18,6 +18,8 @@ mod parts;
 mod sizes;
 
 #[cfg(test)]
+mod broken_tests;
+#[cfg(test)]
 mod memory_tests;
 
 pub use chain::*;

@@ -102,6 +102,8 @@ fn mode_safety_doors_and_loads_are_the_last_told() {
     let _ = given(UnitStatus)
         .event(ModeChanged { meta: at(1), mode: OperatingMode::TeachIn })
         .then_field(UNIT, "mode", Some("teach_in"))
+        .event(ModeChanged { meta: at(2), mode: OperatingMode::TeachIn })
+        .then_field(UNIT, "mode_since", Some("2024-01-01T00:00:01.000Z"))
         .then_field(UNIT, "connection", Some("unknown"))
         .event(safety)
         .then_field(UNIT, "emergency_stop", Some("auto_ack"))

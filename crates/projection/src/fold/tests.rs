@@ -1,0 +1,182 @@
+use fleetlog_event::{
+    Event, LogId, Reason,
+    robot::{Connected, Decommissioned, RobotEvent},
+    telemetry::TelemetryEvent,
+};
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    HotWrite, Projection,
+    given::{MemoryLog, unit_meta},
+};
+
+/// Lists the sites of the events it took; will not take a `Decommissioned`, after having spoilt the state.
+struct Sites;
+
+impl FoldProjector for Sites {
+    const ID: &'static str = "sites";
+    type Event = RobotEvent;
+    type Write = HotWrite;
+    type State = Vec<String>;
+
+    fn home(&self, key: &EntityKey) -> String {
+        format!("sites:{key}")
+    }
+    fn apply(&self, state: &mut Vec<String>, event: &Recorded<RobotEvent>) -> Result<(), Reject> {
+        state.push(event.event.event_type().short_name().to_owned());
+        match &event.event {
+            RobotEvent::Decommissioned(_) => Err(Reject::new(Reason::ImpossibleTransition, "not this one")),
+            _ => Ok(()),
+        }
+    }
+    fn writes(&self, _: &EntityKey, state: &Vec<String>, out: &mut Vec<HotWrite>) {
+        out.push(HotWrite::field("count", state.len().to_string()));
+    }
+}
+
+const SCOPE: LaneScope = LaneScope { log: LogId(Uuid::from_u128(7)), partition: 0, partitions: 1 };
+
+fn connected() -> RobotEvent {
+    Connected { meta: unit_meta("504", "1"), protocol: None }.into()
+}
+
+fn project(
+    log: &MemoryLog,
+    rulings: &Rulings,
+    cache: &FoldCache<Vec<String>>,
+) -> Projected<HotWrite, FoldPending<Vec<String>>> {
+    let records: Vec<&Record> = log.records().iter().collect();
+    Fold::new(Sites).project(&SCOPE, log, &records, rulings, cache)
+}
+
+fn connected_times(n: usize) -> MemoryLog {
+    let mut log = MemoryLog::default();
+    (0..n).for_each(|_| _ = log.append(connected()));
+    log
+}
+
+#[test]
+fn a_batch_writes_each_entity_once() {
+    let projected = project(&connected_times(3), &Rulings::default(), &FoldCache::new());
+    assert_eq!(projected.entities.len(), 1);
+    let change = &projected.entities[0];
+    assert_eq!((change.home.as_str(), change.version.next), ("sites:s504.u1", 3));
+    assert_eq!(change.writes, [HotWrite::field("count", "3")]);
+    assert_eq!(projected.pending[0].2.len(), 3, "what the cache will learn is the state written");
+}
+
+#[test]
+fn what_the_ledger_names_is_neither_taken_nor_judged_again() {
+    let rulings = Rulings { named: [1].into(), ..Rulings::default() };
+    let projected = project(&connected_times(3), &rulings, &FoldCache::new());
+    assert_eq!(projected.entities[0].writes, [HotWrite::field("count", "2")]);
+    assert!(projected.set_aside.is_empty());
+}
+
+#[test]
+fn what_the_entitys_version_covers_is_not_even_decoded() {
+    let mut log = MemoryLog::default();
+    // Undecodable for this projection, and covered: nothing is said of it.
+    let foreign = foreign_event();
+    log.append_under(foreign.clone(), "s504.u1");
+    log.append(connected());
+    log.append_under(foreign, "s504.u1");
+    let version = Version { log: SCOPE.log, partition: 0, next: 2, revision: 0 };
+    let cache =
+        FoldCache::from([(EntityKey::from("s504.u1"), Some((version, vec!["Connected".to_owned()])))]);
+    let projected = project(&log, &Rulings::default(), &cache);
+    assert!(projected.entities.is_empty(), "the second event was applied before");
+    let set_aside: Vec<i64> = projected.set_aside.iter().map(|entry| entry.record.offset).collect();
+    assert_eq!(set_aside, [2], "only what is not covered is judged");
+}
+
+fn foreign_event() -> TelemetryEvent {
+    let json = serde_json::json!({ "meta": unit_meta("504", "1") });
+    TelemetryEvent::Telemetry(serde_json::from_value(json).expect("all fields have defaults"))
+}
+
+#[test]
+fn what_the_store_refused_is_set_aside_with_what_it_said() {
+    let rulings = Rulings { refused: [(1, "no NUL".to_owned())].into(), ..Rulings::default() };
+    let projected = project(&connected_times(2), &rulings, &FoldCache::new());
+    let entry = &projected.set_aside[0];
+    assert_eq!((entry.reject.reason, entry.reject.detail.as_str()), (Reason::RefusedByStore, "no NUL"));
+    assert_eq!(entry.event_type.as_deref(), Some(Connected::NAME));
+}
+
+#[test]
+fn keys_partitions_and_foreign_events_are_judged() {
+    let mut log = MemoryLog::default();
+    log.append_under(connected(), "s504.u2");
+    log.append(foreign_event());
+    log.append(connected());
+    let scope = LaneScope { partition: 5, partitions: 1000, ..SCOPE };
+    let records: Vec<&Record> = log.records().iter().collect();
+    let projected = Fold::new(Sites).project(&scope, &log, &records, &Rulings::default(), &FoldCache::new());
+    let reasons: Vec<Reason> = projected.set_aside.iter().map(|entry| entry.reject.reason).collect();
+    assert_eq!(reasons, [Reason::WrongKey, Reason::UnknownEventType, Reason::WrongPartition]);
+    let told = &projected.set_aside[2].reject.detail;
+    assert!(told.contains("of 1000, the record lies in 5") && told.contains("murmur2_random"), "{told}");
+}
+
+#[test]
+fn a_record_without_key_or_value_is_set_aside() {
+    let log = connected_times(2);
+    let (mut keyless, mut odd) = (log.records()[0].clone(), log.records()[1].clone());
+    keyless.key = None;
+    odd.key = Some(bytes::Bytes::from_static(&[0xff]));
+    let records = [&keyless, &odd];
+    let projected = Fold::new(Sites).project(&SCOPE, &log, &records, &Rulings::default(), &FoldCache::new());
+    let told: Vec<String> = projected.set_aside.iter().map(|entry| entry.reject.to_string()).collect();
+    assert_eq!(told, ["no_key: the record has no key", "no_key: the record's key is no UTF-8"]);
+}
+
+#[test]
+fn a_rejected_event_leaves_no_trace_wherever_it_comes() {
+    let gone = || RobotEvent::from(Decommissioned { meta: unit_meta("504", "1"), reason: None });
+    for rejected_at in [vec![0], vec![2], vec![0, 1], vec![1, 3]] {
+        let mut log = MemoryLog::default();
+        (0..4).for_each(|n| _ = log.append(if rejected_at.contains(&n) { gone() } else { connected() }));
+        let projected = project(&log, &Rulings::default(), &FoldCache::new());
+        let taken = 4 - rejected_at.len();
+        assert_eq!(
+            projected.entities[0].state,
+            serde_json::to_vec(&vec!["Connected"; taken]).expect("texts")
+        );
+        assert_eq!(projected.set_aside.len(), rejected_at.len());
+    }
+    let mut log = MemoryLog::default();
+    log.append(gone());
+    assert!(project(&log, &Rulings::default(), &FoldCache::new()).entities.is_empty(), "nothing to write");
+}
+
+#[test]
+fn a_state_of_another_log_or_form_is_not_gone_on_from() {
+    let fold = Fold::new(Sites);
+    let stored = |log, state: &[u8]| StoredState {
+        version: Version { log, partition: 0, next: 1, revision: 0 },
+        state: state.to_vec(),
+    };
+    let mut admit = |stored| fold.admit(&mut FoldCache::new(), &SCOPE, "s504.u1".into(), Some(stored));
+    let other = admit(stored(LogId(Uuid::from_u128(8)), b"[]")).expect_err("another log");
+    assert!(
+        matches!(other, BadState::OtherLog { .. }) && other.to_string().contains("rebuild, or adopt"),
+        "{other}"
+    );
+    let unreadable = admit(stored(SCOPE.log, b"{}")).expect_err("another form");
+    assert!(unreadable.to_string().contains("raise its VERSION"), "{unreadable}");
+    admit(stored(SCOPE.log, b"[]")).expect("a state of this log");
+}
+
+#[test]
+fn the_cache_is_bounded() {
+    let fold = Fold::new(Sites).with_cached_entities_max(2);
+    let version = Version { log: SCOPE.log, partition: 0, next: 1, revision: 0 };
+    let mut cache = FoldCache::new();
+    for n in 0..10 {
+        fold.committed(&mut cache, vec![(EntityKey::from(format!("k{n}")), version, Vec::new())]);
+        assert!(cache.len() <= 2, "{n}");
+        assert!(cache.contains_key(&EntityKey::from(format!("k{n}"))), "the newest is there");
+    }
+}

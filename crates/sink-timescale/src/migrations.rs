@@ -16,20 +16,20 @@ pub struct Migration {
 }
 
 macro_rules! migrations {
-    ($($version:literal $name:literal),* $(,)?) => {
+    ($($version:literal $file:literal),* $(,)?) => {
         &[$(Migration {
             version: $version,
-            name: $name,
-            sql: include_str!(concat!("../../../migrations/", stringify!($version), "_", $name, ".sql")),
+            name: $file.split_at("0000_".len()).1,
+            sql: include_str!(concat!("../../../migrations/", $file, ".sql")),
         }),*]
     };
 }
 
 /// All of them, in order.
 pub const MIGRATIONS: &[Migration] = migrations! {
-    0001 "progress",
-    0002 "history",
-    0003 "views",
+    1 "0001_progress",
+    2 "0002_history",
+    3 "0003_views",
 };
 
 impl Migration {

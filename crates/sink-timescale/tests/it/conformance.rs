@@ -154,6 +154,7 @@ mod on_timescaledb {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[expect(clippy::disallowed_methods, reason = "the server is named by the caller, not by the stack")]
     async fn the_suite() {
         let Ok(server) = std::env::var("FLEETLOG_TEST_TIMESCALE_URL") else {
             eprintln!("skipped: FLEETLOG_TEST_TIMESCALE_URL is not set");

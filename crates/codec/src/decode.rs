@@ -131,6 +131,10 @@ pub struct Prepared {
 
 /// What a tool reads: one of our events, or whatever else lies on a topic.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "tools hold one at a time; a box would only cost an allocation"
+)]
 pub enum AnyEvent {
     /// An event of the fleet.
     Fleet(FleetEvent),

@@ -158,7 +158,7 @@ fn a_state_of_another_log_or_form_is_not_gone_on_from() {
         version: Version { log, partition: 0, next: 1, revision: 0 },
         state: state.to_vec(),
     };
-    let mut admit = |stored| fold.admit(&mut FoldCache::new(), &SCOPE, "s504.u1".into(), Some(stored));
+    let admit = |stored| fold.admit(&mut FoldCache::new(), &SCOPE, "s504.u1".into(), Some(stored));
     let other = admit(stored(LogId(Uuid::from_u128(8)), b"[]")).expect_err("another log");
     assert!(
         matches!(other, BadState::OtherLog { .. }) && other.to_string().contains("rebuild, or adopt"),

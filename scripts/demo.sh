@@ -2,7 +2,7 @@
 # `make demo`: from nothing to a proof, on real servers in .stack/. A second run works on what is there.
 # usage: scripts/demo.sh [stop]     stop: only end the projectors that a demo left running
 #
-# FLEETLOG_DEMO_UNITS, _RATE and _EVENTS change the simulated fleet (200, 500/s, 15000).
+# DEMO_UNITS, DEMO_RATE and DEMO_EVENTS change the simulated fleet (200, 500/s, 15000).
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -11,9 +11,9 @@ source scripts/stack/common.sh
 # shellcheck source=stack/postgres.sh
 source scripts/stack/postgres.sh # is_up knows the servers' folders by it
 
-UNITS="${FLEETLOG_DEMO_UNITS:-200}"
-RATE="${FLEETLOG_DEMO_RATE:-500}"
-EVENTS="${FLEETLOG_DEMO_EVENTS:-15000}"
+UNITS="${DEMO_UNITS:-200}"
+RATE="${DEMO_RATE:-500}"
+EVENTS="${DEMO_EVENTS:-15000}"
 RECORDING=data/vda5050/A.jsonl.zst
 # Between two looks at the live status.
 STATUS_EVERY_S=5
@@ -187,6 +187,8 @@ demo() {
   step "servers"
   scripts/prerequisites.sh build
   scripts/stack.sh up
+  # It speaks to the stack only; fleetlog refuses variables that are none of its settings.
+  unset FLEETLOG_STACK
   load_env
   step "build (the first one takes some minutes)"
   cargo build --locked -p fleetlog-cli

@@ -1,6 +1,6 @@
 //! `fleetlog run`: the projectors.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use fleetlog_engine::{
@@ -229,7 +229,7 @@ async fn wait_for_kafka(run: &Run, config: &Config, chosen: &[Described], stop: 
             () = tokio::time::sleep(SERVER_INTERVAL) => {}
         }
     };
-    let stems: Vec<&str> = chosen.iter().flat_map(|projection| projection.topics).copied().collect();
+    let stems: BTreeSet<&str> = chosen.iter().flat_map(|projection| projection.topics).copied().collect();
     let topics: Vec<String> = stems.iter().map(|stem| physical_name(&config.kafka.topic_prefix, stem)).collect();
     let there = admin.topics(&topics.iter().map(String::as_str).collect::<Vec<_>>()).await?;
     let missing: Vec<&str> = topics.iter().map(String::as_str).filter(|topic| !there.contains_key(*topic)).collect();

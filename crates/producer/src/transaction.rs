@@ -12,7 +12,7 @@ use std::{
 };
 
 use fleetlog_event::{EventSet, EventVisitor, FleetEvent};
-use fleetlog_kafka::{ClusterError, KafkaSettings, error_code, log_error, log_line};
+use fleetlog_kafka::{ClusterError, KafkaFault, KafkaSettings, classify, error_code, log_error, log_line};
 use rdkafka::{
     ClientConfig, ClientContext,
     config::RDKafkaLogLevel,
@@ -23,6 +23,7 @@ use rdkafka::{
 
 use crate::{
     ConnectError, ProducerMetrics, RawRecord, Schemas, SendError, SendOptions, TransactionError,
+    client::dies_with_client,
     event_producer::{outgoing, stamp},
     record::{Outgoing, Topic},
 };
@@ -31,6 +32,8 @@ use crate::{
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one poll waits: the longest that the end goes unnoticed.
 const POLL: Duration = Duration::from_millis(50);
+/// How often a batch is tried whose transactions are aborted for reasons that are not its own.
+const ABORTED_TRIES: u32 = 3;
 /// How often a call that timed out is asked again before the outcome counts as unknown.
 const CALL_TRIES: u32 = 12;
 
@@ -125,7 +128,7 @@ impl TransactionalProducer {
         }
         batch.extend(records.into_iter().map(|record| Outgoing::raw(self.topic(&record.topic), record)));
         let (client, id) = (Arc::clone(&self.client), self.transactional_id.clone());
-        let done = tokio::task::spawn_blocking(move || commit(&client, &id, &batch)).await;
+        let done = tokio::task::spawn_blocking(move || commit_on(&client, &id, &batch)).await;
         done.unwrap_or_else(|_| Err(TransactionError::Unknown(KafkaError::Canceled)))
     }
 
@@ -153,6 +156,31 @@ impl EventVisitor for Prepare<'_> {
     fn event<E: fleetlog_event::Event>(self, event: &E) -> Self::Output {
         outgoing(event, self.topic, self.schemas, SendOptions::default())
     }
+}
+
+/// One transaction, begun again if it had to be aborted for a reason that is not the batch's, *blocking*.
+///
+/// An aborted transaction is invisible, so the whole batch can go again. The first transaction after one that was
+/// aborted for a refused record needs this: librdkafka finds that record's sequence number skipped, and heals by an
+/// abort with a new epoch.
+fn commit_on(
+    client: &BaseProducer<FirstFailure>,
+    id: &str,
+    batch: &[Outgoing],
+) -> Result<(), TransactionError> {
+    let mut outcome = commit(client, id, batch);
+    for _ in 1..ABORTED_TRIES {
+        match &outcome {
+            Err(TransactionError::Aborted(error))
+                if dies_with_client(error) || classify(error) == KafkaFault::Transient =>
+            {
+                tracing::warn!(%error, "a transaction was aborted, and is begun again");
+                outcome = commit(client, id, batch);
+            }
+            _ => break,
+        }
+    }
+    outcome
 }
 
 /// One transaction, *blocking*.

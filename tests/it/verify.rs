@@ -11,7 +11,8 @@ use std::sync::{
 
 use fleetlog_event::{Decode, EventId, EventMeta, EventSet, LogId, TimestampMs};
 use fleetlog_projection::{
-    Chain, Commit, DedupWindow, LaneId, LaneScope, LastRecord, Progress, Projection, Record, Rulings, Sink, UnitOfWork,
+    Chain, Commit, DedupWindow, LaneId, LaneScope, LastRecord, Progress, Projection, Record, Rulings, Sink,
+    UnitOfWork,
     given::{self, MemoryLog},
 };
 use fleetlog_verify::{Batches, Log, Range, Report, Topic, VerifyError, VerifySettings};
@@ -92,8 +93,12 @@ async fn fill<P: Projection, S: Sink<Write = P::Write>>(projection: &P, log: &Te
     let records: Vec<Record> = log.records.records().iter().filter(|r| r.offset < to).cloned().collect();
     for batch in records.chunks(25) {
         let sifted = window.sift(batch, |record| log.records.event_id(record.value.as_deref()));
-        let fresh: Vec<&Record> =
-            batch.iter().zip(&sifted.duplicate).filter(|(_, duplicate)| !**duplicate).map(|(r, _)| r).collect();
+        let fresh: Vec<&Record> = batch
+            .iter()
+            .zip(&sifted.duplicate)
+            .filter(|(_, duplicate)| !**duplicate)
+            .map(|(r, _)| r)
+            .collect();
         let (keys, homes): (Vec<_>, Vec<_>) = projection.missing(&cache, &fresh).into_iter().unzip();
         let stored = sink.read(&lane, &homes).await.unwrap();
         for (key, state) in keys.into_iter().zip(stored.states) {

@@ -256,6 +256,7 @@ where
         let stored = match Stored::read(shown) {
             Ok(stored) => stored,
             Err(what) => {
+                self.remember_places(&writes, asked, shown);
                 self.report.compared += 1;
                 self.report.differ(Kind::Different, home, || what);
                 return Look::Done;

@@ -76,7 +76,7 @@ impl HistoryStore {
              JOIN unnest($1::int[], $2::bigint[], $3::bigint[]) AS lane(partition, low, upto) \
                ON t.log_partition = lane.partition AND t.log_offset >= lane.low AND t.log_offset < lane.upto \
              GROUP BY 1, 2",
-            hash = sql_hash(table)?,
+            hash = sql_hash(table),
             table = table.name,
         );
         let what = || format!("summing up `{}`", table.name);

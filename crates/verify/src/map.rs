@@ -107,8 +107,8 @@ where
                     let range = (lane.id.partition, offset / self.settings.range_offsets);
                     let sum = sums.entry((table.name, range)).or_default();
                     sum.rows += 1;
-                    match fields(&row) {
-                        Ok(fields) => sum.hashes += u128::from(hash(&fields).unsigned_abs()),
+                    match fields(&row).and_then(|fields| hash(table, &fields)) {
+                        Ok(hash) => sum.hashes += u128::from(hash.unsigned_abs()),
                         Err(error) => failed = Some(error),
                     }
                 }

@@ -3,7 +3,7 @@
 //! The form of a column is what PostgreSQL's own `…send` functions give (the binary form that a projector's row
 //! already has), but for `jsonb`: there it is the text form, which [`jsonb_text`] makes as PostgreSQL does.
 
-use fleetlog_projection::{CopyEncoder, HistoryRow, Table};
+use fleetlog_projection::{Column, CopyEncoder, HistoryRow, Table};
 use md5::{Digest, Md5};
 use serde_json::Value;
 
@@ -48,54 +48,76 @@ pub(crate) fn fields(row: &impl HistoryRow) -> Result<Fields, VerifyError> {
     Ok(fields)
 }
 
-/// The hash of a row: 60 bits of the MD5 over its columns, each with its length before it.
-pub(crate) fn hash(fields: &Fields) -> i64 {
+/// The hash of a row: 60 bits of the MD5 over what PostgreSQL's `record_send` gives for it, which is the number of
+/// columns, and for each column the oid of its type, the length of its form (-1 for NULL) and the form.
+pub(crate) fn hash(table: &Table, fields: &Fields) -> Result<i64, VerifyError> {
     let mut digest = Md5::new();
-    for field in fields {
+    digest.update(length(fields.len()));
+    for (column, field) in table.columns.iter().zip(fields) {
+        digest.update(sql_type(column)?.oid.to_be_bytes());
         match field {
             None => digest.update((-1_i32).to_be_bytes()),
             Some(bytes) => {
-                digest.update(u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
+                digest.update(length(bytes.len()));
                 digest.update(bytes);
             }
         }
     }
     let digest: [u8; 16] = digest.finalize().into();
-    let head = digest[..8].iter().fold(0_u64, |bits, &byte| bits << 8 | u64::from(byte));
-    (head >> 4).cast_signed()
+    let head = digest[..8].iter().fold(0_u64, |bits, &byte| (bits << 8) | u64::from(byte));
+    Ok((head >> 4).cast_signed())
 }
 
-/// The SQL expression of a column's form.
-pub(crate) fn sql_form(name: &str, sql_type: &str) -> Result<String, VerifyError> {
-    let send = match sql_type {
-        "text" => "textsend",
-        "integer" => "int4send",
-        "bigint" => "int8send",
-        "double precision" => "float8send",
-        "boolean" => "boolsend",
-        "uuid" => "uuid_send",
-        "timestamp with time zone" => "timestamptz_send",
-        "jsonb" => return Ok(format!("textsend(\"{name}\"::text)")),
+/// A length on the wire; a value is at most a Kafka message (megabytes), so it fits.
+fn length(length: usize) -> [u8; 4] {
+    u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes()
+}
+
+/// What has to be known of a column's type.
+struct SqlType {
+    /// The function that gives its binary form.
+    send: &'static str,
+    /// The oid that `record_send` names, from `pg_type`.
+    oid: u32,
+}
+
+fn sql_type(column: &Column) -> Result<SqlType, VerifyError> {
+    let (send, oid) = match column.sql_type {
+        "text" => ("textsend", 25),
+        "integer" => ("int4send", 23),
+        "bigint" => ("int8send", 20),
+        "double precision" => ("float8send", 701),
+        "boolean" => ("boolsend", 16),
+        "uuid" => ("uuid_send", 2950),
+        "timestamp with time zone" => ("timestamptz_send", 1184),
+        // Compared by its text form.
+        "jsonb" => ("textsend", 25),
         other => {
+            let name = column.name;
             return Err(VerifyError::Malformed(format!(
                 "column `{name}`: type `{other}` cannot be compared yet"
             )));
         }
     };
-    Ok(format!("{send}(\"{name}\")"))
+    Ok(SqlType { send, oid })
 }
 
-/// The SQL expressions of all columns of a table.
+/// The SQL expression of a column as it is compared.
+fn sql_value(column: &Column) -> String {
+    let cast = if column.sql_type == "jsonb" { "::text" } else { "" };
+    format!("\"{}\"{cast}", column.name)
+}
+
+/// The SQL expressions of the forms of all columns of a table.
 pub(crate) fn sql_forms(table: &Table) -> Result<Vec<String>, VerifyError> {
-    table.columns.iter().map(|column| sql_form(column.name, column.sql_type)).collect()
+    let form = |column: &Column| Ok(format!("{}({})", sql_type(column)?.send, sql_value(column)));
+    table.columns.iter().map(form).collect()
 }
 
 /// The SQL expression of [`hash`].
-pub(crate) fn sql_hash(table: &Table) -> Result<String, VerifyError> {
-    let column =
-        |form: &String| format!("coalesce(int4send(octet_length({form})) || {form}, '\\xffffffff'::bytea)");
-    let columns: Vec<String> = sql_forms(table)?.iter().map(column).collect();
-    Ok(format!("('x' || substr(md5({}), 1, 15))::bit(60)::bigint", columns.join(" || ")))
+pub(crate) fn sql_hash(table: &Table) -> String {
+    let values: Vec<String> = table.columns.iter().map(sql_value).collect();
+    format!("('x' || substr(md5(record_send(ROW({}))), 1, 15))::bit(60)::bigint", values.join(", "))
 }
 
 /// A column's form for people.

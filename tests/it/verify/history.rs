@@ -25,7 +25,7 @@ fn events() -> TestLog {
     for n in 0..100 {
         let load = move |meta| {
             let weight = |kg| Load { weight_kg: Some(kg), ..Load::default() };
-            let odd = [1e-7, 1e21, 0.1 + 0.2, 100.0, -0.0, 1.5e300, 5e-324].map(weight);
+            let odd = [1e-7, 12_345.678_9, 0.1 + 0.2, 100.0, 0.0, 1.5e-300, 5e-324].map(weight);
             HistoryEvent::Robot(LoadChanged { meta, loads: odd.into_iter().skip(n % 7).collect() }.into())
         };
         let action = move |meta| {
@@ -37,8 +37,12 @@ fn events() -> TestLog {
         };
         append(&mut log, |meta| if n % 2 == 0 { load(meta) } else { action(meta) }, "1");
     }
-    let connected = |meta: EventMeta| HistoryEvent::Robot(RobotEvent::from(Connected { meta, protocol: None }));
-    let same = EventMeta { event_id: fleetlog_event::EventId::derived("verify", 99), ..given::unit_meta("504", "1") };
+    let connected =
+        |meta: EventMeta| HistoryEvent::Robot(RobotEvent::from(Connected { meta, protocol: None }));
+    let same = EventMeta {
+        event_id: fleetlog_event::EventId::derived("verify", 99),
+        ..given::unit_meta("504", "1")
+    };
     log.append(connected(same));
     log.append_under(connected(given::unit_meta("504", "1")), "s504.u2");
     for _ in 0..18 {
@@ -106,7 +110,8 @@ fn robot_events() -> TestLog {
     let wide = events();
     let mut log = MemoryLog::default();
     for record in wide.records.records() {
-        let event = fleetlog_event::Decode::decode::<HistoryEvent>(&*wide.records, record.value.as_deref()).unwrap();
+        let event =
+            fleetlog_event::Decode::decode::<HistoryEvent>(&*wide.records, record.value.as_deref()).unwrap();
         let HistoryEvent::Robot(event) = event else { unreachable!("robot events only") };
         log.append_under(event, record.key_text().unwrap());
     }
@@ -130,17 +135,37 @@ async fn history_that_is_its_log_is_clean() {
 
 /// Each damage, what it counts as (missing, extra, different), and what is told.
 const DAMAGES: [(&str, (u64, u64, u64), &[&str]); 9] = [
-    ("DELETE FROM unit_event WHERE log_offset = 50", (1, 0, 0), &["missing unit_event 0/50", "event_type = LoadChanged"]),
+    (
+        "DELETE FROM unit_event WHERE log_offset = 50",
+        (1, 0, 0),
+        &["missing unit_event 0/50", "event_type = LoadChanged"],
+    ),
     ("DELETE FROM unit_event", (118, 0, 0), &["missing unit_event 0/0"]),
-    ("UPDATE unit_event SET source = 'x' WHERE log_offset = 3", (0, 0, 1), &["source is x, the log says given/1"]),
-    ("UPDATE unit_event SET payload = payload || '{\"a\": 1}' WHERE log_offset = 3", (0, 0, 1), &["payload is {\"a\": 1"]),
+    (
+        "UPDATE unit_event SET source = 'x' WHERE log_offset = 3",
+        (0, 0, 1),
+        &["source is x, the log says given/1"],
+    ),
+    (
+        "UPDATE unit_event SET payload = payload || '{\"a\": 1}' WHERE log_offset = 3",
+        (0, 0, 1),
+        &["payload is {\"a\": 1"],
+    ),
     (
         "UPDATE unit_event SET occurred_at = occurred_at + interval '1 us' WHERE log_offset = 3",
         (0, 0, 1),
         &["occurred_at is 2000-01-01 + "],
     ),
-    ("UPDATE unit_event SET sequence = NULL WHERE log_offset = 3", (0, 0, 1), &["sequence is NULL, the log says 3"]),
-    ("INSERT INTO unit_event SELECT * FROM unit_event WHERE log_offset = 50", (0, 1, 0), &["extra unit_event 0/50"]),
+    (
+        "UPDATE unit_event SET sequence = NULL WHERE log_offset = 3",
+        (0, 0, 1),
+        &["sequence is NULL, the log says 3"],
+    ),
+    (
+        "INSERT INTO unit_event SELECT * FROM unit_event WHERE log_offset = 50",
+        (0, 1, 0),
+        &["extra unit_event 0/50"],
+    ),
     ("UPDATE unit_event SET log_offset = 500 WHERE log_offset = 50", (1, 1, 0), &["missing unit_event 0/50"]),
     ("DELETE FROM fleetlog_set_aside", (1, 0, 0), &["offset 101", "not set aside"]),
 ];

@@ -3,7 +3,7 @@
 use fleetlog_event::{
     TimestampMs,
     robot::{Connected, DisconnectReason, Disconnected, ModeChanged, OperatingMode, RobotEvent},
-    task::{Completed, Created, Assigned, TaskEvent},
+    task::{Assigned, Completed, Created, TaskEvent},
     telemetry::{Telemetry, TelemetryEvent},
 };
 use fleetlog_projection::{Fold, FoldProjector, HotWrite, given, given::MemoryLog};
@@ -102,7 +102,11 @@ const DAMAGES: [(&[&str], (u64, u64, u64), &[&str]); 15] = [
     (&["HSET", "k/unit:s504.u3", "mode", "x"], (0, 0, 1), &["field `mode` is `x`, the log says `manual`"]),
     (&["HDEL", "k/unit:s504.u3", "mode"], (0, 0, 1), &["field `mode` is absent, the log says `manual`"]),
     (&["HSET", "k/unit:s504.u3", "more", "x"], (0, 0, 1), &["the projection has no such field"]),
-    (&["HSET", "k/unit:s504.u3", "_state", "{\"a\":1}"], (0, 0, 1), &["`_state` is {\"a\":1}, the log says {"]),
+    (
+        &["HSET", "k/unit:s504.u3", "_state", "{\"a\":1}"],
+        (0, 0, 1),
+        &["`_state` is {\"a\":1}, the log says {"],
+    ),
     (&["HSET", "k/unit:s504.u3", "_state", "{"], (0, 0, 1), &["`_state` is no JSON"]),
     (&["HDEL", "k/unit:s504.u3", "_version"], (0, 0, 1), &["has no `_version`"]),
     (&["ZADD", "k/online:504", "5", "s504.u2"], (0, 0, 1), &["`online:504` is 5, the log says absent"]),
@@ -110,8 +114,16 @@ const DAMAGES: [(&[&str], (u64, u64, u64), &[&str]); 15] = [
     (&["ZADD", "k/online:504", "5", "s504.u1"], (0, 0, 1), &["`online:504` is 5, the log says 17"]),
     (&["ZADD", "k/online:504", "5", "s504.u9"], (0, 1, 0), &["extra online:504", "member `s504.u9`"]),
     (&["COPY", "k/unit:s504.u1", "k/unit:s504.u7"], (0, 1, 0), &["extra unit:s504.u7", "no such entity"]),
-    (&["HDEL", "k/fleetlog:p-unit-status@1:v-topic:0:set_aside", "8"], (1, 0, 0), &["offset 8", "not set aside"]),
-    (&["HSET", "k/fleetlog:p-unit-status@1:v-topic:0:set_aside", "7", "{}"], (0, 1, 0), &["offset 7", "a duplicate"]),
+    (
+        &["HDEL", "k/fleetlog:p-unit-status@1:v-topic:0:set_aside", "8"],
+        (1, 0, 0),
+        &["offset 8", "not set aside"],
+    ),
+    (
+        &["HSET", "k/fleetlog:p-unit-status@1:v-topic:0:set_aside", "7", "{}"],
+        (0, 1, 0),
+        &["offset 7", "a duplicate"],
+    ),
     (&["RENAME", "k/online:504", "k/unit:s504.u5"], (0, 0, 3), &["the log says 17"]),
 ];
 
@@ -247,7 +259,11 @@ async fn tasks_that_expired_by_rule_may_be_absent() {
         if task == "t1" {
             let id = task_id.clone();
             append(&mut log, move |meta| TaskEvent::from(Assigned { meta, task_id: id.clone() }), "1");
-            append(&mut log, move |meta| TaskEvent::from(Completed { meta, task_id: task_id.clone(), failed_steps: 0 }), "1");
+            append(
+                &mut log,
+                move |meta| TaskEvent::from(Completed { meta, task_id: task_id.clone(), failed_steps: 0 }),
+                "1",
+            );
         }
     }
     let (log, mut stage) = (TestLog::new(log), stage().await);

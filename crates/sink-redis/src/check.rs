@@ -82,7 +82,8 @@ mod tests {
     fn only_a_redis_that_keeps_what_it_is_given_is_taken() {
         let fit = [("redis_version", "7.0.15"), ("maxmemory_policy", "noeviction"), ("cluster_enabled", "0")];
         assert_eq!(judge(&fit), Ok(()));
-        let text = judge(&[("redis_version", "7.0.15"), ("maxmemory_policy", "allkeys-lru")]).expect_err("evicts");
+        let text =
+            judge(&[("redis_version", "7.0.15"), ("maxmemory_policy", "allkeys-lru")]).expect_err("evicts");
         assert!(text.contains("`allkeys-lru`") && text.contains("noeviction"), "{text}");
         assert!(judge(&[("redis_version", "5.0.7"), ("maxmemory_policy", "noeviction")]).is_err());
         assert!(judge(&[("redis_version", "7.0.15"), ("cluster_enabled", "1")]).is_err());

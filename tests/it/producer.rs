@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use fleetlog_codec::{RegistryClient, RegistrySettings, SchemaSource};
 use fleetlog_event::{
     EventId, EventMeta, FleetEvent, TimestampMs, partition_of,
     robot::{Connected, Registered},
@@ -17,7 +18,7 @@ use fleetlog_producer::{
     SendOptions, TransactionError, TransactionalProducer,
 };
 
-use fleetlog_testkit::KafkaServer;
+use fleetlog_testkit::{KafkaServer, Stack};
 
 use crate::kafka::{cluster, create_topics};
 
@@ -129,6 +130,25 @@ async fn recorded_at_is_filled_in_and_every_schema_is_there_before_the_first_eve
     assert!(record.timestamp >= before, "{:?} {before:?}", record.timestamp);
     let schemas = log(&settings, "schemas").await;
     assert_eq!(schemas.len(), fleetlog_codec::builtin_schemas().len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_registry_events_carry_the_id_of_their_schema() {
+    let settings = cluster("registry");
+    create_topics(&settings).await;
+    let url = Stack::from_env().registry_url.unwrap();
+    let registry = RegistryClient::new(&RegistrySettings::new(url)).unwrap();
+    let schemas = Schemas::in_registry(registry.clone());
+    let limits = ProducerSettings::default();
+    let producer =
+        EventProducer::connect_with(&settings, schemas, &limits, ProducerMetrics::default()).unwrap();
+    producer.send(connected("1")).await.unwrap().await.unwrap();
+    let record = log(&settings, "robot").await.remove(0);
+    let value = record.value.unwrap();
+    assert_eq!(value[0], 0);
+    let id = u32::from_be_bytes(value[1..5].try_into().unwrap());
+    assert_eq!(registry.by_id(id).await.unwrap().name(), "fleetlog.robot.Connected");
+    assert!(log(&settings, "schemas").await.is_empty(), "the schema topic is not used then");
 }
 
 #[tokio::test(flavor = "multi_thread")]

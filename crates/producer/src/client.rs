@@ -23,7 +23,7 @@ pub(crate) type Client = BaseProducer<Callbacks>;
 pub(crate) struct Callbacks {
     pub(crate) shared: Arc<Shared>,
     /// Records that this client will not deliver, but the next one may.
-    pub(crate) returned: Mutex<Vec<Box<Pending>>>,
+    pub(crate) returned: Mutex<Vec<Pending>>,
 }
 
 impl Callbacks {
@@ -31,7 +31,7 @@ impl Callbacks {
         Self { shared, returned: Mutex::default() }
     }
 
-    pub(crate) fn take_returned(&self) -> Vec<Box<Pending>> {
+    pub(crate) fn take_returned(&self) -> Vec<Pending> {
         std::mem::take(&mut *self.returned.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -65,7 +65,7 @@ impl ProducerContext for Callbacks {
                 self.shared.finish(*pending, Err(cause));
             }
             Err((error, _)) if dies_with_client(error) => {
-                self.returned.lock().unwrap_or_else(PoisonError::into_inner).push(pending);
+                self.returned.lock().unwrap_or_else(PoisonError::into_inner).push(*pending);
             }
             Err((error, _)) => self.shared.finish(*pending, Err(Cause::Kafka(error.clone()))),
         }
@@ -109,7 +109,7 @@ pub(crate) fn produce(client: &Client, pending: Box<Pending>) -> Result<(), (Kaf
     let (key, value) = (outgoing.key.clone(), outgoing.value.clone());
     let (partition, timestamp, headers) = (outgoing.partition, outgoing.timestamp, outgoing.native_headers());
     let record = BaseRecord {
-        topic: &*topic.name,
+        topic: &topic.name,
         partition,
         payload: value.as_deref(),
         key: key.as_deref(),

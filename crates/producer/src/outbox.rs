@@ -233,7 +233,7 @@ struct Lane {
     shared: Arc<Shared>,
     config: ClientConfig,
     state: RwLock<State>,
-    parked: Mutex<Vec<Box<Pending>>>,
+    parked: Mutex<Vec<Pending>>,
     number: AtomicU64,
     topics: RwLock<HashMap<String, Arc<Topic>>>,
     stop: AtomicBool,
@@ -363,10 +363,10 @@ impl Lane {
     }
 
     fn park(&self, pending: Box<Pending>) {
-        self.parked.lock().unwrap_or_else(PoisonError::into_inner).push(pending);
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner).push(*pending);
     }
 
-    fn take_parked(&self) -> Vec<Box<Pending>> {
+    fn take_parked(&self) -> Vec<Pending> {
         std::mem::take(&mut *self.parked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -426,7 +426,7 @@ impl Lane {
             returned.append(&mut self.take_parked());
             returned.sort_unstable_by_key(|pending| pending.number);
             for pending in returned.drain(..) {
-                self.hand_over(&client, pending);
+                self.hand_over(&client, Box::new(pending));
             }
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             let parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -444,7 +444,7 @@ impl Lane {
         self.set_state(State::Failed(Arc::clone(&why)));
         purge(dead);
         for pending in dead.context().take_returned().into_iter().chain(self.take_parked()) {
-            self.shared.finish(*pending, Err(Cause::Failed(Arc::clone(&why))));
+            self.shared.finish(pending, Err(Cause::Failed(Arc::clone(&why))));
         }
     }
 
@@ -454,7 +454,7 @@ impl Lane {
         self.set_state(State::Failed(why));
         purge(client);
         for pending in client.context().take_returned().into_iter().chain(self.take_parked()) {
-            self.shared.finish(*pending, Err(Cause::GivenUp));
+            self.shared.finish(pending, Err(Cause::GivenUp));
         }
     }
 }

@@ -70,7 +70,7 @@ impl Schemas {
         match &self.home {
             Home::Topic(topic, published) => {
                 let publish = async || topic.publish(builtin_schemas()).await.map(|_| ());
-                Ok(published.get_or_try_init(publish).await.map(|()| ())?)
+                Ok(published.get_or_try_init(publish).await.copied()?)
             }
             Home::Registry(registry, registered) => {
                 let cell = registered.get(event).ok_or(SchemaError::UnknownEvent(event))?;
@@ -80,7 +80,7 @@ impl Schemas {
                     self.encoder.set_id(event, id);
                     Ok(())
                 };
-                cell.get_or_try_init(register).await.map(|()| ())
+                cell.get_or_try_init(register).await.copied()
             }
         }
     }

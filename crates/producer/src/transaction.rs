@@ -207,7 +207,7 @@ fn commit(client: &BaseProducer<FirstFailure>, id: &str, batch: &[Outgoing]) -> 
 
 fn send(client: &BaseProducer<FirstFailure>, outgoing: &Outgoing) -> Result<(), KafkaError> {
     let mut record = BaseRecord {
-        topic: &*outgoing.topic.name,
+        topic: &outgoing.topic.name,
         partition: outgoing.partition,
         payload: outgoing.value.as_deref(),
         key: outgoing.key.as_deref(),

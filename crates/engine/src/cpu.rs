@@ -1,6 +1,11 @@
 //! CPU time of one projection: the sum over the threads that work for it alone.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Mutex, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::Duration,
+};
 
 /// The threads of one projection.
 #[derive(Debug, Default)]
@@ -34,7 +39,7 @@ impl CpuMeter {
     /// CPU time used so far.
     pub(crate) fn total(&self) -> Duration {
         let threads = self.lock();
-        threads.running.iter().map(cpu_time).sum::<Duration>() + threads.ended
+        threads.running.iter().map(|thread| cpu_time(thread)).sum::<Duration>() + threads.ended
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Threads> {
@@ -49,7 +54,7 @@ fn this_thread() -> Option<PathBuf> {
 }
 
 /// The first figure of `schedstat` is the time on a CPU in ns (kernel, Documentation/scheduler/sched-stats).
-fn cpu_time(thread: &PathBuf) -> Duration {
+fn cpu_time(thread: &Path) -> Duration {
     let text = std::fs::read_to_string(thread.join("schedstat")).unwrap_or_default();
     Duration::from_nanos(text.split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or_default())
 }

@@ -6,7 +6,10 @@ use fleetlog_kafka::{Admin, ClusterError, KafkaFault, KafkaSettings, Offsets};
 use fleetlog_projection::{LaneScope, LogNow};
 use futures_util::{FutureExt as _, future::BoxFuture};
 
-use crate::{Failure, ports::Logs};
+use crate::{
+    Failure,
+    ports::{LogFacts, Logs},
+};
 
 /// [`Logs`] over Kafka.
 #[derive(Clone)]
@@ -24,7 +27,7 @@ impl KafkaLogs {
         Ok(Self { admin: Admin::new(settings)?, offsets: Offsets::new(settings)? })
     }
 
-    async fn ask(&self, topics: &[String]) -> Result<BTreeMap<(String, i32), LogNow>, ClusterError> {
+    async fn ask(&self, topics: &[String]) -> Result<LogFacts, ClusterError> {
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
         // The id is read before and after the offsets: both equal means that the offsets are of that log.
         loop {
@@ -49,10 +52,7 @@ impl KafkaLogs {
 }
 
 impl Logs for KafkaLogs {
-    fn look<'a>(
-        &'a self,
-        topics: &'a [String],
-    ) -> BoxFuture<'a, Result<BTreeMap<(String, i32), LogNow>, Failure>> {
+    fn look<'a>(&'a self, topics: &'a [String]) -> BoxFuture<'a, Result<LogFacts, Failure>> {
         async move {
             self.ask(topics).await.map_err(|error| {
                 let what = format!("asking the cluster about {}: {error}", topics.join(", "));

@@ -22,6 +22,8 @@ pub mod ports;
 mod runner;
 mod runtime;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use config::{ConfigProblems, EngineConfig};
 pub use dead_letter::{DeadLetter, Origin};

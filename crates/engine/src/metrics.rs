@@ -17,6 +17,8 @@ pub const FENCED_TOTAL: &str = "fleetlog_fenced_total";
 pub const TRANSIENT_RETRIES_TOTAL: &str = "fleetlog_transient_retries_total";
 /// How long the store took to take a batch, in seconds, retries included.
 pub const COMMIT_SECONDS: &str = "fleetlog_commit_seconds";
+/// From an event's record timestamp to its commit in the store, in seconds.
+pub const VISIBLE_SECONDS: &str = "fleetlog_visible_seconds";
 /// Events of a batch.
 pub const BATCH_EVENTS: &str = "fleetlog_batch_events";
 /// Bytes that lanes hold of fetched but uncommitted records.
@@ -29,13 +31,14 @@ pub const LAG_OFFSETS: &str = "fleetlog_lag_offsets";
 pub const PROJECTION_UP: &str = "fleetlog_projection_up";
 
 /// Every name above.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 12] = [
     EVENTS_TOTAL,
     DUPLICATES_TOTAL,
     SET_ASIDE_TOTAL,
     FENCED_TOTAL,
     TRANSIENT_RETRIES_TOTAL,
     COMMIT_SECONDS,
+    VISIBLE_SECONDS,
     BATCH_EVENTS,
     BUFFERED_BYTES,
     PROGRESS_OFFSET,
@@ -54,6 +57,7 @@ pub struct EngineMetrics {
     fenced: IntCounterVec,
     retries: IntCounterVec,
     commit_seconds: HistogramVec,
+    visible_seconds: HistogramVec,
     batch_events: HistogramVec,
     buffered_bytes: IntGaugeVec,
     progress: IntGaugeVec,
@@ -95,6 +99,11 @@ impl EngineMetrics {
                 "How long the store took to take a batch",
                 prometheus::exponential_buckets(0.000_5, 2.0, 16)?,
             )?,
+            visible_seconds: histogram(
+                VISIBLE_SECONDS,
+                "From an event's record timestamp to its commit in the store",
+                prometheus::exponential_buckets(0.001, 1.5, 28)?,
+            )?,
             batch_events: histogram(
                 BATCH_EVENTS,
                 "Events of a batch",
@@ -125,6 +134,7 @@ impl EngineMetrics {
             fenced: self.fenced.with_label_values(&labels),
             retries: self.retries.with_label_values(&labels),
             commit_seconds: self.commit_seconds.with_label_values(&labels[..1]),
+            visible_seconds: self.visible_seconds.with_label_values(&labels[..1]),
             batch_events: self.batch_events.with_label_values(&labels[..1]),
             buffered_bytes: self.buffered_bytes.with_label_values(&labels),
             progress: self.progress.with_label_values(&labels),
@@ -143,6 +153,7 @@ pub(crate) struct LaneMetrics {
     pub(crate) fenced: IntCounter,
     pub(crate) retries: IntCounter,
     pub(crate) commit_seconds: Histogram,
+    pub(crate) visible_seconds: Histogram,
     pub(crate) batch_events: Histogram,
     pub(crate) buffered_bytes: IntGauge,
     pub(crate) progress: IntGauge,

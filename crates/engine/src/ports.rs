@@ -33,16 +33,16 @@ pub trait DeadLetters: Send + Sync + 'static {
     fn publish<'a>(&'a self, letters: &'a [DeadLetter]) -> BoxFuture<'a, Result<(), Failure>>;
 }
 
+/// Every partition of some topics (physical name, partition) as it is now.
+pub type LogFacts = BTreeMap<(String, i32), LogNow>;
+
 /// What the cluster says about logs.
 pub trait Logs: Send + Sync + 'static {
     /// Every partition of the topics (physical names) as it is now.
     ///
     /// # Errors
     /// Transient if the brokers cannot be asked, Permanent if a topic does not exist.
-    fn look<'a>(
-        &'a self,
-        topics: &'a [String],
-    ) -> BoxFuture<'a, Result<BTreeMap<(String, i32), LogNow>, Failure>>;
+    fn look<'a>(&'a self, topics: &'a [String]) -> BoxFuture<'a, Result<LogFacts, Failure>>;
 }
 
 impl Schemas for fleetlog_codec::Decoder {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
     thread,
     time::{Duration, Instant},
@@ -10,6 +11,7 @@ use std::{
 use fleetlog_event::catalogue::Catalogue;
 use fleetlog_kafka::KafkaSettings;
 use fleetlog_projection::{Fault, LaneId, LogNow, Projection, Sink};
+use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -269,7 +271,7 @@ where
         stop: &CancellationToken,
     ) -> End {
         let polling = CancellationToken::new();
-        let ended = match self.start_poll_thread(intake, polling.clone()) {
+        let mut ended = match self.start_poll_thread(intake, polling.clone()) {
             Ok(ended) => ended,
             Err(error) => return End::Failed(format!("the poll thread cannot be started: {error}")),
         };
@@ -277,13 +279,18 @@ where
         let end = tokio::select! {
             biased;
             () = self.failed.cancelled() => None,
+            // By itself it only ends when membership is over (which has been told), or by a panic.
+            _ = &mut ended => {
+                self.shared.status.set_stopped("the poll thread ended by itself: this is a bug of the engine");
+                None
+            }
             () = stop.cancelled() => Some(End::Stopped),
             () = self.caught_up(ends) => Some(End::CaughtUp),
         };
         lag.abort();
         polling.cancel();
         let deadline = self.shared.config.drain_deadline() + CLOSE_TIMEOUT;
-        if tokio::time::timeout(deadline, ended).await.is_err() {
+        if !ended.is_terminated() && tokio::time::timeout(deadline, ended).await.is_err() {
             warn!(
                 projection = self.shared.projection.id(),
                 "the consumer did not close in time; left behind"
@@ -340,7 +347,13 @@ where
                 feed,
                 stop: stop.clone(),
             };
-            LaneTask { stop, ended: runtime.spawn(lane.run()) }
+            let (id, failing) = (lane.lane.to_string(), Arc::clone(&shared));
+            let work = AssertUnwindSafe(lane.run()).catch_unwind().map(move |ended| {
+                if ended.is_err() {
+                    (failing.fail)(Failure::permanent(format!("lane {id} panicked: this is a bug")));
+                }
+            });
+            LaneTask { stop, ended: runtime.spawn(work) }
         })
     }
 

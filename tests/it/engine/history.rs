@@ -51,7 +51,11 @@ async fn retention_that_overtook_progress_is_noticed() {
     let progress = sink.lane(&sink.lanes()[0]).progress.unwrap().main;
     let partition = sink.lanes()[0].partition;
     remove_before(&fleet, partition, progress).await;
-    assert_eq!(fleet.run_connects(sink.clone(), "a", RunMode::Once).end().await.end, End::CaughtUp, "not yet");
+    assert_eq!(
+        fleet.run_connects(sink.clone(), "a", RunMode::Once).end().await.end,
+        End::CaughtUp,
+        "not yet"
+    );
     fleet.connect(600, 60);
     let progress = sink.lane(&sink.lanes()[0]).progress.unwrap().main;
     remove_before(&fleet, partition, progress + 3).await;

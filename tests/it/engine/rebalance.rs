@@ -69,7 +69,9 @@ async fn a_store_that_is_down_when_partitions_arrive_is_waited_for() {
         .until("every lane waits", |now| {
             now.assigned
                 && now.lanes.len() == 6
-                && now.lanes.iter().all(|lane| matches!(&lane.state, LaneState::Waiting(why) if why.contains("reading progress")))
+                && now.lanes.iter().all(
+                    |lane| matches!(&lane.state, LaneState::Waiting(why) if why.contains("reading progress")),
+                )
         })
         .await;
     sink.set_down(false);
@@ -78,7 +80,9 @@ async fn a_store_that_is_down_when_partitions_arrive_is_waited_for() {
 
     sink.set_down(true);
     fleet.connect(600, 60);
-    running.until("some lane waits", |now| now.lanes.iter().any(|l| matches!(l.state, LaneState::Waiting(_)))).await;
+    running
+        .until("some lane waits", |now| now.lanes.iter().any(|l| matches!(l.state, LaneState::Waiting(_))))
+        .await;
     sink.set_down(false);
     until("every event", || total(&sink) == 1_200).await;
     assert_eq!(running.stop().await.stats.set_aside, 0, "an outage is no data error");

@@ -155,9 +155,8 @@ where
         let missing = projection.missing(&work.cache, fresh).into_iter();
         // A key of another partition is another lane's entity: its event is rejected (`wrong_partition`) without a
         // look at the state, which would be of another partition and stop this projection.
-        let own = missing.filter(|(key, _)| {
-            partition_of(key.as_str().as_bytes(), scope.partitions) == scope.partition
-        });
+        let own = missing
+            .filter(|(key, _)| partition_of(key.as_str().as_bytes(), scope.partitions) == scope.partition);
         let (keys, homes): (Vec<_>, Vec<_>) = own.unzip();
         if homes.is_empty() {
             return Ok(());
@@ -306,6 +305,11 @@ where
         self.metrics.events.inc_by(events);
         self.metrics.duplicates.inc_by(duplicates);
         self.metrics.batch_events.observe(events as f64);
+        let (visible, at) = (self.metrics.visible_seconds.local(), now().0);
+        for record in taken.fresh() {
+            visible.observe((at - record.timestamp.0).max(0) as f64 / 1000.0);
+        }
+        visible.flush();
         unit.set_aside.iter().for_each(|aside| self.metrics.set_aside(aside.reject.reason.as_str()));
         let Counts { events: e, duplicates: d, set_aside: s, batches: b, .. } = &self.shared.status.counts;
         for (counter, by) in [(e, events), (d, duplicates), (s, set_aside), (b, 1)] {

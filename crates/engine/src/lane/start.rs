@@ -1,6 +1,6 @@
 //! How a lane begins: from stored progress, on the log that it stands on.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use fleetlog_projection::{LaneCore, LogLost, LogNow, Projection, Sink};
 use tokio::{sync::Mutex, time::Instant};
@@ -9,7 +9,7 @@ use super::{Lane, Work};
 use crate::{
     Failure,
     fault::Interrupt,
-    ports::{Logs, Schemas},
+    ports::{LogFacts, Logs, Schemas},
     status::LaneState,
 };
 
@@ -21,7 +21,7 @@ pub(crate) struct SharedLogs {
 }
 
 /// Every partition of a projection's topics.
-pub(crate) type Facts = Arc<BTreeMap<(String, i32), LogNow>>;
+type Facts = Arc<LogFacts>;
 
 impl SharedLogs {
     pub(crate) fn new(logs: Arc<dyn Logs>, topics: Vec<String>) -> Self {

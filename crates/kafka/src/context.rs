@@ -1,6 +1,7 @@
 //! librdkafka's log lines and errors, told to `tracing`.
 
-use rdkafka::{ClientContext, config::RDKafkaLogLevel, consumer::ConsumerContext, error::KafkaError};
+use rdkafka::{ClientContext, config::RDKafkaLogLevel, consumer::ConsumerContext, error::{KafkaError, RDKafkaErrorCode}};
+use crate::error_code;
 use tracing::{debug, error, info, warn};
 
 /// The context of clients without callbacks of their own: logs go to `tracing` under target `librdkafka`.
@@ -36,5 +37,9 @@ pub fn log_line(level: RDKafkaLogLevel, facility: &str, message: &str) {
 
 /// A global error of a client. Most are about one connection and heal by themselves: warned about, not passed on.
 pub fn log_error(error: &KafkaError, reason: &str) {
+    if error_code(error) == Some(RDKafkaErrorCode::PartitionEOF) {
+        // Asked for (`enable.partition.eof`), and also told to whoever polls.
+        return;
+    }
     warn!(target: "librdkafka", %error, "{reason}");
 }

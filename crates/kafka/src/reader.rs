@@ -249,6 +249,9 @@ impl LogReader {
         }
         let consumer: BaseConsumer<TracingContext> = settings
             .consumer(&settings.topic("fleetlog-reader"))
+            // How long a broker holds an answer that has nothing to tell. Behind the last record may lie a transaction
+            // marker, so the end is often told by an empty answer.
+            .set("fetch.wait.max.ms", "10")
             .create_with_context(TracingContext)
             .map_err(wrap)?;
         consumer.assign(&list).map_err(wrap)?;

@@ -22,7 +22,7 @@ pub(crate) use problems::ConfigError;
 pub(crate) const DEFAULT_TOML: &str = include_str!("default.toml");
 
 /// Variables that begin with `FLEETLOG_` and are no settings.
-const NO_SETTINGS: [&str; 3] = ["TEST_", "STACK_", "CONFIG"];
+const NO_SETTINGS: [&str; 3] = ["TEST_", "STACK", "CONFIG"];
 
 /// All settings.
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -20,7 +20,11 @@ struct Shared {
 }
 
 /// Serves until the process ends. Returns the address, which says the port that was taken for port 0.
-pub(crate) async fn serve(address: &str, registry: Registry, health: impl Health) -> anyhow::Result<SocketAddr> {
+pub(crate) async fn serve(
+    address: &str,
+    registry: Registry,
+    health: impl Health,
+) -> anyhow::Result<SocketAddr> {
     let listener = tokio::net::TcpListener::bind(address)
         .await
         .with_context(|| format!("run.http_address {address} cannot be served; port 0 takes a free one"))?;
@@ -31,8 +35,14 @@ pub(crate) async fn serve(address: &str, registry: Registry, health: impl Health
         Err(text) => (StatusCode::SERVICE_UNAVAILABLE, format!("{text}\n")),
     };
     let router = Router::new()
-        .route("/healthz", get(move |State(shared): State<Arc<Shared>>| async move { probe(shared.health.healthy()) }))
-        .route("/readyz", get(move |State(shared): State<Arc<Shared>>| async move { probe(shared.health.ready()) }))
+        .route(
+            "/healthz",
+            get(move |State(shared): State<Arc<Shared>>| async move { probe(shared.health.healthy()) }),
+        )
+        .route(
+            "/readyz",
+            get(move |State(shared): State<Arc<Shared>>| async move { probe(shared.health.ready()) }),
+        )
         .route("/metrics", get(metrics))
         .with_state(shared);
     tokio::spawn(async move {

@@ -39,7 +39,8 @@ impl Instance {
     }
 
     fn take_slot(dir: &Path, prefix: &str) -> anyhow::Result<Self> {
-        let place = || format!("folder for slot locks `{}`: set run.state_dir or run.instance", dir.display());
+        let place =
+            || format!("folder for slot locks `{}`: set run.state_dir or run.instance", dir.display());
         std::fs::create_dir_all(dir).with_context(place)?;
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let host = match host.trim() {

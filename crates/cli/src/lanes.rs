@@ -38,7 +38,10 @@ pub(crate) fn chosen(names: &[String]) -> anyhow::Result<Vec<Described>> {
         let message = format!("there is no projection `{unknown}`");
         return Err(Failure::new(Code::Usage, message, format!("projections: {}", known.join(", "))).into());
     }
-    Ok(all.into_iter().filter(|known| names.is_empty() || names.iter().any(|name| name == known.id)).collect())
+    Ok(all
+        .into_iter()
+        .filter(|known| names.is_empty() || names.iter().any(|name| name == known.id))
+        .collect())
 }
 
 /// Every lane of a projection. Progress is read before the ends of the log, so that lag is never too small to be true
@@ -49,7 +52,8 @@ pub(crate) async fn read(config: &Config, projection: &Described) -> anyhow::Res
     let mut lanes = Vec::new();
     for stem in projection.topics {
         let topic = physical_name(&config.kafka.topic_prefix, stem);
-        let partitions = offsets.ranges(&[&topic]).await.map_err(|error| unknown_topic(error, projection.id))?;
+        let partitions =
+            offsets.ranges(&[&topic]).await.map_err(|error| unknown_topic(error, projection.id))?;
         let mut stored = Vec::new();
         for (_, partition) in partitions.keys() {
             let id = lane_id(projection, &topic, *partition);
@@ -71,13 +75,19 @@ pub(crate) async fn read(config: &Config, projection: &Described) -> anyhow::Res
 
 /// The lane of a partition.
 pub(crate) fn lane_id(projection: &Described, topic: &str, partition: i32) -> LaneId {
-    LaneId { projection: projection.id.to_owned(), version: projection.version, topic: topic.to_owned(), partition }
+    LaneId {
+        projection: projection.id.to_owned(),
+        version: projection.version,
+        topic: topic.to_owned(),
+        partition,
+    }
 }
 
 fn unknown_topic(error: ClusterError, projection: &str) -> anyhow::Error {
     match error {
         ClusterError::UnknownTopic(_) => {
-            Failure::new(Code::Found, format!("projection `{projection}`: {error}"), "fleetlog topics apply").into()
+            Failure::new(Code::Found, format!("projection `{projection}`: {error}"), "fleetlog topics apply")
+                .into()
         }
         other => other.into(),
     }

@@ -3,13 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use fleetlog_producer::{EventProducer, ProducerMetrics, ProducerSettings, Schemas};
-use fleetlog_projection::SetAside;
-use fleetlog_projections::{Described, event_history::EventRow};
 use fleetlog_codec::{Decoder, FirstFound, RegistryAuth, RegistryClient, RegistrySettings, SchemaSource};
 use fleetlog_engine::{DeadLetter, EngineConfig, Origin, ports::DeadLetters};
 use fleetlog_event::catalogue::Catalogue;
 use fleetlog_kafka::{Admin, KafkaSettings, SchemaTopic};
+use fleetlog_producer::{EventProducer, ProducerMetrics, ProducerSettings, Schemas};
+use fleetlog_projection::SetAside;
+use fleetlog_projections::{Described, event_history::EventRow};
 use fleetlog_sink_redis::{RedisSink, RedisSinkSettings};
 use fleetlog_sink_timescale::{ConnectionSettings, Database, SqlSink};
 
@@ -46,7 +46,9 @@ pub(crate) async fn admin(config: &Config) -> anyhow::Result<Admin> {
     let admin = Admin::new(&kafka_settings(config))?;
     if let Err(error) = admin.cluster(BROKER_TIMEOUT).await {
         let message = format!("kafka at {} does not answer: {error}", config.kafka.brokers);
-        return Err(Failure::new(Code::Unreachable, message, "is it running, and is kafka.brokers right?").into());
+        return Err(
+            Failure::new(Code::Unreachable, message, "is it running, and is kafka.brokers right?").into()
+        );
     }
     Ok(admin)
 }
@@ -55,11 +57,14 @@ pub(crate) async fn admin(config: &Config) -> anyhow::Result<Admin> {
 pub(crate) fn catalogue(dir: Option<&std::path::Path>) -> anyhow::Result<Catalogue> {
     let Some(dir) = dir else { return Ok(Catalogue::builtin()) };
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(dir).with_context(|| format!("folder of topic files `{}`", dir.display()))? {
+    for entry in
+        std::fs::read_dir(dir).with_context(|| format!("folder of topic files `{}`", dir.display()))?
+    {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "toml") {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let text = std::fs::read_to_string(&path).with_context(|| format!("topic file `{}`", path.display()))?;
+            let text =
+                std::fs::read_to_string(&path).with_context(|| format!("topic file `{}`", path.display()))?;
             files.push((name, text));
         }
     }
@@ -69,7 +74,8 @@ pub(crate) fn catalogue(dir: Option<&std::path::Path>) -> anyhow::Result<Catalog
     }
     files.sort();
     let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
-    Catalogue::parse(&files).map_err(|error| Failure { code: Code::Usage, message: error.to_string(), hint: None }.into())
+    Catalogue::parse(&files)
+        .map_err(|error| Failure { code: Code::Usage, message: error.to_string(), hint: None }.into())
 }
 
 /// The database of the settings; connects when it is used.
@@ -85,6 +91,7 @@ pub(crate) fn database(config: &Config) -> anyhow::Result<Database> {
 pub(crate) fn redis_sink(config: &Config) -> anyhow::Result<RedisSink> {
     Ok(RedisSink::open(RedisSinkSettings {
         key_prefix: config.redis.key_prefix.clone(),
+        lane_prefix: config.kafka.topic_prefix.clone(),
         timeout_ms: config.redis.timeout_ms,
         ..RedisSinkSettings::new(config.redis.url.clone())
     })?)
@@ -136,7 +143,11 @@ pub(crate) fn registry(config: &Config) -> anyhow::Result<Option<RegistryClient>
     }
     let auth = (!settings.username.is_empty())
         .then(|| RegistryAuth::Basic(settings.username.clone(), settings.password.clone()));
-    let settings = RegistrySettings { auth, timeout_ms: settings.timeout_ms, ..RegistrySettings::new(settings.url.clone()) };
+    let settings = RegistrySettings {
+        auth,
+        timeout_ms: settings.timeout_ms,
+        ..RegistrySettings::new(settings.url.clone())
+    };
     Ok(Some(RegistryClient::new(&settings)?))
 }
 

@@ -1,7 +1,12 @@
 //! librdkafka's log lines and errors, told to `tracing`.
 
-use rdkafka::{ClientContext, config::RDKafkaLogLevel, consumer::ConsumerContext, error::{KafkaError, RDKafkaErrorCode}};
 use crate::error_code;
+use rdkafka::{
+    ClientContext,
+    config::RDKafkaLogLevel,
+    consumer::ConsumerContext,
+    error::{KafkaError, RDKafkaErrorCode},
+};
 use tracing::{debug, error, info, warn};
 
 /// The context of clients without callbacks of their own: logs go to `tracing` under target `librdkafka`.

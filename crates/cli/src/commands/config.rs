@@ -10,7 +10,9 @@ use crate::{
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// Check the settings: every problem at once, with its place
-    #[command(after_help = "Example: FLEETLOG_KAFKA__BROKERS=k1:9092 fleetlog config check --config prod.toml")]
+    #[command(
+        after_help = "Example: FLEETLOG_KAFKA__BROKERS=k1:9092 fleetlog config check --config prod.toml"
+    )]
     Check,
     /// Show the settings in force and where each came from; secrets are replaced
     #[command(after_help = "Example: fleetlog config show --format json")]

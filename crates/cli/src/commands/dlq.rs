@@ -20,7 +20,9 @@ use crate::{
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// List dead letters, the oldest first
-    #[command(after_help = "Examples:\n  fleetlog dlq list\n  fleetlog dlq list --reason unknown_schema --format json")]
+    #[command(
+        after_help = "Examples:\n  fleetlog dlq list\n  fleetlog dlq list --reason unknown_schema --format json"
+    )]
     List(List),
     /// Show one: the event (or its bytes), the headers, the error
     #[command(after_help = "Example: fleetlog dlq show robot-dlq/0/17")]
@@ -68,7 +70,8 @@ pub(crate) async fn run(command: &Command, config: &Config, format: Format) -> a
 /// The dead-letter topics of the catalogue, as physical names.
 fn topics(config: &Config, only: Option<&str>) -> anyhow::Result<Vec<String>> {
     let specs = wiring::catalogue(None)?.expand(&config.kafka.topic_prefix, wiring::replication(config));
-    let all: Vec<String> = specs.into_iter().map(|spec| spec.name).filter(|name| name.ends_with("-dlq")).collect();
+    let all: Vec<String> =
+        specs.into_iter().map(|spec| spec.name).filter(|name| name.ends_with("-dlq")).collect();
     let Some(only) = only else { return Ok(all) };
     let wanted = format!("{}{only}-dlq", config.kafka.topic_prefix);
     if all.contains(&wanted) {
@@ -100,7 +103,10 @@ async fn run_list(list: &List, config: &Config, format: Format) -> anyhow::Resul
                 let Row { place, group, reason, origin, key, set_aside_at, error } = row.clone();
                 [place, group, reason, origin, key, set_aside_at, error]
             };
-            output::table(["place", "group", "reason", "origin", "key", "set aside at", "error"], rows.iter().map(cells));
+            output::table(
+                ["place", "group", "reason", "origin", "key", "set aside at", "error"],
+                rows.iter().map(cells),
+            );
         }
     }
     if rows.len() < all {
@@ -110,7 +116,13 @@ async fn run_list(list: &List, config: &Config, format: Format) -> anyhow::Resul
 }
 
 async fn show(place: &str, config: &Config, format: Format) -> anyhow::Result<Code> {
-    let usage = || Failure::new(Code::Usage, format!("`{place}` is no place of a dead letter"), "written TOPIC/PARTITION/OFFSET, as `fleetlog dlq list` prints it");
+    let usage = || {
+        Failure::new(
+            Code::Usage,
+            format!("`{place}` is no place of a dead letter"),
+            "written TOPIC/PARTITION/OFFSET, as `fleetlog dlq list` prints it",
+        )
+    };
     let mut parts = place.rsplitn(3, '/');
     let offset: i64 = parts.next().and_then(|text| text.parse().ok()).ok_or_else(usage)?;
     let partition: i32 = parts.next().and_then(|text| text.parse().ok()).ok_or_else(usage)?;
@@ -119,16 +131,18 @@ async fn show(place: &str, config: &Config, format: Format) -> anyhow::Result<Co
     let range = PartitionRange { partition, from: offset, to: Some(offset + 1) };
     let records = read(&wiring::kafka_settings(config), &topic, vec![range]).await?;
     let Some(record) = records.into_iter().next() else {
-        return Err(Failure::new(Code::Found, format!("there is no dead letter at {place}"), "fleetlog dlq list").into());
+        return Err(Failure::new(
+            Code::Found,
+            format!("there is no dead letter at {place}"),
+            "fleetlog dlq list",
+        )
+        .into());
     };
     let decoder = wiring::decoder(config)?;
     let (event_type, event) = events::describe(&decoder, &record).await?;
     let value = record.value.as_deref();
-    let headers: Map<String, Value> = record
-        .headers
-        .iter()
-        .map(|(name, value)| (name.clone(), shown(name, value.as_deref())))
-        .collect();
+    let headers: Map<String, Value> =
+        record.headers.iter().map(|(name, value)| (name.clone(), shown(name, value.as_deref()))).collect();
     let row = row(&config.kafka.topic_prefix, &record);
     let all = json!({
         "place": row.place, "group": row.group, "reason": row.reason, "origin": row.origin, "key": row.key,
@@ -141,7 +155,10 @@ async fn show(place: &str, config: &Config, format: Format) -> anyhow::Result<Co
             for name in ["place", "group", "reason", "origin", "key", "set_aside_at", "error"] {
                 output::line(&format!("{name:<13} {}", all[name].as_str().unwrap_or_default()));
             }
-            output::table(["header", "value"], headers.iter().map(|(name, value)| [name.clone(), plain(value)]));
+            output::table(
+                ["header", "value"],
+                headers.iter().map(|(name, value)| [name.clone(), plain(value)]),
+            );
             output::line(&format!("event {}", serde_json::to_string_pretty(&event)?));
             if event.get("undecodable").is_some() {
                 output::line(&hex_dump(value.unwrap_or_default()));
@@ -161,7 +178,11 @@ async fn read_all(settings: &KafkaSettings, topic: &str) -> anyhow::Result<Vec<O
     }
 }
 
-async fn read(settings: &KafkaSettings, topic: &str, ranges: Vec<PartitionRange>) -> anyhow::Result<Vec<OwnedRecord>> {
+async fn read(
+    settings: &KafkaSettings,
+    topic: &str,
+    ranges: Vec<PartitionRange>,
+) -> anyhow::Result<Vec<OwnedRecord>> {
     let (settings, topic) = (settings.clone(), topic.to_owned());
     Ok(tokio::task::spawn_blocking(move || collect(LogReader::open(&settings, &topic, &ranges))).await??)
 }
@@ -182,20 +203,34 @@ fn header(record: &OwnedRecord, name: &str) -> String {
 
 /// Reads the headers that our own dead letters carry, and where they are missing those of Kafka Connect and Spring.
 fn row(prefix: &str, record: &OwnedRecord) -> Row {
-    let first = |names: &[&str]| names.iter().map(|name| header(record, name)).find(|text| !text.is_empty()).unwrap_or_default();
+    let first = |names: &[&str]| {
+        names.iter().map(|name| header(record, name)).find(|text| !text.is_empty()).unwrap_or_default()
+    };
     let topic = first(&["original-topic", "__connect.errors.topic", "kafka_dlt-original-topic"]);
     let (partition, offset) = (first(&["__connect.errors.partition"]), first(&["__connect.errors.offset"]));
     let origin = if partition.is_empty() {
         let (file, line) = (first(&["fleetlog-import-file"]), first(&["fleetlog-import-line"]));
-        if file.is_empty() { format!("{}/{}/{}", record.topic, record.partition, record.offset) } else { format!("{file}:{line}") }
+        if file.is_empty() {
+            format!("{}/{}/{}", record.topic, record.partition, record.offset)
+        } else {
+            format!("{file}:{line}")
+        }
     } else {
         format!("{topic}/{partition}/{offset}")
     };
     let stem = record.topic.strip_prefix(prefix).unwrap_or(&record.topic);
     Row {
         place: format!("{stem}/{}/{}", record.partition, record.offset),
-        group: first(&["fleetlog-dlq-group", "kafka_dlt-original-consumer-group", "__connect.errors.connector.name"]),
-        reason: first(&["fleetlog-dlq-reason", "__connect.errors.exception.class.name", "kafka_dlt-exception-fqcn"]),
+        group: first(&[
+            "fleetlog-dlq-group",
+            "kafka_dlt-original-consumer-group",
+            "__connect.errors.connector.name",
+        ]),
+        reason: first(&[
+            "fleetlog-dlq-reason",
+            "__connect.errors.exception.class.name",
+            "kafka_dlt-exception-fqcn",
+        ]),
         origin,
         key: record.key.as_deref().map(|key| String::from_utf8_lossy(key).into_owned()).unwrap_or_default(),
         set_aside_at: output::time(record.timestamp.0),
@@ -206,7 +241,11 @@ fn row(prefix: &str, record: &OwnedRecord) -> Row {
 /// A header's value: Spring's numbers are binary, big-endian; others are text, or hex where they are none.
 fn shown(name: &str, value: Option<&[u8]>) -> Value {
     let Some(value) = value else { return Value::Null };
-    if name.starts_with("kafka_dlt-original-") && !name.ends_with("topic") && !name.ends_with("group") && !name.ends_with("type") {
+    if name.starts_with("kafka_dlt-original-")
+        && !name.ends_with("topic")
+        && !name.ends_with("group")
+        && !name.ends_with("type")
+    {
         if let Ok(bytes) = <[u8; 4]>::try_from(value) {
             return i32::from_be_bytes(bytes).into();
         }
@@ -235,7 +274,8 @@ fn hex_dump(bytes: &[u8]) -> String {
     let mut out = String::new();
     for (n, chunk) in bytes[..bytes.len().min(HEX_BYTES_MAX)].chunks(16).enumerate() {
         let hex: String = chunk.iter().map(|byte| format!("{byte:02x} ")).collect();
-        let text: String = chunk.iter().map(|byte| if byte.is_ascii_graphic() { char::from(*byte) } else { '.' }).collect();
+        let text: String =
+            chunk.iter().map(|byte| if byte.is_ascii_graphic() { char::from(*byte) } else { '.' }).collect();
         out.push_str(&format!("{:08x}  {hex:<48} {text}\n", n * 16));
     }
     if bytes.len() > HEX_BYTES_MAX {

@@ -14,10 +14,12 @@ use crate::{
 };
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  fleetlog emit Connected --json '{\"meta\":{\"site_uid\":\"504\",\"unit_uid\":\"1010020021\"}}'\n  \
+#[command(
+    after_help = "Examples:\n  fleetlog emit Connected --json '{\"meta\":{\"site_uid\":\"504\",\"unit_uid\":\"1010020021\"}}'\n  \
                         fleetlog emit task.Created --json - < created.json\n\n\
                         Of `meta`, event_id, occurred_at (now), recorded_at (now) and source are filled in where they are missing.\n\
-                        Fields of each event: fleetlog schemas show EVENT")]
+                        Fields of each event: fleetlog schemas show EVENT"
+)]
 pub(crate) struct Emit {
     /// The event's type: `Connected`, `robot.Connected` or `fleetlog.robot.Connected`
     event: String,
@@ -40,14 +42,25 @@ impl DecodeOne for FromJson {
 /// The full name of an event type, written in full or shortened as long as it is unique.
 pub(crate) fn full_name(text: &str) -> anyhow::Result<&'static str> {
     let names = || FleetEvent::types().map(|event| event.name);
-    let found: Vec<&str> = names().filter(|name| *name == text || name.ends_with(&format!(".{text}"))).collect();
+    let found: Vec<&str> =
+        names().filter(|name| *name == text || name.ends_with(&format!(".{text}"))).collect();
     match found[..] {
         [name] => names().find(|known| *known == name).ok_or_else(|| anyhow::anyhow!("no event `{name}`")),
         [] => {
             let known: Vec<&str> = names().map(|name| name.trim_start_matches("fleetlog.")).collect();
-            Err(Failure::new(Code::Usage, format!("there is no event `{text}`"), format!("events: {}", known.join(", "))).into())
+            Err(Failure::new(
+                Code::Usage,
+                format!("there is no event `{text}`"),
+                format!("events: {}", known.join(", ")),
+            )
+            .into())
         }
-        _ => Err(Failure::new(Code::Usage, format!("`{text}` is ambiguous"), format!("one of {}", found.join(", "))).into()),
+        _ => Err(Failure::new(
+            Code::Usage,
+            format!("`{text}` is ambiguous"),
+            format!("one of {}", found.join(", ")),
+        )
+        .into()),
     }
 }
 
@@ -60,7 +73,9 @@ pub(crate) async fn run(emit: &Emit, config: &Config, format: Format) -> anyhow:
     } else {
         emit.json.clone()
     };
-    let wrong = |what: String| Failure::new(Code::Usage, format!("{name}: {what}"), format!("fleetlog schemas show {}", emit.event));
+    let wrong = |what: String| {
+        Failure::new(Code::Usage, format!("{name}: {what}"), format!("fleetlog schemas show {}", emit.event))
+    };
     let mut json: Value = serde_json::from_str(&text).map_err(|error| wrong(format!("no JSON: {error}")))?;
     complete(&mut json);
     let event = FleetEvent::decode(name, FromJson(json))

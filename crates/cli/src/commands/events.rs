@@ -80,10 +80,18 @@ fn topics(events: &Events) -> anyhow::Result<Vec<String>> {
         let message = format!("topic `{unknown}` carries no events");
         return Err(Failure::new(Code::Usage, message, format!("topics: {}", known.join(", "))).into());
     }
-    Ok(if events.topic.is_empty() { known.into_iter().map(str::to_owned).collect() } else { events.topic.clone() })
+    Ok(if events.topic.is_empty() {
+        known.into_iter().map(str::to_owned).collect()
+    } else {
+        events.topic.clone()
+    })
 }
 
-async fn ranges(events: &Events, settings: &KafkaSettings, stem: &str) -> anyhow::Result<Vec<PartitionRange>> {
+async fn ranges(
+    events: &Events,
+    settings: &KafkaSettings,
+    stem: &str,
+) -> anyhow::Result<Vec<PartitionRange>> {
     let offsets = Offsets::new(settings)?;
     let topic = settings.topic(stem);
     let there = offsets.ranges(&[&topic]).await?;
@@ -154,7 +162,9 @@ async fn line(
     }
     let (event_type, event) = describe(decoder, record).await?;
     if let Some(wanted) = &events.event_type
-        && !event_type.as_deref().is_some_and(|name| name == wanted || name.rsplit('.').next() == Some(wanted))
+        && !event_type
+            .as_deref()
+            .is_some_and(|name| name == wanted || name.rsplit('.').next() == Some(wanted))
     {
         return Ok(None);
     }
@@ -170,7 +180,10 @@ async fn line(
 }
 
 /// A record's type and its content as JSON; what cannot be decoded says why.
-pub(crate) async fn describe(decoder: &Decoder, record: &OwnedRecord) -> anyhow::Result<(Option<String>, Value)> {
+pub(crate) async fn describe(
+    decoder: &Decoder,
+    record: &OwnedRecord,
+) -> anyhow::Result<(Option<String>, Value)> {
     let value = record.value.as_deref();
     let prepared = decoder.prepare([value]).await.context("looking up a schema")?;
     Ok(match prepared.decode_any(value) {

@@ -62,7 +62,12 @@ pub(crate) async fn run(history: &History, config: &Config, format: Format) -> a
         Some(unit) => (UNIT_EVENTS, unit.site_uid, unit.unit_uid),
         None if history.telemetry => {
             let message = format!("`{}` is no unit: telemetry is kept by unit", history.subject);
-            return Err(Failure::new(Code::Usage, message, "units are written `s{site}.u{unit}`: fleetlog unit list").into());
+            return Err(Failure::new(
+                Code::Usage,
+                message,
+                "units are written `s{site}.u{unit}`: fleetlog unit list",
+            )
+            .into());
         }
         None => (TASK_EVENTS, history.subject.clone(), String::new()),
     };
@@ -83,12 +88,18 @@ pub(crate) async fn run(history: &History, config: &Config, format: Format) -> a
     rows.reverse();
     if rows.is_empty() {
         let hint = "fleetlog status shows whether the projections lag; units are written `s{site}.u{unit}`";
-        return Err(Failure::new(Code::Found, format!("history knows nothing of `{}`", history.subject), hint).into());
+        return Err(Failure::new(
+            Code::Found,
+            format!("history knows nothing of `{}`", history.subject),
+            hint,
+        )
+        .into());
     }
     match format {
         Format::Json => rows.iter().for_each(|row| output::line(&row.to_string())),
         Format::Table => {
-            let shown = ["recorded_at", "occurred_at", if history.telemetry { "channel" } else { "event_type" }];
+            let shown =
+                ["recorded_at", "occurred_at", if history.telemetry { "channel" } else { "event_type" }];
             output::table(
                 [shown[0], shown[1], shown[2], "position", "what"],
                 rows.iter().map(|row| {
@@ -134,5 +145,8 @@ fn what(row: &Value) -> String {
         },
     };
     let facts = facts.iter().filter(|(name, value)| !value.is_null() && !HEAD.contains(&name.as_str()));
-    facts.map(|(name, value)| format!("{name}={}", value.to_string().trim_matches('"'))).collect::<Vec<_>>().join(" ")
+    facts
+        .map(|(name, value)| format!("{name}={}", value.to_string().trim_matches('"')))
+        .collect::<Vec<_>>()
+        .join(" ")
 }

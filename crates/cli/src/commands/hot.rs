@@ -58,18 +58,20 @@ type Fields = Vec<(String, String)>;
 impl HotState {
     async fn connect(config: &Config) -> anyhow::Result<Self> {
         let url = config::redact_url(&config.redis.url);
-        let client = redis::Client::open(config.redis.url.as_str()).with_context(|| format!("redis.url `{url}`"))?;
+        let client =
+            redis::Client::open(config.redis.url.as_str()).with_context(|| format!("redis.url `{url}`"))?;
         let timeout = std::time::Duration::from_millis(config.redis.timeout_ms);
         let settings = redis::AsyncConnectionConfig::new()
             .set_connection_timeout(Some(timeout))
             .set_response_timeout(Some(timeout));
-        let redis = client.get_multiplexed_async_connection_with_config(&settings).await.map_err(|error| {
-            Failure::new(
-                Code::Unreachable,
-                format!("redis at {url} does not answer: {error}"),
-                "is it running, and is redis.url right? (fleetlog config show)",
-            )
-        })?;
+        let redis =
+            client.get_multiplexed_async_connection_with_config(&settings).await.map_err(|error| {
+                Failure::new(
+                    Code::Unreachable,
+                    format!("redis at {url} does not answer: {error}"),
+                    "is it running, and is redis.url right? (fleetlog config show)",
+                )
+            })?;
         Ok(Self { redis, prefix: config.redis.key_prefix.clone() })
     }
 
@@ -107,7 +109,8 @@ fn glob(text: &str) -> String {
 pub(crate) async fn unit(command: &UnitCommand, config: &Config, format: Format) -> anyhow::Result<Code> {
     match command {
         UnitCommand::Show { unit } => {
-            UnitKey::parse(unit).map_err(|error| Failure::new(Code::Usage, error.to_string(), "fleetlog unit list"))?;
+            UnitKey::parse(unit)
+                .map_err(|error| Failure::new(Code::Usage, error.to_string(), "fleetlog unit list"))?;
             let mut hot = HotState::connect(config).await?;
             let parts = [
                 ("status", hot.fields(&format!("unit:{unit}")).await?),
@@ -116,7 +119,10 @@ pub(crate) async fn unit(command: &UnitCommand, config: &Config, format: Format)
             show("unit", unit, parts, format)
         }
         UnitCommand::List(list) => {
-            let start = list.site.as_ref().map_or_else(|| "s".to_owned(), |s| format!("s{}.u", fleetlog_event::encode_id(s)));
+            let start = list
+                .site
+                .as_ref()
+                .map_or_else(|| "s".to_owned(), |s| format!("s{}.u", fleetlog_event::encode_id(s)));
             let mut hot = HotState::connect(config).await?;
             let mut units = hot.names("unit:", &start).await?;
             units.extend(hot.names("UnitConsensus@", &start).await?);
@@ -137,7 +143,12 @@ pub(crate) async fn unit(command: &UnitCommand, config: &Config, format: Format)
                     field(&seen, "recorded_at"),
                 ]);
             }
-            list_rows(["unit", "connection", "mode", "faults", "battery_percent", "last_node", "last_seen"], rows, found, format)
+            list_rows(
+                ["unit", "connection", "mode", "faults", "battery_percent", "last_node", "last_seen"],
+                rows,
+                found,
+                format,
+            )
         }
     }
 }
@@ -145,7 +156,9 @@ pub(crate) async fn unit(command: &UnitCommand, config: &Config, format: Format)
 pub(crate) async fn task(command: &TaskCommand, config: &Config, format: Format) -> anyhow::Result<Code> {
     let mut hot = HotState::connect(config).await?;
     match command {
-        TaskCommand::Show { task } => show("task", task, [("task", hot.fields(&format!("task:{task}")).await?)], format),
+        TaskCommand::Show { task } => {
+            show("task", task, [("task", hot.fields(&format!("task:{task}")).await?)], format)
+        }
         TaskCommand::List(list) => {
             let sites = match &list.site {
                 Some(site) => vec![site.clone()],
@@ -163,7 +176,14 @@ pub(crate) async fn task(command: &TaskCommand, config: &Config, format: Format)
             for (task, priority) in tasks.into_iter().take(list.limit) {
                 let fields = hot.fields(&format!("task:{task}")).await?;
                 let value = |name| field(&fields, name);
-                rows.push([task, priority.to_string(), value("status"), value("task_type"), value("unit_uid"), value("created_at")]);
+                rows.push([
+                    task,
+                    priority.to_string(),
+                    value("status"),
+                    value("task_type"),
+                    value("unit_uid"),
+                    value("created_at"),
+                ]);
             }
             list_rows(["task", "priority", "status", "type", "unit", "created_at"], rows, found, format)
         }
@@ -174,16 +194,28 @@ fn field(fields: &Fields, name: &str) -> String {
     fields.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone()).unwrap_or_default()
 }
 
-fn show<const N: usize>(kind: &str, name: &str, parts: [(&str, Fields); N], format: Format) -> anyhow::Result<Code> {
+fn show<const N: usize>(
+    kind: &str,
+    name: &str,
+    parts: [(&str, Fields); N],
+    format: Format,
+) -> anyhow::Result<Code> {
     if parts.iter().all(|(_, fields)| fields.is_empty()) {
-        let hint = format!("fleetlog {kind} list shows what is there; fleetlog status shows whether the projections lag");
+        let hint = format!(
+            "fleetlog {kind} list shows what is there; fleetlog status shows whether the projections lag"
+        );
         return Err(Failure::new(Code::Found, format!("hot state knows no {kind} `{name}`"), hint).into());
     }
     match format {
         Format::Json => {
-            let object = |fields: Fields| fields.into_iter().map(|(n, v)| (n, Value::String(v))).collect::<Map<_, _>>();
-            let parts = parts.into_iter().map(|(part, fields)| (part.replace(' ', "_"), Value::Object(object(fields))));
-            let mut value: Map<String, Value> = [(kind.to_owned(), Value::String(name.to_owned()))].into_iter().collect();
+            let object = |fields: Fields| {
+                fields.into_iter().map(|(n, v)| (n, Value::String(v))).collect::<Map<_, _>>()
+            };
+            let parts = parts
+                .into_iter()
+                .map(|(part, fields)| (part.replace(' ', "_"), Value::Object(object(fields))));
+            let mut value: Map<String, Value> =
+                [(kind.to_owned(), Value::String(name.to_owned()))].into_iter().collect();
             value.extend(parts);
             output::json(&value)?;
         }
@@ -196,11 +228,18 @@ fn show<const N: usize>(kind: &str, name: &str, parts: [(&str, Fields); N], form
     Ok(Code::Done)
 }
 
-fn list_rows<const N: usize>(head: [&str; N], rows: Vec<[String; N]>, found: usize, format: Format) -> anyhow::Result<Code> {
+fn list_rows<const N: usize>(
+    head: [&str; N],
+    rows: Vec<[String; N]>,
+    found: usize,
+    format: Format,
+) -> anyhow::Result<Code> {
     let shown = rows.len();
     match format {
         Format::Json => {
-            let object = |row: [String; N]| head.iter().zip(row).map(|(n, v)| ((*n).to_owned(), Value::String(v))).collect();
+            let object = |row: [String; N]| {
+                head.iter().zip(row).map(|(n, v)| ((*n).to_owned(), Value::String(v))).collect()
+            };
             output::json(&rows.into_iter().map(object).collect::<Vec<Map<String, Value>>>())?;
         }
         Format::Table => output::table(head, rows),

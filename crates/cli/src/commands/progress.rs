@@ -90,7 +90,8 @@ async fn show(names: &[String], config: &Config, format: Format) -> anyhow::Resu
             output::table(
                 ["lane", "next", "log begin", "log end", "lag", "link"],
                 rows.into_iter().map(|row| {
-                    let (begin, end, lag) = (row.log_begin.to_string(), row.log_end.to_string(), row.lag.to_string());
+                    let (begin, end, lag) =
+                        (row.log_begin.to_string(), row.log_end.to_string(), row.lag.to_string());
                     [row.lane, number(row.next), begin, end, lag, row.link.unwrap_or_else(|| "-".into())]
                 }),
             );
@@ -120,7 +121,13 @@ async fn run_skip(skip: &Skip, config: &Config) -> anyhow::Result<Code> {
         Commit::Applied | Commit::AlreadyApplied => {}
         Commit::Refused(refused) => anyhow::bail!("the store refused: {refused:?}"),
     }
-    output::line(&format!("{}: offset {} is set aside ({}); next is {}", lane.id, skip.offset, Reason::Skipped, skip.offset + 1));
+    output::line(&format!(
+        "{}: offset {} is set aside ({}); next is {}",
+        lane.id,
+        skip.offset,
+        Reason::Skipped,
+        skip.offset + 1
+    ));
     Ok(Code::Done)
 }
 
@@ -131,7 +138,9 @@ async fn next_lane(skip: &Skip, config: &Config, projection: &Described) -> anyh
     let found = lanes.into_iter().find(|lane| lane.id.topic == topic && lane.id.partition == skip.partition);
     let Some(lane) = found else {
         let message = format!("projection `{}` has no lane {topic}/{}", projection.id, skip.partition);
-        return Err(Failure::new(Code::Usage, message, format!("fleetlog progress show {}", projection.id)).into());
+        return Err(
+            Failure::new(Code::Usage, message, format!("fleetlog progress show {}", projection.id)).into()
+        );
     };
     let next = lane.stored.progress.map_or(lane.log.low, |progress| progress.main);
     if next != skip.offset {
@@ -154,7 +163,10 @@ async fn record_at(config: &Config, lane: &Lane, offset: i64) -> anyhow::Result<
     })
     .await??;
     let record = found.with_context(|| {
-        format!("{}/{} has no record at offset {offset}: nothing to skip, a lane passes it by itself", lane.id.topic, lane.id.partition)
+        format!(
+            "{}/{} has no record at offset {offset}: nothing to skip, a lane passes it by itself",
+            lane.id.topic, lane.id.partition
+        )
     })?;
     let headers = Headers::pack(record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())));
     Ok(Record { offset, timestamp: record.timestamp, key: record.key, value: record.value, headers })
@@ -163,13 +175,19 @@ async fn record_at(config: &Config, lane: &Lane, offset: i64) -> anyhow::Result<
 /// An ordinary write on the chain: one set-aside, one offset on.
 fn unit<W>(lane: &Lane, set_aside: Vec<SetAside>) -> UnitOfWork<W> {
     let (follows, leaves) = Chain::resume(wiring::nonce(), lane.stored.link).next();
-    let last = set_aside.last().map(|aside| LastRecord { offset: aside.record.offset, hash: aside.record.hash() });
+    let last =
+        set_aside.last().map(|aside| LastRecord { offset: aside.record.offset, hash: aside.record.hash() });
     let inbox = lane.stored.progress.map_or(0, |progress| progress.inbox);
     UnitOfWork {
         lane: lane.id.clone(),
         follows,
         leaves,
-        progress: Progress { log: lane.log_id, main: last.map_or(lane.log.low, |last| last.offset + 1), inbox, last },
+        progress: Progress {
+            log: lane.log_id,
+            main: last.map_or(lane.log.low, |last| last.offset + 1),
+            inbox,
+            last,
+        },
         entities: Vec::new(),
         rows: Vec::new(),
         set_aside,

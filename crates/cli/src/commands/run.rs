@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use fleetlog_engine::{
-    End, EngineConfig, KafkaLogs, Outcome, ProjectionRunner, ProjectionRuntime, RunMode, RunnerParts, StatusHandle,
-    metrics::EngineMetrics, ports::DeadLetters,
+    End, EngineConfig, KafkaLogs, Outcome, ProjectionRunner, ProjectionRuntime, RunMode, RunnerParts,
+    StatusHandle, metrics::EngineMetrics, ports::DeadLetters,
 };
 use fleetlog_event::catalogue::{Catalogue, physical_name};
 use fleetlog_kafka::{Admin, KafkaSettings};
@@ -30,7 +30,9 @@ use crate::{
 };
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  fleetlog run\n  fleetlog run --projections unit-status,task-state\n  fleetlog run --once --format json")]
+#[command(
+    after_help = "Examples:\n  fleetlog run\n  fleetlog run --projections unit-status,task-state\n  fleetlog run --once --format json"
+)]
 pub(crate) struct Run {
     /// Only these projections (separated by commas); without it those of run.projections, or all
     #[arg(long, value_delimiter = ',')]
@@ -133,6 +135,8 @@ impl Started {
         S: Sink<Write = P::Write>,
     {
         let id = projection.id();
+        let runtime = ProjectionRuntime::new(id, self.config.worker_threads)?;
+        let handle = runtime.handle().clone();
         let runner = ProjectionRunner::new(RunnerParts {
             projection,
             sink,
@@ -143,12 +147,13 @@ impl Started {
             catalogue: Arc::clone(&self.catalogue),
             config: self.config.clone(),
             metrics: self.metrics.clone(),
-            runtime: ProjectionRuntime::new(id, self.config.worker_threads)?,
+            runtime,
         })
         .with_context(|| format!("projection `{id}`"))?;
         self.handles.push((id, runner.status()));
         let (mode, stop) = (self.mode, stop.clone());
-        self.running.spawn(async move { (id, runner.run(mode, stop).await) });
+        // On the projection's own runtime from the first call on: the sink connects there, and its work is counted.
+        self.running.spawn_on(async move { (id, runner.run(mode, stop).await) }, &handle);
         Ok(())
     }
 
@@ -212,7 +217,12 @@ fn stop_on_signal() -> anyhow::Result<CancellationToken> {
 }
 
 /// Waits until the brokers answer and have the topics. False if it was stopped meanwhile.
-async fn wait_for_kafka(run: &Run, config: &Config, chosen: &[Described], stop: &CancellationToken) -> anyhow::Result<bool> {
+async fn wait_for_kafka(
+    run: &Run,
+    config: &Config,
+    chosen: &[Described],
+    stop: &CancellationToken,
+) -> anyhow::Result<bool> {
     let mut told = false;
     let admin: Admin = loop {
         match wiring::admin(config).await {
@@ -230,14 +240,21 @@ async fn wait_for_kafka(run: &Run, config: &Config, chosen: &[Described], stop: 
         }
     };
     let stems: BTreeSet<&str> = chosen.iter().flat_map(|projection| projection.topics).copied().collect();
-    let topics: Vec<String> = stems.iter().map(|stem| physical_name(&config.kafka.topic_prefix, stem)).collect();
+    let topics: Vec<String> =
+        stems.iter().map(|stem| physical_name(&config.kafka.topic_prefix, stem)).collect();
     let there = admin.topics(&topics.iter().map(String::as_str).collect::<Vec<_>>()).await?;
-    let missing: Vec<&str> = topics.iter().map(String::as_str).filter(|topic| !there.contains_key(*topic)).collect();
+    let missing: Vec<&str> =
+        topics.iter().map(String::as_str).filter(|topic| !there.contains_key(*topic)).collect();
     if missing.is_empty() {
         return Ok(true);
     }
     let message = format!("topics do not exist: {}", missing.join(", "));
-    Err(Failure::new(Code::Found, message, "`fleetlog topics plan` shows what is missing, `apply` creates it").into())
+    Err(Failure::new(
+        Code::Found,
+        message,
+        "`fleetlog topics plan` shows what is missing, `apply` creates it",
+    )
+    .into())
 }
 
 /// Looks once at every store that the projections need.
@@ -276,9 +293,15 @@ impl Health for Projections {
         let stopped: Vec<String> = self
             .0
             .iter()
-            .filter_map(|(id, handle)| handle.snapshot().stopped.map(|why| format!("{id} stopped for good: {why}")))
+            .filter_map(|(id, handle)| {
+                handle.snapshot().stopped.map(|why| format!("{id} stopped for good: {why}"))
+            })
             .collect();
-        if stopped.is_empty() { Ok(format!("{} projections run", self.0.len())) } else { Err(stopped.join("\n")) }
+        if stopped.is_empty() {
+            Ok(format!("{} projections run", self.0.len()))
+        } else {
+            Err(stopped.join("\n"))
+        }
     }
 
     fn ready(&self) -> Result<String, String> {
@@ -287,7 +310,8 @@ impl Health for Projections {
             .iter()
             .filter_map(|(id, handle)| {
                 let snapshot = handle.snapshot();
-                let trouble = snapshot.trouble.clone().map(|trouble| format!(": {trouble}")).unwrap_or_default();
+                let trouble =
+                    snapshot.trouble.clone().map(|trouble| format!(": {trouble}")).unwrap_or_default();
                 (!snapshot.ready()).then(|| format!("{id} is not ready{trouble}"))
             })
             .collect();
@@ -312,7 +336,16 @@ fn report(outcomes: &[(&'static str, Outcome)], format: Format) -> anyhow::Resul
         }
         Format::Table => {
             output::table(
-                ["projection", "events", "duplicates", "set aside", "batches", "seconds", "events/s", "CPU s"],
+                [
+                    "projection",
+                    "events",
+                    "duplicates",
+                    "set aside",
+                    "batches",
+                    "seconds",
+                    "events/s",
+                    "CPU s",
+                ],
                 outcomes.iter().map(|(id, outcome)| {
                     let stats = &outcome.stats;
                     [

@@ -67,7 +67,8 @@ pub(crate) async fn run(simulate: &Simulate, config: &Config, format: Format) ->
     let start_ms = simulate.start.map_or_else(|| now().0, jiff::Timestamp::as_millisecond);
     let mut fleet = Fleet::new(simulate.units, simulate.seed, start_ms);
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} events {per_sec}");
-    let bar = ProgressBar::new(simulate.events).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let bar =
+        ProgressBar::new(simulate.events).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let begun = Instant::now();
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(interrupted);
@@ -108,7 +109,12 @@ pub(crate) async fn run(simulate: &Simulate, config: &Config, format: Format) ->
         )),
     }
     if let Some(first) = report.undelivered.first() {
-        return Err(Failure::new(Code::Failed, first.to_string(), "is the cluster well? (fleetlog topics plan)").into());
+        return Err(Failure::new(
+            Code::Failed,
+            first.to_string(),
+            "is the cluster well? (fleetlog topics plan)",
+        )
+        .into());
     }
     Ok(if lost > 0 { Code::Unreachable } else { Code::Done })
 }

@@ -11,7 +11,9 @@ use crate::{
 };
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  fleetlog status\n  fleetlog status --watch 2\n  fleetlog status --format json | jq .")]
+#[command(
+    after_help = "Examples:\n  fleetlog status\n  fleetlog status --watch 2\n  fleetlog status --format json | jq ."
+)]
 pub(crate) struct Status {
     /// Again every so many seconds, until Ctrl-C
     #[arg(long, value_name = "SECONDS")]

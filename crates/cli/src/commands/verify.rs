@@ -2,7 +2,9 @@
 
 use fleetlog_event::catalogue::Catalogue;
 use fleetlog_projections::{SinkKind, for_each_projection};
-use fleetlog_verify::{HistoryStore, HotStore, HotStoreSettings, KafkaLog, Report, VerifySettings, verify_fold, verify_map};
+use fleetlog_verify::{
+    HistoryStore, HotStore, HotStoreSettings, KafkaLog, Report, VerifySettings, verify_fold, verify_map,
+};
 
 use crate::{
     commands::migrate,
@@ -14,8 +16,10 @@ use crate::{
 };
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  fleetlog verify\n  fleetlog verify --projection task-state --format json\n\n\
-                        Exit code 1 if anything differs, if a projection is behind, or if nothing was compared.")]
+#[command(
+    after_help = "Examples:\n  fleetlog verify\n  fleetlog verify --projection task-state --format json\n\n\
+                        Exit code 1 if anything differs, if a projection is behind, or if nothing was compared."
+)]
 pub(crate) struct Verify {
     /// Only these projections (separated by commas); without it all
     #[arg(long, value_delimiter = ',')]
@@ -72,7 +76,8 @@ fn id_of_map<P: fleetlog_projection::MapProjector>(_: &P) -> &'static str {
 
 fn log(config: &Config) -> anyhow::Result<KafkaLog> {
     let spans = Catalogue::builtin();
-    let spans = spans.sources().filter_map(|topic| Some((topic.stem.clone(), topic.dedup_window_offsets?))).collect();
+    let spans =
+        spans.sources().filter_map(|topic| Some((topic.stem.clone(), topic.dedup_window_offsets?))).collect();
     Ok(KafkaLog::new(wiring::kafka_settings(config), wiring::decoder(config)?, spans))
 }
 
@@ -80,7 +85,7 @@ async fn hot_store(config: &Config) -> anyhow::Result<HotStore> {
     let settings = HotStoreSettings {
         url: config.redis.url.clone(),
         key_prefix: config.redis.key_prefix.clone(),
-        lane_prefix: String::new(),
+        lane_prefix: config.kafka.topic_prefix.clone(),
         suffix: String::new(),
         timeout_ms: config.redis.timeout_ms,
     };
@@ -101,7 +106,8 @@ fn show(reports: &[Report]) {
     output::table(
         ["projection", "range", "compared", "missing", "extra", "different", "set aside", "behind"],
         reports.iter().map(|report| {
-            let (from, to) = report.lanes.iter().fold((0, 0), |(from, to), lane| (from + lane.from, to + lane.to));
+            let (from, to) =
+                report.lanes.iter().fold((0, 0), |(from, to), lane| (from + lane.from, to + lane.to));
             [
                 report.projection.clone(),
                 format!("{} offsets in {} partitions", to - from, report.lanes.len()),
@@ -129,7 +135,11 @@ fn show(reports: &[Report]) {
         }
         let shown = report.differences.len() as u64;
         if shown < report.differences_total() {
-            output::line(&format!("{}: {} differences more", report.projection, report.differences_total() - shown));
+            output::line(&format!(
+                "{}: {} differences more",
+                report.projection,
+                report.differences_total() - shown
+            ));
         }
     }
     let compared: u64 = reports.iter().map(|report| report.compared).sum();

@@ -44,7 +44,12 @@ const FREE: &str = "kafka.properties.";
 pub(super) fn check(mut figment: Figment) -> Result<Loaded, ConfigError> {
     let read = |figment: &Figment| -> Result<Vec<(String, Value)>, ConfigError> {
         let dict: Dict = figment.extract().map_err(|errors| {
-            ConfigError(errors.into_iter().map(|e| Problem { place: source_of(&e), what: e.kind.to_string() }).collect())
+            ConfigError(
+                errors
+                    .into_iter()
+                    .map(|e| Problem { place: source_of(&e), what: e.kind.to_string() })
+                    .collect(),
+            )
         })?;
         let mut found = Vec::new();
         leaves("", &dict, &mut found);
@@ -72,9 +77,14 @@ pub(super) fn check(mut figment: Figment) -> Result<Loaded, ConfigError> {
     if !problems.is_empty() {
         return Err(ConfigError(problems));
     }
-    let config: Config = figment
-        .extract()
-        .map_err(|errors| ConfigError(errors.into_iter().map(|e| Problem { place: e.path.join("."), what: e.kind.to_string() }).collect()))?;
+    let config: Config = figment.extract().map_err(|errors| {
+        ConfigError(
+            errors
+                .into_iter()
+                .map(|e| Problem { place: e.path.join("."), what: e.kind.to_string() })
+                .collect(),
+        )
+    })?;
     relations(&config, &sources, &mut problems);
     if !problems.is_empty() {
         return Err(ConfigError(problems));
@@ -92,10 +102,13 @@ fn toml_defaults() -> impl figment::Provider {
 }
 
 fn source_of(error: &figment::Error) -> String {
-    error.metadata.as_ref().map_or_else(|| "settings".to_owned(), |m| match &m.source {
-        Some(source) => source.to_string(),
-        None => m.name.to_string(),
-    })
+    error.metadata.as_ref().map_or_else(
+        || "settings".to_owned(),
+        |m| match &m.source {
+            Some(source) => source.to_string(),
+            None => m.name.to_string(),
+        },
+    )
 }
 
 /// Where a value came from: `default`, the file, or the variable's name.
@@ -155,12 +168,16 @@ fn fit(default: Option<&Value>, value: &Value) -> Result<Option<Value>, &'static
         | (Some(Value::Array(..)), Value::Array(..))
         | (Some(Value::Bool(..)), Value::Bool(..)) => Ok(None),
         (None | Some(Value::String(..)), other) => text(other).map(|t| Some(Value::from(t))).ok_or("a text"),
-        (Some(Value::Num(..)), Value::Num(_, number)) if number.to_i128().is_some() || number.to_u128().is_some() => Ok(None),
+        (Some(Value::Num(..)), Value::Num(_, number))
+            if number.to_i128().is_some() || number.to_u128().is_some() =>
+        {
+            Ok(None)
+        }
         (Some(Value::Num(..)), _) => Err("a whole number"),
         (Some(Value::Array(..)), other) => match text(other) {
-            Some(list) => {
-                Ok(Some(Value::from(list.split(',').map(str::trim).filter(|t| !t.is_empty()).map(Value::from).collect::<Vec<_>>())))
-            }
+            Some(list) => Ok(Some(Value::from(
+                list.split(',').map(str::trim).filter(|t| !t.is_empty()).map(Value::from).collect::<Vec<_>>(),
+            ))),
             None => Err("a list"),
         },
         _ => Err("a value of another kind"),
@@ -192,50 +209,72 @@ fn relations(config: &Config, sources: &BTreeMap<String, String>, problems: &mut
         let place = sources.get(key).cloned().unwrap_or_default();
         problems.push(Problem { place, what: format!("`{key}` {what}") });
     };
-    let run = &config.run;
-    if config.kafka.brokers.trim().is_empty() {
+    kafka(config, &mut wrong);
+    addresses(config, &mut wrong);
+    limits(config, &mut wrong);
+    if config.log.filter.parse::<tracing_subscriber::filter::Targets>().is_err() {
+        let filter = &config.log.filter;
+        wrong("log.filter", format!("is `{filter}`, expected a level or target=level, separated by commas"));
+    }
+}
+
+fn kafka(config: &Config, wrong: &mut impl FnMut(&str, String)) {
+    let kafka = &config.kafka;
+    if kafka.brokers.trim().is_empty() {
         wrong("kafka.brokers", "is empty: name at least one broker, such as 127.0.0.1:9092".into());
     }
-    if !config.kafka.topic_prefix.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
-        wrong("kafka.topic_prefix", format!("is `{}`: topics may hold a-z A-Z 0-9 . _ -", config.kafka.topic_prefix));
+    if !kafka.topic_prefix.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
+        wrong(
+            "kafka.topic_prefix",
+            format!("is `{}`: topics may hold a-z A-Z 0-9 . _ -", kafka.topic_prefix),
+        );
     }
-    if !(0..=32).contains(&config.kafka.replication) {
-        wrong("kafka.replication", format!("is {}, expected 0 to 32", config.kafka.replication));
+    if !(0..=32).contains(&kafka.replication) {
+        wrong("kafka.replication", format!("is {}, expected 0 to 32", kafka.replication));
     }
+    if let Err(error) = crate::wiring::kafka_settings(config).client().create_native_config() {
+        wrong("kafka.properties", format!("hold what librdkafka does not take: {error}"));
+    }
+}
+
+fn addresses(config: &Config, wrong: &mut impl FnMut(&str, String)) {
     let schemes: [(&str, &str, &[&str]); 3] = [
         ("registry.url", &config.registry.url, &["", "http://", "https://"]),
         ("redis.url", &config.redis.url, &["redis://", "rediss://", "unix://"]),
         ("postgres.url", &config.postgres.url, &["postgres://", "postgresql://"]),
     ];
     for (key, url, allowed) in schemes {
-        let fits = allowed.iter().any(|scheme| if scheme.is_empty() { url.is_empty() } else { url.starts_with(scheme) });
+        let fits = allowed
+            .iter()
+            .any(|scheme| if scheme.is_empty() { url.is_empty() } else { url.starts_with(scheme) });
         if !fits {
             wrong(key, format!("is `{}`, expected one of {}", super::redact_url(url), allowed.join(" ")));
         }
     }
-    if run.session_timeout_ms < 6_000 {
-        wrong("run.session_timeout_ms", format!("is {}, brokers take no less than 6000", run.session_timeout_ms));
+    let http = &config.run.http_address;
+    if !http.is_empty() && http.parse::<std::net::SocketAddr>().is_err() {
+        wrong("run.http_address", format!("is `{http}`, expected address:port, such as 127.0.0.1:9464"));
     }
+}
+
+fn limits(config: &Config, wrong: &mut impl FnMut(&str, String)) {
+    let run = &config.run;
+    let mut at_least = |key: &str, value: u64, least: u64, why: &str| {
+        if value < least {
+            wrong(key, format!("is {value}, expected at least {least}{why}"));
+        }
+    };
+    at_least("run.session_timeout_ms", run.session_timeout_ms, 6_000, ": brokers take no less");
+    at_least("run.memory_bytes_max", run.memory_bytes_max, 4 << 20, " (4 MiB)");
+    at_least("run.batch_events_max", run.batch_events_max as u64, 1, "");
+    at_least("postgres.connections_max", u64::from(config.postgres.connections_max), 2, "");
+    at_least("producer.in_flight_events_max", config.producer.in_flight_events_max as u64, 1, "");
+    at_least("producer.in_flight_bytes_max", config.producer.in_flight_bytes_max as u64, 1 << 20, " (1 MiB)");
     if run.drain_deadline_ms >= run.session_timeout_ms {
-        let limit = run.session_timeout_ms;
-        wrong("run.drain_deadline_ms", format!("is {}, must be below run.session_timeout_ms ({limit})", run.drain_deadline_ms));
-    }
-    if run.memory_bytes_max < 4 << 20 {
-        wrong("run.memory_bytes_max", format!("is {}, expected at least 4194304 (4 MiB)", run.memory_bytes_max));
-    }
-    if run.batch_events_max == 0 {
-        wrong("run.batch_events_max", "is 0, expected at least 1".into());
-    }
-    if config.postgres.connections_max < 2 {
-        wrong("postgres.connections_max", format!("is {}, expected at least 2", config.postgres.connections_max));
-    }
-    if config.producer.in_flight_events_max == 0 || config.producer.in_flight_bytes_max < 1 << 20 {
-        wrong("producer.in_flight_bytes_max", "and producer.in_flight_events_max must allow at least 1 MiB and 1 event".into());
-    }
-    if !run.http_address.is_empty() && run.http_address.parse::<std::net::SocketAddr>().is_err() {
-        wrong("run.http_address", format!("is `{}`, expected address:port, such as 127.0.0.1:9464", run.http_address));
-    }
-    if config.log.filter.parse::<tracing_subscriber::filter::Targets>().is_err() {
-        wrong("log.filter", format!("is `{}`, expected a level or target=level, separated by commas", config.log.filter));
+        let (deadline, limit) = (run.drain_deadline_ms, run.session_timeout_ms);
+        wrong(
+            "run.drain_deadline_ms",
+            format!("is {deadline}, must be below run.session_timeout_ms ({limit})"),
+        );
     }
 }

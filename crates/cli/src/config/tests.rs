@@ -1,5 +1,7 @@
 //! What the settings refuse, and how they say it.
 
+#![expect(clippy::result_large_err, reason = "figment's Jail asks for its own error type")]
+
 use figment::Jail;
 
 use super::*;
@@ -10,7 +12,9 @@ fn problems(set: &[(&str, &str)], file: Option<&str>) -> String {
         for (name, value) in set {
             jail.set_env(name, value);
         }
-        let path = file.map(|content| jail.create_file("fleetlog.toml", content).map(|_| PathBuf::from("fleetlog.toml")));
+        let path = file.map(|content| {
+            jail.create_file("fleetlog.toml", content).map(|_| PathBuf::from("fleetlog.toml"))
+        });
         let path = path.transpose()?;
         text = match Config::load(path.as_deref()) {
             Ok(_) => String::new(),
@@ -29,7 +33,11 @@ fn the_defaults_are_fine() {
 #[test]
 fn every_problem_is_named_at_once_with_its_place() {
     let text = problems(
-        &[("FLEETLOG_KAFKA__BROKER", "x"), ("FLEETLOG_RUN__BATCH_EVENTS_MAX", "many"), ("FLEETLOG_NONSENSE", "1")],
+        &[
+            ("FLEETLOG_KAFKA__BROKER", "x"),
+            ("FLEETLOG_RUN__BATCH_EVENTS_MAX", "many"),
+            ("FLEETLOG_NONSENSE", "1"),
+        ],
         Some("[redis]\nurl = 5\n[run]\nprojectons = []\n"),
     );
     for part in [
@@ -46,7 +54,11 @@ fn every_problem_is_named_at_once_with_its_place() {
 #[test]
 fn relations_between_settings_are_checked() {
     let text = problems(
-        &[("FLEETLOG_RUN__DRAIN_DEADLINE_MS", "10000"), ("FLEETLOG_RUN__MEMORY_BYTES_MAX", "1"), ("FLEETLOG_POSTGRES__URL", "mysql://a:geheim@b")],
+        &[
+            ("FLEETLOG_RUN__DRAIN_DEADLINE_MS", "10000"),
+            ("FLEETLOG_RUN__MEMORY_BYTES_MAX", "1"),
+            ("FLEETLOG_POSTGRES__URL", "mysql://a:geheim@b"),
+        ],
         None,
     );
     for part in ["`run.drain_deadline_ms` is 10000, must be below", "at least 4194304", "mysql://a:***@b"] {
@@ -66,7 +78,9 @@ fn the_environment_wins_over_the_file_and_text_stays_text() {
         assert_eq!(loaded.config.kafka.client_id, "17");
         assert_eq!(loaded.config.kafka.topic_prefix, "file-");
         assert_eq!(loaded.config.run.projections, ["unit-status", "task-state"]);
-        let source = |key| loaded.settings.iter().find(|setting| setting.key == key).map(|setting| setting.source.clone());
+        let source = |key| {
+            loaded.settings.iter().find(|setting| setting.key == key).map(|setting| setting.source.clone())
+        };
         assert_eq!(source("kafka.client_id").as_deref(), Some("FLEETLOG_KAFKA__CLIENT_ID"));
         assert!(source("kafka.topic_prefix").is_some_and(|source| source.ends_with("f.toml")));
         assert_eq!(source("redis.url").as_deref(), Some("default"));

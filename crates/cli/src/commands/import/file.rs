@@ -33,7 +33,12 @@ impl Recording {
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         if !path.is_file() {
             let message = format!("there is no file `{}`", path.display());
-            return Err(Failure::new(Code::Usage, message, "a recording is needed, such as data/vda5050/A.jsonl.zst").into());
+            return Err(Failure::new(
+                Code::Usage,
+                message,
+                "a recording is needed, such as data/vda5050/A.jsonl.zst",
+            )
+            .into());
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut recording = Self { path: path.to_owned(), name, digest: String::new(), lines: 0 };
@@ -53,12 +58,17 @@ impl Recording {
     }
 
     /// Its lines, without their ends.
-    pub(super) fn lines(&self) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Vec<u8>>> + Send + use<>> {
+    pub(super) fn lines(
+        &self,
+    ) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Vec<u8>>> + Send + use<>> {
         let context = format!("recording `{}`", self.path.display());
         let mut file = BufReader::new(File::open(&self.path).with_context(|| context.clone())?);
         let packed = file.fill_buf().with_context(|| context.clone())?.starts_with(&ZSTD_MAGIC);
-        let plain: Box<dyn Read + Send> =
-            if packed { Box::new(zstd::Decoder::with_buffer(file).with_context(|| context.clone())?) } else { Box::new(file) };
+        let plain: Box<dyn Read + Send> = if packed {
+            Box::new(zstd::Decoder::with_buffer(file).with_context(|| context.clone())?)
+        } else {
+            Box::new(file)
+        };
         let mut plain = BufReader::with_capacity(1 << 20, plain);
         let mut number = 0_u64;
         Ok(std::iter::from_fn(move || {
@@ -66,16 +76,18 @@ impl Recording {
             number += 1;
             match plain.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line) {
                 Ok(0) => None,
-                Ok(_) if line.len() as u64 == LINE_BYTES_MAX => {
-                    Some(Err(anyhow::anyhow!("{context}: line {number} is longer than {LINE_BYTES_MAX} bytes")))
-                }
+                Ok(_) if line.len() as u64 == LINE_BYTES_MAX => Some(Err(anyhow::anyhow!(
+                    "{context}: line {number} is longer than {LINE_BYTES_MAX} bytes"
+                ))),
                 Ok(_) => {
                     if line.last() == Some(&b'\n') {
                         line.pop();
                     }
                     Some(Ok(line))
                 }
-                Err(error) => Some(Err(anyhow::Error::from(error).context(format!("{context}, line {number}")))),
+                Err(error) => {
+                    Some(Err(anyhow::Error::from(error).context(format!("{context}, line {number}"))))
+                }
             }
         }))
     }

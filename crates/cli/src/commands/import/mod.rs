@@ -99,7 +99,10 @@ pub(crate) async fn run(command: &Command, config: &Config, format: Format) -> a
         Format::Table => output::line(&import.report.to_string()),
     }
     if !finished {
-        eprintln!("interrupted after line {}; the same command goes on from there", import.report.lines_done());
+        eprintln!(
+            "interrupted after line {}; the same command goes on from there",
+            import.report.lines_done()
+        );
         return Ok(Code::Failed);
     }
     Ok(Code::Done)
@@ -132,7 +135,12 @@ struct Import {
 
 impl Import {
     /// Goes through the file; false if it was interrupted.
-    async fn lines(&mut self, recording: &Recording, speed: Speed, bar: &ProgressBar) -> anyhow::Result<bool> {
+    async fn lines(
+        &mut self,
+        recording: &Recording,
+        speed: Speed,
+        bar: &ProgressBar,
+    ) -> anyhow::Result<bool> {
         let done = self.place.map_or(0, |place| place.line);
         let interrupted = tokio::signal::ctrl_c();
         tokio::pin!(interrupted);
@@ -166,7 +174,8 @@ impl Import {
 
     fn take(&mut self, recording: &Recording, number: u64, line: &[u8], outcome: Outcome) {
         if let Verdict::Dead { reason, detail } = &outcome.verdict {
-            let topic = self.sender.as_ref().map(|sender| sender.dead_letter_topic.clone()).unwrap_or_default();
+            let topic =
+                self.sender.as_ref().map(|sender| sender.dead_letter_topic.clone()).unwrap_or_default();
             self.batch.dead.push(dead_letter(topic, recording, number, line, reason.as_str(), detail));
         }
         self.batch.events.extend(outcome.events);
@@ -195,7 +204,14 @@ impl Batch {
 }
 
 /// A message that cannot be mapped, untouched; what is known of it in headers.
-fn dead_letter(topic: String, recording: &Recording, number: u64, line: &[u8], reason: &str, detail: &str) -> RawRecord {
+fn dead_letter(
+    topic: String,
+    recording: &Recording,
+    number: u64,
+    line: &[u8],
+    reason: &str,
+    detail: &str,
+) -> RawRecord {
     let (mqtt_topic, payload) = match Line::parse(line) {
         Ok(message) => (message.topic, Bytes::from(message.payload)),
         Err(_) => (String::new(), Bytes::copy_from_slice(line)),
@@ -285,12 +301,21 @@ impl Sender {
         let mut tries = 0;
         loop {
             let mut records = batch.dead.clone();
-            records.push(place.record(&wiring::kafka_settings(&self.config), &self.digest, &recording.name)?);
+            records.push(place.record(
+                &wiring::kafka_settings(&self.config),
+                &self.digest,
+                &recording.name,
+            )?);
             match self.producer.transact(batch.events.clone(), records).await {
                 Ok(()) => return Ok(()),
                 Err(TransactionError::Fenced(_)) => {
                     let message = "another import of this file has taken over";
-                    return Err(Failure::new(Code::Failed, message, "one import of a file at a time is enough").into());
+                    return Err(Failure::new(
+                        Code::Failed,
+                        message,
+                        "one import of a file at a time is enough",
+                    )
+                    .into());
                 }
                 Err(TransactionError::Event(error)) => return Err(error.into()),
                 Err(error) if tries == ABORTED_TRIES => return Err(error.into()),

@@ -42,7 +42,12 @@ impl Report {
     }
 
     pub(super) fn count(&mut self, outcome: &Outcome) {
-        *self.messages.entry(outcome.kind.to_string()).or_default().entry(outcome.verdict.label()).or_default() += 1;
+        *self
+            .messages
+            .entry(outcome.kind.to_string())
+            .or_default()
+            .entry(outcome.verdict.label())
+            .or_default() += 1;
         for event in &outcome.events {
             *self.events.entry(event.event_type().name).or_default() += 1;
         }
@@ -67,11 +72,16 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}: {} lines, {} of them imported before", self.file, self.lines, self.lines_already_imported)?;
+        writeln!(
+            f,
+            "{}: {} lines, {} of them imported before",
+            self.file, self.lines, self.lines_already_imported
+        )?;
         writeln!(f, "\n{:<18} {:>8}  what became of it", "message", "count")?;
         for (kind, verdicts) in &self.messages {
             let all: u64 = verdicts.values().sum();
-            let parts: Vec<String> = verdicts.iter().map(|(verdict, count)| format!("{verdict} {count}")).collect();
+            let parts: Vec<String> =
+                verdicts.iter().map(|(verdict, count)| format!("{verdict} {count}")).collect();
             writeln!(f, "{kind:<18} {all:>8}  {}", parts.join(", "))?;
         }
         writeln!(f, "\n{:<36} {:>8}", "event", "count")?;
@@ -80,7 +90,8 @@ impl fmt::Display for Report {
         }
         for (name, counts) in [("could not be mapped", &self.dead), ("left out of events", &self.omitted)] {
             if !counts.is_empty() {
-                let parts: Vec<String> = counts.iter().map(|(what, count)| format!("{what} {count}")).collect();
+                let parts: Vec<String> =
+                    counts.iter().map(|(what, count)| format!("{what} {count}")).collect();
                 writeln!(f, "\n{name}: {}", parts.join(", "))?;
             }
         }

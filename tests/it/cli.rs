@@ -1,0 +1,187 @@
+//! The binary from outside: what a person types, and what comes back.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use fleetlog_kafka::KafkaSettings;
+use fleetlog_testkit::{Database, Fleetlog, Output, RedisServer, Running, Stack, fresh_database, unique};
+use serde_json::Value;
+use sqlx::{Connection, PgConnection, Row};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// How long a command may take that has nothing to wait for; generous, since tests share few processors.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+/// How often a store is asked that has no way to tell.
+const ASK_INTERVAL: Duration = Duration::from_millis(20);
+/// The projections with hot state and the topic each reads.
+const HOT: [(&str, &str); 3] = [("unit-consensus", "telemetry"), ("unit-status", "robot"), ("task-state", "task")];
+const PARTITIONS: i32 = 6;
+
+/// A fleet of this test's own: topic and key prefix, database, state folder.
+pub(crate) struct World {
+    pub(crate) stack: Stack,
+    pub(crate) prefix: String,
+    pub(crate) database: Database,
+    pub(crate) fleetlog: Fleetlog,
+    pub(crate) redis_url: String,
+    _state_dir: tempfile::TempDir,
+}
+
+impl World {
+    /// With nothing made yet: neither topics nor tables.
+    pub(crate) async fn bare(label: &str) -> Self {
+        let stack = Stack::from_env();
+        let (prefix, database) = (unique(label), fresh_database(&stack).await.unwrap());
+        let state_dir = tempfile::tempdir().unwrap();
+        let fleetlog = Fleetlog::new(&stack, &prefix)
+            .env("FLEETLOG_POSTGRES__URL", database.url())
+            .env("FLEETLOG_RUN__STATE_DIR", &state_dir.path().display().to_string());
+        let redis_url = stack.redis_url.clone();
+        Self { stack, prefix, database, fleetlog, redis_url, _state_dir: state_dir }
+    }
+
+    /// With topics and tables.
+    pub(crate) async fn new(label: &str) -> Self {
+        let world = Self::bare(label).await;
+        world.ok(&["topics", "apply"]).await;
+        world.ok(&["migrate"]).await;
+        world
+    }
+
+    /// The same, with hot state on a Redis of one's own.
+    pub(crate) fn on_redis(mut self, redis: &RedisServer) -> Self {
+        self.redis_url = redis.url();
+        self.fleetlog = self.fleetlog.env("FLEETLOG_REDIS__URL", &self.redis_url);
+        self
+    }
+
+    pub(crate) fn kafka(&self) -> KafkaSettings {
+        self.stack.kafka(&self.prefix)
+    }
+
+    /// Runs a command that has to end with 0; its stdout.
+    pub(crate) async fn ok(&self, args: &[&str]) -> String {
+        self.fleetlog.run(args, LIMIT).await.unwrap().success().unwrap_or_else(|error| panic!("{args:?}: {error}"))
+    }
+
+    /// The same with `--format json`.
+    pub(crate) async fn json(&self, args: &[&str]) -> Value {
+        let text = self.ok(&[args, &["--format", "json"]].concat()).await;
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}: {text}"))
+    }
+
+    /// Runs a command that has to end with this code; what it said.
+    pub(crate) async fn fails(&self, code: i32, args: &[&str]) -> Output {
+        let output = self.fleetlog.run(args, LIMIT).await.unwrap();
+        assert_eq!(output.code(), Some(code), "{args:?}: {}{}", output.stdout, output.stderr);
+        output
+    }
+
+    /// Events of a simulated fleet, at full speed; all are acknowledged.
+    pub(crate) async fn simulate(&self, events: u64, seed: u64) {
+        let (events, seed) = (events.to_string(), seed.to_string());
+        let report =
+            self.json(&["simulate", "--units", "5", "--rate", "max", "--events", &events, "--seed", &seed]).await;
+        assert_eq!(report["acknowledged"].to_string(), events);
+    }
+
+    /// Waits until everything is taken, and has it recounted: no difference, something compared. The reports by
+    /// projection.
+    pub(crate) async fn verified(&self) -> BTreeMap<String, Value> {
+        self.ok(&["status", "--wait", "60"]).await;
+        let output = self.fleetlog.run(&["verify", "--format", "json"], LIMIT).await.unwrap();
+        assert_eq!(output.code(), Some(0), "verify: {}{}", output.stdout, output.stderr);
+        let reports: Vec<Value> = serde_json::from_str(&output.stdout).unwrap();
+        assert_eq!(reports.len(), 5);
+        for report in &reports {
+            assert_eq!(report["differences"].as_array().map(Vec::len), Some(0), "{report:#}");
+        }
+        reports.into_iter().map(|report| (report["projection"].as_str().unwrap().to_owned(), report)).collect()
+    }
+
+    pub(crate) async fn postgres(&self) -> PgConnection {
+        PgConnection::connect(self.database.url()).await.unwrap()
+    }
+
+    /// Rows of history, by table; no place of the log is there twice.
+    pub(crate) async fn rows(&self) -> BTreeMap<&'static str, i64> {
+        let mut postgres = self.postgres().await;
+        let mut rows = BTreeMap::new();
+        for table in ["telemetry", "unit_event", "task_event"] {
+            let statement =
+                format!("SELECT count(*), count(DISTINCT (log_partition, log_offset)) FROM {table}");
+            let row = sqlx::query(&statement).fetch_one(&mut postgres).await.unwrap();
+            let (all, places): (i64, i64) = (row.get(0), row.get(1));
+            assert_eq!(all, places, "{table} holds a place of the log twice");
+            rows.insert(table, all);
+        }
+        rows
+    }
+
+    /// The owners' nonces that stand in the links of all lanes: in Redis, in PostgreSQL. A process that has written
+    /// leaves one that was not there before.
+    pub(crate) async fn nonces(&self) -> Option<[BTreeSet<String>; 2]> {
+        let nonce = |link: &str| link.split('.').next().unwrap_or_default().to_owned();
+        let client = redis::Client::open(self.redis_url.as_str()).unwrap();
+        let mut redis = client.get_multiplexed_async_connection().await.ok()?;
+        let mut pipe = redis::pipe();
+        for (projection, stem) in HOT {
+            for partition in 0..PARTITIONS {
+                let prefix = &self.prefix;
+                pipe.hget(format!("{prefix}fleetlog:{projection}@1:{prefix}{stem}:{partition}"), "link");
+            }
+        }
+        let links: Vec<Option<String>> = pipe.query_async(&mut redis).await.ok()?;
+        let hot = links.iter().flatten().map(|link| nonce(link)).collect();
+        let rows =
+            sqlx::query("SELECT link FROM fleetlog_progress").fetch_all(&mut self.postgres().await).await.ok()?;
+        Some([hot, rows.iter().map(|row| nonce(row.get::<&str, _>(0))).collect()])
+    }
+
+    /// Waits until a process that has not written before has written to both stores; how long each took since
+    /// `begun`.
+    pub(crate) async fn first_writes(&self, before: &[BTreeSet<String>; 2], begun: Instant) -> [Duration; 2] {
+        let mut took = [None, None];
+        until("a new owner's first write", async || {
+            if let Some(now) = self.nonces().await {
+                for store in 0..2 {
+                    if took[store].is_none() && !now[store].is_subset(&before[store]) {
+                        took[store] = Some(begun.elapsed());
+                    }
+                }
+            }
+            took.iter().all(Option::is_some)
+        })
+        .await;
+        took.map(Option::unwrap)
+    }
+}
+
+/// Asks again until it is so.
+pub(crate) async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !so().await {
+        assert!(begun.elapsed() < LIMIT, "waited {LIMIT:?} in vain for {what}");
+        tokio::time::sleep(ASK_INTERVAL).await;
+    }
+}
+
+/// Where `run` serves its probes.
+pub(crate) async fn address_of(running: &mut Running) -> String {
+    let line = running.line_with("/metrics", LIMIT).await.unwrap();
+    let (_, rest) = line.split_once("http://").unwrap();
+    rest.split('/').next().unwrap().to_owned()
+}
+
+/// The status code and body of a GET.
+pub(crate) async fn get(address: &str, path: &str) -> (u16, String) {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let code = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    (code, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+}

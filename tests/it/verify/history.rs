@@ -133,8 +133,11 @@ async fn history_that_is_its_log_is_clean() {
     assert_eq!((report.compared, report.set_aside, report.duplicates), (118, 1, 1));
 }
 
+/// The damage, (missing, extra, different), parts of what is told.
+type Damage = (&'static str, (u64, u64, u64), &'static [&'static str]);
+
 /// Each damage, what it counts as (missing, extra, different), and what is told.
-const DAMAGES: [(&str, (u64, u64, u64), &[&str]); 9] = [
+const DAMAGES: [Damage; 9] = [
     (
         "DELETE FROM unit_event WHERE log_offset = 50",
         (1, 0, 0),

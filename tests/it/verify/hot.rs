@@ -96,8 +96,11 @@ async fn hot_state_that_is_the_fold_of_its_log_is_clean() {
     assert_eq!((report.lanes[0].from, report.lanes[0].to), (0, log.end()));
 }
 
+/// The damage, (missing, extra, different), parts of what is told.
+type Damage = (&'static [&'static str], (u64, u64, u64), &'static [&'static str]);
+
 /// Each damage, what it counts as (missing, extra, different), and what is told.
-const DAMAGES: [(&[&str], (u64, u64, u64), &[&str]); 15] = [
+const DAMAGES: [Damage; 15] = [
     (&["DEL", "k/unit:s504.u1"], (1, 0, 0), &["missing unit:s504.u1", "no such key"]),
     (&["HSET", "k/unit:s504.u3", "mode", "x"], (0, 0, 1), &["field `mode` is `x`, the log says `manual`"]),
     (&["HDEL", "k/unit:s504.u3", "mode"], (0, 0, 1), &["field `mode` is absent, the log says `manual`"]),

@@ -157,7 +157,7 @@ pub(crate) async fn task(command: &TaskCommand, config: &Config, format: Format)
     let mut hot = HotState::connect(config).await?;
     match command {
         TaskCommand::Show { task } => {
-            show("task", task, [("task", hot.fields(&format!("task:{task}")).await?)], format)
+            show("task", task, [("now", hot.fields(&format!("task:{task}")).await?)], format)
         }
         TaskCommand::List(list) => {
             let sites = match &list.site {
@@ -179,13 +179,13 @@ pub(crate) async fn task(command: &TaskCommand, config: &Config, format: Format)
                 rows.push([
                     task,
                     priority.to_string(),
-                    value("status"),
+                    value("state"),
                     value("task_type"),
                     value("unit_uid"),
                     value("created_at"),
                 ]);
             }
-            list_rows(["task", "priority", "status", "type", "unit", "created_at"], rows, found, format)
+            list_rows(["task", "priority", "state", "type", "unit", "created_at"], rows, found, format)
         }
     }
 }

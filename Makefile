@@ -1,7 +1,7 @@
 # The recipes a person runs, and CI runs the same. `make help` lists them.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test stack stop clean fmt lint
+.PHONY: help demo test bench stack stop clean fmt lint
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -11,6 +11,9 @@ demo: ## start everything, import a recording, simulate a fleet, prove that noth
 
 test: ## all checks and tests, on the local stack
 	@scripts/test.sh
+
+bench: ## how fast the projections catch up, printed as a table for bench/README.md
+	@bench/catch_up.sh
 
 stack: ## start Kafka, Redis, PostgreSQL, a schema registry and TimescaleDB (WASM) in .stack/
 	@scripts/stack.sh up --with registry,pglite,python

@@ -130,7 +130,7 @@ impl World {
         for (projection, stem) in HOT {
             for partition in 0..PARTITIONS {
                 let prefix = &self.prefix;
-                pipe.hget(format!("{prefix}fleetlog:{projection}@1:{prefix}{stem}:{partition}"), "link");
+                pipe.hget(format!("{prefix}fleetlog:{prefix}{projection}@1:{prefix}{stem}:{partition}"), "link");
             }
         }
         let links: Vec<Option<String>> = pipe.query_async(&mut redis).await.ok()?;

@@ -2,8 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod bad_input;
+mod bad_input_stores;
 mod cli;
+mod cli_commands;
+mod clients;
 mod engine;
+mod facts;
+mod import;
+mod import_rig;
 mod kafka;
 mod kill;
 mod producer;

@@ -184,7 +184,12 @@ async fn read(
     ranges: Vec<PartitionRange>,
 ) -> anyhow::Result<Vec<OwnedRecord>> {
     let (settings, topic) = (settings.clone(), topic.to_owned());
-    Ok(tokio::task::spawn_blocking(move || collect(LogReader::open(&settings, &topic, &ranges))).await??)
+    let opened = move || collect(LogReader::open(&settings, &topic, &ranges));
+    match tokio::task::spawn_blocking(opened).await? {
+        // Gone by retention, or never there: the caller says so with the place as it was typed.
+        Err(ReadError::OffsetOutOfRange { .. } | ReadError::PastEnd { .. }) => Ok(Vec::new()),
+        other => Ok(other?),
+    }
 }
 
 fn collect(reader: Result<LogReader, ReadError>) -> Result<Vec<OwnedRecord>, ReadError> {

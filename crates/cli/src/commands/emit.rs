@@ -35,8 +35,22 @@ impl DecodeOne for FromJson {
     type Error = serde_json::Error;
 
     fn one<E: Event>(self) -> Result<E, serde_json::Error> {
-        serde_json::from_value(self.0)
+        let event: E = serde_json::from_value(self.0.clone())?;
+        // A field that the struct does not have is a typing error here, not a newer version's.
+        match unknown_field(&self.0, &serde_json::to_value(&event)?) {
+            None => Ok(event),
+            Some(path) => Err(serde::de::Error::custom(format!("there is no field `{path}`"))),
+        }
     }
+}
+
+/// The path of the first field of `given` that `taken` does not have.
+fn unknown_field(given: &Value, taken: &Value) -> Option<String> {
+    let (Value::Object(given), Value::Object(taken)) = (given, taken) else { return None };
+    given.iter().find_map(|(name, value)| match taken.get(name) {
+        None => Some(name.clone()),
+        Some(inner) => unknown_field(value, inner).map(|path| format!("{name}.{path}")),
+    })
 }
 
 /// The full name of an event type, written in full or shortened as long as it is unique.

@@ -226,11 +226,9 @@ async fn a_full_disk_of_the_database_is_waited_out() {
     world.simulate(EVENTS, 1).await;
     let mut running = world.fleetlog.spawn(&["run"]).unwrap();
     let address = address_of(&mut running).await;
-    until("the full disk is told", async || {
-        let (code, said) = get(&address, "/readyz").await;
-        code == 503 && said.contains("No space left on device")
-    })
-    .await;
+    let told = running.line_with("No space left on device", LIMIT).await.unwrap();
+    assert!(told.contains("telemetry-history") && told.contains("waiting until it passes"), "{told}");
+    until("not ready", async || get(&address, "/readyz").await.0 == 503).await;
     assert_eq!(get(&address, "/healthz").await.0, 200);
     assert_eq!(world.rows().await["telemetry"], 0);
     postgres.execute("DROP TRIGGER full_disk ON telemetry").await.unwrap();

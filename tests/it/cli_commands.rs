@@ -6,6 +6,10 @@ use serde_json::{Value, json};
 
 use crate::cli::{LIMIT, World, until};
 
+fn words(command: &[String]) -> Vec<&str> {
+    command.iter().map(String::as_str).collect()
+}
+
 /// Lines of JSON.
 fn lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -113,20 +117,19 @@ async fn a_skip_passes_exactly_one_position_of_a_projection_that_stands() {
         ["progress", "skip", "unit-status", "--topic", "robot", "--partition", &partition, "--offset", offset, "--why", "a test"]
             .map(str::to_owned)
     };
-    let args = |owned: &[String; 11]| owned.each_ref().map(String::as_str).to_vec();
     let (first, second) = (skip("0"), skip("1"));
 
-    let wrong = world.fails(2, &args(&second)).await.stderr;
+    let wrong = world.fails(2, &words(&second)).await.stderr;
     assert!(wrong.contains("would take offset 0 next, not 1"), "{wrong}");
-    let done = world.ok(&args(&first)).await;
+    let done = world.ok(&words(&first)).await;
     assert!(done.contains("offset 0 is set aside (skipped); next is 1"), "{done}");
-    let again = world.fails(2, &args(&first)).await.stderr;
+    let again = world.fails(2, &words(&first)).await.stderr;
     assert!(again.contains("would take offset 1 next, not 0"), "{again}");
 
     let mut running = world.fleetlog.spawn(&["run"]).unwrap();
     running.line_with("/readyz", LIMIT).await.unwrap();
     let reports = world.verified().await;
-    let refused = world.fails(1, &args(&second)).await.stderr;
+    let refused = world.fails(1, &words(&second)).await.stderr;
     assert!(refused.contains("is running") && refused.contains("hint:"), "{refused}");
     running.signal("TERM").unwrap();
     assert_eq!(running.wait(LIMIT).await.unwrap().code(), Some(0));

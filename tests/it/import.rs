@@ -225,6 +225,9 @@ async fn files_that_are_no_recordings_are_refused_and_add_nothing() {
     assert_refused(&speed, 2, &["--speed", "a factor above 0"]);
     assert_eq!(rig.ends().await, before, "nothing was sent");
 
+    let away = rig.fleetlog.clone().env("FLEETLOG_KAFKA__BROKERS", "127.0.0.1:9");
+    let no_broker = away.run(&["import", "vda5050", RECORDING], PATIENCE).await.unwrap();
+    assert_refused(&no_broker, 3, &["kafka at 127.0.0.1:9 does not answer", "kafka.brokers"]);
     let elsewhere = rig.fleetlog.clone().env("FLEETLOG_KAFKA__TOPIC_PREFIX", "t-import-nowhere-");
     let no_topics = elsewhere.run(&["import", "vda5050", RECORDING], PATIENCE).await.unwrap();
     assert_refused(&no_topics, 4, &["t-import-nowhere-import-places` does not exist", "topics plan"]);

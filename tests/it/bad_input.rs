@@ -61,7 +61,8 @@ fn poisons(well: &OwnedRecord, telemetry: &OwnedRecord) -> Vec<Poison> {
         Poison { value: None, ..here("empty_payload", b"") },
         here("unknown_framing", b"\xC3"),
         here("unknown_framing", b"{\"json\": true}"),
-        here("unknown_schema", &[&[0xC3, 0x01], &[7_u8; 8][..], &value[10..]].concat()),
+        // With an event id of its own: the same key and event id again would be a duplicate.
+        here("unknown_schema", &[&[0xC3, 0x01], &[7_u8; 8][..], &[0x55; 40]].concat()),
         here("undecodable", &[&value[..10], &[0xff; 40]].concat()),
         here("undecodable", &huge),
         here("unknown_event_type", telemetry.value.as_deref().unwrap()),
@@ -97,10 +98,15 @@ async fn send(world: &World, poisons: &[Poison]) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn poison_on_the_topic_is_set_aside_and_the_rest_goes_on() {
     let world = World::new("poison").await;
-    let emitted = world.json(&["emit", "Connected", "--json", r#"{"meta":{"site_uid":"s","unit_uid":"p"}}"#]).await;
+    let emitted =
+        world.json(&["emit", "Connected", "--json", r#"{"meta":{"site_uid":"s","unit_uid":"p"}}"#]).await;
     assert_eq!(emitted["key"], "ss.up");
     world.simulate(EVENTS / 2, 1).await;
-    let well = log(&world, "robot").await.into_iter().find(|record| record.key.as_deref() == Some(b"ss.up")).unwrap();
+    let well = log(&world, "robot")
+        .await
+        .into_iter()
+        .find(|record| record.key.as_deref() == Some(b"ss.up"))
+        .unwrap();
     let poisons = poisons(&well, &log(&world, "telemetry").await[0]);
     let places = send(&world, &poisons).await;
     world.simulate(EVENTS / 2, 2).await;
@@ -119,7 +125,8 @@ async fn poison_on_the_topic_is_set_aside_and_the_rest_goes_on() {
     let letters = log(&world, "robot-dlq").await;
     for (poison, place) in poisons.iter().zip(&places) {
         let origin = format!("{}robot/{place}", world.prefix);
-        let rows: Vec<&Value> = listed.as_array().unwrap().iter().filter(|row| row["origin"] == origin).collect();
+        let rows: Vec<&Value> =
+            listed.as_array().unwrap().iter().filter(|row| row["origin"] == origin).collect();
         assert_eq!(rows.len(), 2, "{origin} ({})", poison.reason);
         for row in rows {
             assert_eq!(row["reason"], poison.reason, "{row:#}");
@@ -197,7 +204,9 @@ async fn settings_that_nobody_knows_are_named_all_at_once() {
         .await
         .unwrap();
     assert_eq!(wrong.code(), Some(2), "{}", wrong.stderr);
-    for part in ["2 problems", "FLEETLOG_REDIS__URLL", "did you mean `redis.url`", "FLEETLOG_RUN__BATCH_EVENTS_MAX"] {
+    for part in
+        ["2 problems", "FLEETLOG_REDIS__URLL", "did you mean `redis.url`", "FLEETLOG_RUN__BATCH_EVENTS_MAX"]
+    {
         assert!(wrong.stderr.contains(part), "{part}: {}", wrong.stderr);
     }
     let folder = tempfile::tempdir().unwrap();
@@ -205,7 +214,10 @@ async fn settings_that_nobody_knows_are_named_all_at_once() {
     std::fs::write(&file, "[kafka]\nbroker = \"k1:9092\"\n").unwrap();
     let file = file.display().to_string();
     let said = world.fails(2, &["config", "check", "--config", &file]).await.stderr;
-    assert!(said.contains("mine.toml") && said.contains("`kafka.broker`; did you mean `kafka.brokers`?"), "{said}");
+    assert!(
+        said.contains("mine.toml") && said.contains("`kafka.broker`; did you mean `kafka.brokers`?"),
+        "{said}"
+    );
     let said = world.fails(2, &["run", "--projections", "unit-statu"]).await.stderr;
     assert!(said.contains("`unit-statu`") && said.contains("unit-status, task-state"), "{said}");
 
@@ -228,7 +240,8 @@ async fn topics_that_are_not_there_end_a_run_with_the_way_out() {
     for stem in ["robot", "telemetry", "task"] {
         assert!(said.contains(&format!("{}{stem}", world.prefix)), "{said}");
     }
-    assert!(said.contains("topics do not exist") && said.contains("hint:") && said.contains("topics plan"), "{said}");
-
-
+    assert!(
+        said.contains("topics do not exist") && said.contains("hint:") && said.contains("topics plan"),
+        "{said}"
+    );
 }

@@ -26,7 +26,8 @@ async fn progress(world: &World, projection: &str) -> BTreeMap<String, i64> {
 async fn lags(world: &World) -> BTreeMap<String, i64> {
     let mut lags = BTreeMap::new();
     for row in world.json(&["status"]).await.as_array().unwrap() {
-        *lags.entry(row["projection"].as_str().unwrap().to_owned()).or_default() += row["lag_events"].as_i64().unwrap();
+        *lags.entry(row["projection"].as_str().unwrap().to_owned()).or_default() +=
+            row["lag_events"].as_i64().unwrap();
     }
     lags
 }
@@ -90,7 +91,13 @@ async fn retention_beyond_progress_is_told_and_not_passed_over() {
     admin.delete_records(&list, &AdminOptions::new()).await.unwrap();
 
     let said = world.fails(1, &["run", "--once"]).await.stderr;
-    for part in ["projection `unit-consensus` stopped", "projection `telemetry-history` stopped", "retention overtook it", "1 offsets are lost", "rebuild"] {
+    for part in [
+        "projection `unit-consensus` stopped",
+        "projection `telemetry-history` stopped",
+        "retention overtook it",
+        "1 offsets are lost",
+        "rebuild",
+    ] {
         assert!(said.contains(part), "{part}: {said}");
     }
     assert_eq!(progress(&world, "unit-consensus").await, before);
@@ -152,7 +159,10 @@ async fn a_kafka_that_is_down_at_the_start_is_waited_for() {
     let mut kafka = KafkaServer::start().await.unwrap();
     let mut world = World::bare("kafka-down").await;
     world.stack.brokers = kafka.brokers();
-    world.fleetlog = world.fleetlog.env("FLEETLOG_KAFKA__BROKERS", &kafka.brokers()).env("FLEETLOG_KAFKA__REPLICATION", "1");
+    world.fleetlog = world
+        .fleetlog
+        .env("FLEETLOG_KAFKA__BROKERS", &kafka.brokers())
+        .env("FLEETLOG_KAFKA__REPLICATION", "1");
     world.ok(&["topics", "apply"]).await;
     world.ok(&["migrate"]).await;
     world.simulate(EVENTS, 1).await;
@@ -178,7 +188,10 @@ async fn a_redis_that_may_evict_is_refused() {
             assert!(said.contains(part), "{part}: {said}");
         }
     }
-    assert!(progress(&world, "unit-status").await.values().all(|next| *next == 0), "written to a Redis that forgets");
+    assert!(
+        progress(&world, "unit-status").await.values().all(|next| *next == 0),
+        "written to a Redis that forgets"
+    );
     let client = redis::Client::open(redis.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let policy = ["SET", "maxmemory-policy", "noeviction"];
@@ -233,7 +246,10 @@ async fn a_full_disk_of_the_database_is_waited_out() {
     assert_eq!(world.rows().await["telemetry"], 0);
     postgres.execute("DROP TRIGGER full_disk ON telemetry").await.unwrap();
     let reports = world.verified().await;
-    assert!(reports.values().all(|report| report["set_aside"] == 0), "a full disk is no reason for a dead letter");
+    assert!(
+        reports.values().all(|report| report["set_aside"] == 0),
+        "a full disk is no reason for a dead letter"
+    );
     assert_eq!(world.rows().await.values().sum::<i64>(), i64::try_from(EVENTS).unwrap());
     assert_eq!(world.json(&["dlq", "list"]).await, serde_json::json!([]));
     assert_eq!(stop(running).await.0, Some(0));

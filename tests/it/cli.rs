@@ -16,7 +16,8 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// How often a store is asked that has no way to tell.
 const ASK_INTERVAL: Duration = Duration::from_millis(20);
 /// The projections with hot state and the topic each reads.
-const HOT: [(&str, &str); 3] = [("unit-consensus", "telemetry"), ("unit-status", "robot"), ("task-state", "task")];
+const HOT: [(&str, &str); 3] =
+    [("unit-consensus", "telemetry"), ("unit-status", "robot"), ("task-state", "task")];
 const PARTITIONS: i32 = 6;
 
 /// A fleet of this test's own: topic and key prefix, database, state folder.
@@ -63,7 +64,12 @@ impl World {
 
     /// Runs a command that has to end with 0; its stdout.
     pub(crate) async fn ok(&self, args: &[&str]) -> String {
-        self.fleetlog.run(args, LIMIT).await.unwrap().success().unwrap_or_else(|error| panic!("{args:?}: {error}"))
+        self.fleetlog
+            .run(args, LIMIT)
+            .await
+            .unwrap()
+            .success()
+            .unwrap_or_else(|error| panic!("{args:?}: {error}"))
     }
 
     /// The same with `--format json`.
@@ -82,8 +88,9 @@ impl World {
     /// Events of a simulated fleet, at full speed; all are acknowledged.
     pub(crate) async fn simulate(&self, events: u64, seed: u64) {
         let (events, seed) = (events.to_string(), seed.to_string());
-        let report =
-            self.json(&["simulate", "--units", "5", "--rate", "max", "--events", &events, "--seed", &seed]).await;
+        let report = self
+            .json(&["simulate", "--units", "5", "--rate", "max", "--events", &events, "--seed", &seed])
+            .await;
         assert_eq!(report["acknowledged"].to_string(), events);
     }
 
@@ -98,7 +105,10 @@ impl World {
         for report in &reports {
             assert_eq!(report["differences"].as_array().map(Vec::len), Some(0), "{report:#}");
         }
-        reports.into_iter().map(|report| (report["projection"].as_str().unwrap().to_owned(), report)).collect()
+        reports
+            .into_iter()
+            .map(|report| (report["projection"].as_str().unwrap().to_owned(), report))
+            .collect()
     }
 
     pub(crate) async fn postgres(&self) -> PgConnection {
@@ -130,13 +140,18 @@ impl World {
         for (projection, stem) in HOT {
             for partition in 0..PARTITIONS {
                 let prefix = &self.prefix;
-                pipe.hget(format!("{prefix}fleetlog:{prefix}{projection}@1:{prefix}{stem}:{partition}"), "link");
+                pipe.hget(
+                    format!("{prefix}fleetlog:{prefix}{projection}@1:{prefix}{stem}:{partition}"),
+                    "link",
+                );
             }
         }
         let links: Vec<Option<String>> = pipe.query_async(&mut redis).await.ok()?;
         let hot = links.iter().flatten().map(|link| nonce(link)).collect();
-        let rows =
-            sqlx::query("SELECT link FROM fleetlog_progress").fetch_all(&mut self.postgres().await).await.ok()?;
+        let rows = sqlx::query("SELECT link FROM fleetlog_progress")
+            .fetch_all(&mut self.postgres().await)
+            .await
+            .ok()?;
         Some([hot, rows.iter().map(|row| nonce(row.get::<&str, _>(0))).collect()])
     }
 

@@ -74,12 +74,17 @@ async fn topics_are_planned_applied_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().display().to_string();
     let robot = include_str!("../../topics/robot.toml");
-    fs::write(folder.path().join("robot.toml"), robot.replacen("partitions = 6", "partitions = 7", 1)).unwrap();
+    fs::write(folder.path().join("robot.toml"), robot.replacen("partitions = 6", "partitions = 7", 1))
+        .unwrap();
     for verb in ["plan", "apply"] {
         let refused = world.fails(1, &["topics", verb, "--dir", &dir]).await.stdout;
-        assert!(refused.contains("6 partitions, should be 7") && refused.contains("order per key"), "{refused}");
+        assert!(
+            refused.contains("6 partitions, should be 7") && refused.contains("order per key"),
+            "{refused}"
+        );
     }
-    fs::write(folder.path().join("robot.toml"), robot.replacen("partitions = 6", "partitoins = 6", 1)).unwrap();
+    fs::write(folder.path().join("robot.toml"), robot.replacen("partitions = 6", "partitoins = 6", 1))
+        .unwrap();
     let wrong = world.fails(2, &["topics", "plan", "--dir", &dir]).await.stderr;
     assert!(wrong.contains("robot.toml") && wrong.contains("partitoins: unknown field"), "{wrong}");
     let empty = tempfile::tempdir().unwrap().path().display().to_string();
@@ -100,7 +105,11 @@ async fn schemas_that_break_readers_are_refused() {
     fs::write(file("FaultRaised.v2.avsc"), second.replace("\"string\"", "\"int\"")).unwrap();
     let said = world.fleetlog.run(&["schemas", "check", &dir], LIMIT).await.unwrap();
     assert_eq!(said.code(), Some(1), "{}", said.stderr);
-    assert!(said.stdout.contains("FaultRaised.v2.avsc") && said.stdout.contains("`fault_id`"), "{}", said.stdout);
+    assert!(
+        said.stdout.contains("FaultRaised.v2.avsc") && said.stdout.contains("`fault_id`"),
+        "{}",
+        said.stdout
+    );
     fs::write(file("FaultRaised.v2.avsc"), "{\"type\":").unwrap();
     let said = world.fails(1, &["schemas", "check", &dir]).await.stdout;
     assert!(said.contains("FaultRaised.v2.avsc: not an Avro schema"), "{said}");
@@ -114,8 +123,20 @@ async fn a_skip_passes_exactly_one_position_of_a_projection_that_stands() {
     let lane = lanes.as_array().unwrap().iter().find(|lane| lane["log_end"].as_i64() > Some(2)).unwrap();
     let partition = lane["lane"].as_str().unwrap().rsplit(':').next().unwrap().to_owned();
     let skip = |offset: &'static str| {
-        ["progress", "skip", "unit-status", "--topic", "robot", "--partition", &partition, "--offset", offset, "--why", "a test"]
-            .map(str::to_owned)
+        [
+            "progress",
+            "skip",
+            "unit-status",
+            "--topic",
+            "robot",
+            "--partition",
+            &partition,
+            "--offset",
+            offset,
+            "--why",
+            "a test",
+        ]
+        .map(str::to_owned)
     };
     let (first, second) = (skip("0"), skip("1"));
 

@@ -31,8 +31,19 @@ fn seed() -> u64 {
 
 /// A fleet that goes on until it is told to stop.
 fn load(world: &World, rate: &str) -> Running {
-    let args =
-        ["simulate", "--units", "40", "--rate", rate, "--events", "100000000", "--seed", "7", "--format", "json"];
+    let args = [
+        "simulate",
+        "--units",
+        "40",
+        "--rate",
+        rate,
+        "--events",
+        "100000000",
+        "--seed",
+        "7",
+        "--format",
+        "json",
+    ];
     world.fleetlog.spawn(&args).unwrap()
 }
 

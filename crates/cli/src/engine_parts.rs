@@ -46,12 +46,16 @@ impl DeadLetterTopics {
         let specs = catalogue.expand(&kafka.topic_prefix, kafka.replication);
         let mut kafka = kafka.clone();
         // A dead letter is its record and headers; librdkafka's own limit (1,000,000) is below what topics take.
-        let largest = specs.iter().filter_map(|spec| spec.configs.get("max.message.bytes")?.parse::<u64>().ok()).max();
+        let largest =
+            specs.iter().filter_map(|spec| spec.configs.get("max.message.bytes")?.parse::<u64>().ok()).max();
         if let Some(bytes) = largest {
             kafka.properties.entry("message.max.bytes".to_owned()).or_insert_with(|| bytes.to_string());
         }
         let partitions = specs.into_iter().map(|spec| (spec.name, spec.partitions)).collect();
-        Ok(Self { producer: RawProducer::connect(&kafka, &ProducerSettings::default(), metrics)?, partitions })
+        Ok(Self {
+            producer: RawProducer::connect(&kafka, &ProducerSettings::default(), metrics)?,
+            partitions,
+        })
     }
 
     fn record(&self, letter: &DeadLetter) -> RawRecord {

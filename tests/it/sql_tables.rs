@@ -65,7 +65,12 @@ fn meta(event_id: u128) -> EventMeta {
 }
 
 /// The rows of one event, written through the sink.
-async fn store<P: MapProjector<Write: HistoryRow>>(database: &Database, projector: &P, event: P::Event, key: &str) {
+async fn store<P: MapProjector<Write: HistoryRow>>(
+    database: &Database,
+    projector: &P,
+    event: P::Event,
+    key: &str,
+) {
     let log = LogId(Uuid::from_u128(1));
     let recorded = Recorded {
         position: Position { log, partition: 3, offset: 5 },
@@ -79,7 +84,12 @@ async fn store<P: MapProjector<Write: HistoryRow>>(database: &Database, projecto
     let table: &Table = rows[0].table();
     let (follows, leaves) = Chain::resume(1, None).next();
     let unit = UnitOfWork {
-        lane: LaneId { projection: P::ID.into(), version: P::VERSION, topic: table.name.into(), partition: 3 },
+        lane: LaneId {
+            projection: P::ID.into(),
+            version: P::VERSION,
+            topic: table.name.into(),
+            partition: 3,
+        },
         follows,
         leaves,
         progress: Progress { log, main: 6, inbox: 0, last: None },
@@ -122,7 +132,8 @@ async fn a_measurement_comes_back_as_it_was() {
 async fn events_of_units_and_tasks_come_back_as_they_were() {
     let (made, database) = migrated().await;
     let connected: Connected =
-        serde_json::from_value(serde_json::json!({ "meta": serde_json::to_value(meta(1)).unwrap() })).unwrap();
+        serde_json::from_value(serde_json::json!({ "meta": serde_json::to_value(meta(1)).unwrap() }))
+            .unwrap();
     store(&database, &EventHistory, HistoryEvent::Robot(RobotEvent::Connected(connected)), "k").await;
     let created: Created = serde_json::from_value(serde_json::json!({
         "meta": serde_json::to_value(meta(2)).unwrap(),

@@ -7,7 +7,10 @@ use fleetlog_engine::{
     DeadLetter, Failure,
     ports::{DeadLetters, Schemas},
 };
-use fleetlog_event::{EventId, catalogue::Catalogue};
+use fleetlog_event::{
+    EventId,
+    catalogue::{Catalogue, TopicSpec},
+};
 use fleetlog_kafka::{KafkaFault, KafkaSettings};
 use fleetlog_producer::{BatchError, ProducerMetrics, ProducerSettings, RawProducer, RawRecord};
 use fleetlog_projection::Record;
@@ -44,13 +47,7 @@ impl DeadLetterTopics {
         metrics: ProducerMetrics,
     ) -> anyhow::Result<Self> {
         let specs = catalogue.expand(&kafka.topic_prefix, kafka.replication);
-        let mut kafka = kafka.clone();
-        // A dead letter is its record and headers; librdkafka's own limit (1,000,000) is below what topics take.
-        let largest =
-            specs.iter().filter_map(|spec| spec.configs.get("max.message.bytes")?.parse::<u64>().ok()).max();
-        if let Some(bytes) = largest {
-            kafka.properties.entry("message.max.bytes".to_owned()).or_insert_with(|| bytes.to_string());
-        }
+        let kafka = taking_all_that_topics_take(kafka.clone(), &specs);
         let partitions = specs.into_iter().map(|spec| (spec.name, spec.partitions)).collect();
         Ok(Self {
             producer: RawProducer::connect(&kafka, &ProducerSettings::default(), metrics)?,
@@ -72,6 +69,16 @@ impl DeadLetterTopics {
             headers: letter.headers.clone(),
         }
     }
+}
+
+/// Settings of a producer of dead letters. A dead letter is its record and headers; librdkafka's own limit (1,000,000
+/// bytes) is below what the topics take.
+pub(crate) fn taking_all_that_topics_take(mut kafka: KafkaSettings, topics: &[TopicSpec]) -> KafkaSettings {
+    let limit = |spec: &TopicSpec| spec.configs.get("max.message.bytes")?.parse::<u64>().ok();
+    if let Some(bytes) = topics.iter().filter_map(limit).max() {
+        kafka.properties.entry("message.max.bytes".to_owned()).or_insert_with(|| bytes.to_string());
+    }
+    kafka
 }
 
 impl DeadLetters for DeadLetterTopics {

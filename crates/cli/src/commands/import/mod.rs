@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::{
     config::Config,
+    engine_parts::taking_all_that_topics_take,
     exit::{Code, Failure},
     output::{self, Format},
     wiring,
@@ -285,7 +286,8 @@ impl Sender {
 
     /// Takes over from an import of the same file that was killed, or is running: that one stops.
     async fn producer(config: &Config, digest: &str) -> anyhow::Result<TransactionalProducer> {
-        let kafka = wiring::kafka_settings(config);
+        let topics = wiring::catalogue(None)?.expand(&config.kafka.topic_prefix, wiring::replication(config));
+        let kafka = taking_all_that_topics_take(wiring::kafka_settings(config), &topics);
         let id = format!("{}fleetlog-import-{digest}", config.kafka.topic_prefix);
         let schemas: Schemas = wiring::producer_schemas(config)?;
         Ok(TransactionalProducer::connect(&kafka, &id, schemas, ProducerMetrics::unregistered()?).await?)

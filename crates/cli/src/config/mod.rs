@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use figment::{
     Figment,
-    providers::{Env, Format, Serialized, Toml},
+    providers::{Env, Format, Toml},
     value::{Dict, Value},
 };
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,7 @@ pub(crate) struct Kafka {
     pub(crate) topic_prefix: String,
     pub(crate) replication: i32,
     pub(crate) client_id: String,
+    #[serde(default)]
     pub(crate) properties: std::collections::BTreeMap<String, String>,
 }
 
@@ -150,7 +151,7 @@ impl Config {
         let environment = Env::prefixed("FLEETLOG_")
             .filter(|key| !NO_SETTINGS.iter().any(|other| key.as_str().to_uppercase().starts_with(other)))
             .split("__");
-        problems::check(figment.merge(environment))
+        problems::check(&figment.merge(environment))
     }
 
     /// The settings with every secret replaced, as `config show` prints them.
@@ -200,9 +201,4 @@ fn leaves(prefix: &str, dict: &Dict, out: &mut Vec<(String, Value)>) {
             leaf => out.push((key, leaf.clone())),
         }
     }
-}
-
-/// A provider of one value, to put a corrected one over it.
-fn over(figment: Figment, key: &str, value: Value) -> Figment {
-    figment.merge(Serialized::default(key, value))
 }

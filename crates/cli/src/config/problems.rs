@@ -7,7 +7,7 @@ use figment::{
     value::{Dict, Num, Value},
 };
 
-use super::{Config, DEFAULT_TOML, Loaded, Setting, leaves, over};
+use super::{Config, DEFAULT_TOML, Loaded, Setting, leaves};
 
 /// The settings are not usable: every problem, each with its place.
 #[derive(Debug)]
@@ -41,59 +41,72 @@ impl std::error::Error for ConfigError {}
 /// Keys below this one are free: they are handed to librdkafka.
 const FREE: &str = "kafka.properties.";
 
-pub(super) fn check(mut figment: Figment) -> Result<Loaded, ConfigError> {
-    let read = |figment: &Figment| -> Result<Vec<(String, Value)>, ConfigError> {
-        let dict: Dict = figment.extract().map_err(|errors| {
-            ConfigError(
-                errors
-                    .into_iter()
-                    .map(|e| Problem { place: source_of(&e), what: e.kind.to_string() })
-                    .collect(),
-            )
-        })?;
-        let mut found = Vec::new();
-        leaves("", &dict, &mut found);
-        Ok(found)
-    };
-    let defaults: BTreeMap<String, Value> = read(&Figment::from(toml_defaults()))?.into_iter().collect();
-    let mut problems = Vec::new();
-    let (mut sources, mut settings) = (BTreeMap::new(), Vec::new());
-    for (key, value) in read(&figment)? {
-        let place = place(&figment, &key, &value);
-        if let Some(problem) = unknown(&defaults, &key) {
-            problems.push(Problem { place: place.clone(), what: problem });
-        } else {
-            match fit(defaults.get(&key), &value) {
-                Ok(Some(corrected)) => figment = over(figment, &key, corrected),
-                Ok(None) => {}
-                Err(expected) => {
-                    let what = format!("`{key}` is {}, expected {expected}", shown(&value));
-                    problems.push(Problem { place: place.clone(), what });
-                }
-            }
+/// Checks all there is to check, each value for itself and then the values with each other. Where a value is wrong the
+/// default stands in for it, so that one problem does not hide the next.
+pub(super) fn check(figment: &Figment) -> Result<Loaded, ConfigError> {
+    let defaults = read(&Figment::from(toml_defaults()))?;
+    let (mut problems, mut sources, mut clean) = (Vec::new(), BTreeMap::new(), Dict::new());
+    for (key, value) in &defaults {
+        put(&mut clean, key, value.clone());
+    }
+    for (key, value) in read(figment)? {
+        let place = place(figment, &key, &value);
+        let fitting = match unknown(&defaults, &key) {
+            Some(problem) => Err(problem),
+            None => fit(defaults.get(&key), &value)
+                .map_err(|expected| format!("`{key}` is {}, expected {expected}", shown(&value))),
+        };
+        match fitting {
+            Ok(corrected) => put(&mut clean, &key, corrected.unwrap_or(value)),
+            Err(what) => problems.push(Problem { place: place.clone(), what }),
         }
         sources.insert(key, place);
     }
-    if !problems.is_empty() {
-        return Err(ConfigError(problems));
-    }
-    let config: Config = figment.extract().map_err(|errors| {
-        ConfigError(
-            errors
-                .into_iter()
-                .map(|e| Problem { place: e.path.join("."), what: e.kind.to_string() })
-                .collect(),
-        )
+    let config = Value::from(clean.clone()).deserialize::<Config>().map_err(|errors| {
+        let problem = |e: figment::Error| Problem { place: e.path.join("."), what: e.kind.to_string() };
+        ConfigError(errors.into_iter().map(problem).collect())
     })?;
     relations(&config, &sources, &mut problems);
     if !problems.is_empty() {
         return Err(ConfigError(problems));
     }
-    for (key, value) in read(&figment)? {
-        let source = sources.get(&key).cloned().unwrap_or_default();
-        settings.push(Setting { value: serde_json::to_value(&value).unwrap_or_default(), key, source });
+    let mut found = Vec::new();
+    leaves("", &clean, &mut found);
+    let setting = |(key, value): (String, Value)| Setting {
+        source: sources.get(&key).cloned().unwrap_or_default(),
+        value: serde_json::to_value(&value).unwrap_or_default(),
+        key,
+    };
+    Ok(Loaded { config, settings: found.into_iter().map(setting).collect() })
+}
+
+/// All values by their keys.
+fn read(figment: &Figment) -> Result<BTreeMap<String, Value>, ConfigError> {
+    let dict: Dict = figment.extract().map_err(|errors| {
+        let problem = |e: figment::Error| Problem { place: source_of(&e), what: e.kind.to_string() };
+        ConfigError(errors.into_iter().map(problem).collect())
+    })?;
+    let mut found = Vec::new();
+    leaves("", &dict, &mut found);
+    Ok(found.into_iter().collect())
+}
+
+/// Puts a value to its place. What is handed to librdkafka has dots in its names.
+fn put(dict: &mut Dict, key: &str, value: Value) {
+    let (sections, name) = match key.strip_prefix(FREE) {
+        Some(property) => ("kafka.properties", property),
+        None => key.rsplit_once('.').unwrap_or(("", key)),
+    };
+    let mut place = dict;
+    for section in sections.split('.').filter(|section| !section.is_empty()) {
+        let entry = place.entry(section.to_owned()).or_insert_with(|| Value::from(Dict::new()));
+        if !matches!(entry, Value::Dict(..)) {
+            *entry = Value::from(Dict::new());
+        }
+        let Value::Dict(_, inner) = entry else { return };
+        place = inner;
     }
-    Ok(Loaded { config, settings })
+    place.insert(name.to_owned(), value);
 }
 
 fn toml_defaults() -> impl figment::Provider {

@@ -89,6 +89,17 @@ fn the_environment_wins_over_the_file_and_text_stays_text() {
 }
 
 #[test]
+fn properties_of_librdkafka_are_taken_and_wrong_ones_named() {
+    let text = problems(
+        &[],
+        Some("[kafka.properties]\n\"socket.timeout.ms\" = 7000\n\"security.protocol\" = \"plaintext\"\n"),
+    );
+    assert_eq!(text, "");
+    let text = problems(&[], Some("[kafka.properties]\n\"socket.timeouts\" = \"1\"\n"));
+    assert!(text.contains("`kafka.properties` hold what librdkafka does not take"), "{text}");
+}
+
+#[test]
 fn secrets_are_not_shown() {
     assert_eq!(redact_url("postgres://me:geheim@h:5432/db?x=1"), "postgres://me:***@h:5432/db?x=1");
     assert_eq!(redact_url("redis://h:6379/0"), "redis://h:6379/0");

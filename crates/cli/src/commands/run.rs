@@ -73,14 +73,14 @@ pub(crate) async fn run(run: &Run, config: &Config, format: Format) -> anyhow::R
         (map, $projector:expr) => {{
             let map = Map($projector);
             if wanted(map.id()) {
-                let sink = started.database.sink();
-                started.start(map, sink, &stop)?;
+                // Connections of its own: they live on its runtime and go with it.
+                started.start(map, wiring::database(config)?.sink(), &stop)?;
             }
         }};
     }
     for_each_projection!(start);
     if chosen.iter().any(|projection| projection.sink == SinkKind::History) {
-        tokio::spawn(maintain(started.database.clone(), config.clone()));
+        tokio::spawn(maintain(wiring::database(config)?, config.clone()));
     }
     if !config.run.http_address.is_empty() && !run.once {
         let health = Projections(started.handles.clone());
@@ -102,7 +102,6 @@ struct Started {
     logs: Arc<KafkaLogs>,
     metrics: EngineMetrics,
     registry: prometheus::Registry,
-    database: Database,
     handles: Vec<(&'static str, StatusHandle)>,
     running: JoinSet<(&'static str, Outcome)>,
 }
@@ -121,7 +120,6 @@ impl Started {
             logs: Arc::new(KafkaLogs::new(&kafka)?),
             metrics: EngineMetrics::register(&registry)?,
             registry,
-            database: wiring::database(config)?,
             handles: Vec::new(),
             running: JoinSet::new(),
             kafka,

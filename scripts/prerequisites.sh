@@ -27,6 +27,8 @@ major_at_least() { # MINIMUM COMMAND...
 
 has_postgres() { have initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
 
+has_curl_headers() { compgen -G '/usr/include/*/curl/curl.h' >/dev/null || [[ -f /usr/include/curl/curl.h ]]; }
+
 check_build() {
   package make have make
   package g++ have g++
@@ -34,6 +36,8 @@ check_build() {
   package pkg-config have pkg-config
   # OpenSSL for Kafka, Redis and PostgreSQL over TLS. Asked of the compiler where pkg-config isn't there yet.
   package libssl-dev pkg-config --exists openssl
+  # librdkafka's cmake asks for curl's headers even where it is built without it.
+  package libcurl4-openssl-dev has_curl_headers
   have cargo || missing_other+=("Rust: install rustup (see the Rust web site); rust-toolchain.toml then picks 1.95.0")
 }
 

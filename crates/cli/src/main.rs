@@ -8,6 +8,8 @@ mod commands;
 mod config;
 mod engine_parts;
 mod exit;
+#[cfg(feature = "fault-injection")]
+mod fault_injection;
 mod http;
 mod instance;
 mod lanes;
@@ -21,6 +23,12 @@ use clap::Parser;
 use crate::{args::Args, config::Config};
 
 fn main() -> ExitCode {
+    #[cfg(feature = "fault-injection")]
+    match fault_injection::arm() {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(error) => return exit::report(&error).into(),
+    }
     let args = Args::parse();
     match run(&args) {
         Ok(code) => code.into(),

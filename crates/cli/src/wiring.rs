@@ -89,12 +89,16 @@ pub(crate) fn database(config: &Config) -> anyhow::Result<Database> {
 
 /// Hot state of the settings; connects when it is used.
 pub(crate) fn redis_sink(config: &Config) -> anyhow::Result<RedisSink> {
-    Ok(RedisSink::open(RedisSinkSettings {
+    let settings = RedisSinkSettings {
         key_prefix: config.redis.key_prefix.clone(),
         lane_prefix: config.kafka.topic_prefix.clone(),
         timeout_ms: config.redis.timeout_ms,
         ..RedisSinkSettings::new(config.redis.url.clone())
-    })?)
+    };
+    // Two entities a call, one call at a time: so that there is something between the calls of one commit.
+    #[cfg(feature = "fault-injection")]
+    let settings = RedisSinkSettings { call_items_max: 2, window_bytes_max: 1, ..settings };
+    Ok(RedisSink::open(settings)?)
 }
 
 /// History of the settings. Reading progress and moving it need no row type; this one stands for all.

@@ -8,6 +8,8 @@ use std::{fmt, num::ParseIntError, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::mutant::{Mutant, on};
+
 /// A value never used before: the owner's nonce, a counter, and the part of a write that is carried out in several
 /// atomic steps (Redis: script calls).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -86,9 +88,10 @@ pub enum Verdict {
 /// The one rule of the chain. `stored` is none before the first write of a lane.
 #[must_use]
 pub fn judge(stored: Option<Link>, follows: Option<Link>, leaves: Link) -> Verdict {
-    if stored == Some(leaves) {
+    let at_or_past = on(Mutant::AtOrPast) && stored.is_some_and(|stored| stored.counter >= leaves.counter);
+    if stored == Some(leaves) || at_or_past {
         Verdict::AlreadyApplied
-    } else if stored == follows {
+    } else if stored == follows || on(Mutant::LinkCheckOff) {
         Verdict::Apply
     } else {
         Verdict::Fenced

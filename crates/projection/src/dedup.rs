@@ -31,7 +31,7 @@ struct Seen {
 }
 
 /// What became of a batch: which records are duplicates, and what the window learns once the batch is committed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Sifted {
     /// For each record of the batch: whether it is a duplicate.
     pub duplicate: Vec<bool>,

@@ -7,6 +7,7 @@ use fleetlog_event::{Decode, EntityKey, EventSet, Recorded, Reject};
 use crate::{
     BadState, EntityChange, FoldProjector, LaneScope, Projected, Projection, Record, Rulings, SetAside,
     StoredState, Version,
+    mutant::{Mutant, on},
     projection::{key_of, read_event, refused},
 };
 
@@ -197,7 +198,8 @@ impl<P: FoldProjector, D: Decode> Batch<'_, P, D> {
         }
         let key = key_of(record).map_err(|reject| (reject, None))?;
         let slot = self.slot(&key);
-        if record.offset < self.touched.works[slot].version.next {
+        let is_covered = record.offset < self.touched.works[slot].version.next;
+        if is_covered && !on(Mutant::CoveredTakenAgain) {
             return Ok(());
         }
         let event = read_event::<D, P::Event>(self.scope, self.decode, record, key)?;

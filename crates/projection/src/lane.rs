@@ -10,6 +10,7 @@ use fleetlog_event::{EventId, LogId, TimestampMs};
 use crate::{
     Chain, DedupWindow, EntityChange, LaneId, LaneScope, LastRecord, Link, Progress, Record, RowChange,
     Rulings, SetAside, Sifted, Stored, UnitOfWork,
+    mutant::{Mutant, on},
 };
 
 /// A lane's log as the cluster shows it now.
@@ -233,7 +234,7 @@ impl LaneCore {
     /// Whether the stored link is the one this owner left.
     #[must_use]
     pub fn owns(&self, stored: Option<Link>) -> bool {
-        stored == self.chain.seen()
+        stored == self.chain.seen() || on(Mutant::LinkCheckOff)
     }
 
     /// The link this owner expects in the store.
@@ -258,7 +259,7 @@ impl LaneCore {
         batch: Batch,
         event_id: impl Fn(&Record) -> Option<EventId>,
     ) -> Result<Admission, LogLost> {
-        if batch.begin != self.cursor {
+        if batch.begin != self.cursor && !on(Mutant::StalePrefetch) {
             return Ok(Admission::Stale);
         }
         let mut records = batch.records;
@@ -268,6 +269,9 @@ impl LaneCore {
         let below = self.dedup.sift(&records, &event_id);
         self.dedup.learn(below);
         let sifted = self.dedup.sift(&fresh, &event_id);
+        if on(Mutant::DedupLearnsEarly) {
+            self.dedup.learn(sifted.clone());
+        }
         self.cursor = batch.next;
         Ok(Admission::Take(Taken { records: fresh, sifted, next: batch.next, refilled }))
     }
@@ -287,8 +291,9 @@ impl LaneCore {
     /// The write that takes the lane over `taken`, in its place in the chain. Each call is a write of its own.
     pub fn unit<W>(&mut self, taken: &Taken, writes: Writes<W>, made_at: TimestampMs) -> UnitOfWork<W> {
         let last = taken.records.last().map(|r| LastRecord { offset: r.offset, hash: r.hash() });
+        let beyond = i64::from(on(Mutant::ProgressOffByOne) && last.is_some());
         let progress = Progress {
-            main: taken.next.max(self.progress.main),
+            main: taken.next.max(self.progress.main) + beyond,
             last: last.or(self.progress.last),
             ..self.progress
         };
@@ -314,8 +319,18 @@ impl LaneCore {
         self.chain.written(unit.leaves);
         self.progress = unit.progress;
         self.named = self.named.split_off(&self.progress.main);
-        if let Some(sifted) = learned {
+        if let Some(sifted) = learned
+            && !on(Mutant::DedupLearnsEarly)
+        {
             self.dedup.learn(sifted);
+        }
+    }
+
+    /// What a mutant lets outlive *Fenced*.
+    #[cfg(feature = "mutants")]
+    pub fn inherit(&mut self, before: &mut Self) {
+        if on(Mutant::DedupLearnsEarly) {
+            std::mem::swap(&mut self.dedup, &mut before.dedup);
         }
     }
 }

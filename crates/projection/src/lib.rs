@@ -14,6 +14,7 @@ mod hot;
 mod lane;
 mod map;
 pub mod memory;
+pub mod mutant;
 mod progress;
 mod projection;
 mod projector;

@@ -16,6 +16,7 @@ use fleetlog_event::{Reject, TimestampMs};
 use crate::{
     Commit, EntityChange, Fault, HotWrite, LaneId, Link, Progress, RefusedAt, RowChange, SetAside, Sink,
     SinkError, Stored, StoredState, UnitOfWork, Verdict, judge,
+    mutant::{Mutant, on},
 };
 
 /// What a lane's ledger holds about an event that was set aside.
@@ -339,6 +340,9 @@ fn steps<W>(unit: &UnitOfWork<W>, per_step: usize) -> Vec<Step<'_, W>> {
         steps.push(Step { set_aside: &unit.set_aside, ..nothing() });
     }
     steps.extend(unit.entities.chunks(per_step).map(|entities| Step { entities, ..nothing() }));
+    if on(Mutant::SetAsidesLast) && !unit.set_aside.is_empty() {
+        steps.rotate_left(1);
+    }
     steps.push(Step { progress, ..nothing() });
     steps
 }

@@ -3,7 +3,8 @@
 use std::{borrow::Cow, collections::HashMap, ops::Range};
 
 use fleetlog_projection::{
-    EntityChange, Fault, HotWrite, Link, Progress, SetAside, SinkError, UnitOfWork, Version,
+    EntityChange, Fault, HotWrite, Link, Progress, SetAside, SinkError, UnitOfWork, Verdict, Version, judge,
+    mutant::{Mutant, on},
 };
 use redis::Cmd;
 use serde::Serialize;
@@ -73,6 +74,9 @@ impl<'a> Plan<'a> {
     /// Finds a stored link among those of this plan. The latest wins: `follows` of the first call can be no later
     /// call's link, since links are never used twice.
     pub(crate) fn standing(&self, stored: Option<Link>) -> Standing {
+        if judge(stored, self.unit.follows, self.unit.leaves) == Verdict::AlreadyApplied {
+            return Standing::Done(self.calls.len());
+        }
         (0..=self.calls.len())
             .rev()
             .find(|&done| self.link_after(done) == stored)
@@ -160,11 +164,12 @@ fn check_unit(unit: &UnitOfWork<HotWrite>) -> Result<(), SinkError> {
 /// Cuts greedily: a call is full when it holds the most entities and set-asides, or the most bytes.
 fn cut(unit: &UnitOfWork<HotWrite>, settings: &RedisSinkSettings) -> Vec<Call> {
     let mut calls = vec![Call::default()];
-    let sizes = unit
-        .set_aside
-        .iter()
-        .map(|set_aside| (true, set_aside_bytes(set_aside)))
-        .chain(unit.entities.iter().map(|entity| (false, entity_bytes(entity))));
+    let set_asides = unit.set_aside.iter().map(|set_aside| (true, set_aside_bytes(set_aside)));
+    let entities = unit.entities.iter().map(|entity| (false, entity_bytes(entity)));
+    let mut sizes: Vec<(bool, usize)> = set_asides.chain(entities).collect();
+    if on(Mutant::SetAsidesLast) {
+        sizes.rotate_left(unit.set_aside.len());
+    }
     for (is_set_aside, size_bytes) in sizes {
         let last = calls.len() - 1;
         let call = &calls[last];

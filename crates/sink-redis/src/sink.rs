@@ -150,6 +150,7 @@ impl RedisSink {
         for index in window.clone() {
             pipeline.add_command(plan.command(index));
         }
+        fail::fail_point!("redis.call");
         let replies = self.run(&format!("a commit of lane {lane}"), &pipeline).await?;
         let is_taken = |reply: &Value| *reply == Value::Int(1);
         let any_taken = replies.iter().any(is_taken);

@@ -129,13 +129,17 @@ impl<W: HistoryRow> SqlSink<W> {
 /// Progress first: its row's lock keeps a second writer of the lane out before it has copied anything.
 async fn transaction<W: HistoryRow>(lease: &mut Lease<'_>, unit: &UnitOfWork<W>) -> Result<Ended, Failure> {
     lease.begin().await?;
+    fail::fail_point!("sql.begun");
     if !ledger::move_chain(lease, unit).await? {
         return stopped(lease, unit).await;
     }
+    fail::fail_point!("sql.progress");
     copy_all(lease, &in_index_order(&unit.rows)).await?;
+    fail::fail_point!("sql.rows");
     ledger::enter(lease, unit).await?;
     // A lost answer leaves the outcome open. The retry finds it out: the stored link is `leaves`, or it is `follows`.
     lease.run("COMMIT").await?;
+    fail::fail_point!("sql.committed");
     Ok(Ended::Applied)
 }
 

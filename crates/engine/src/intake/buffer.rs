@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use fleetlog_projection::{Batch, Record};
+use fleetlog_projection::{
+    Batch, Record,
+    mutant::{Mutant, on},
+};
 use tokio::sync::{Notify, oneshot};
 
 use super::{CommitError, LaneAt};
@@ -168,6 +171,9 @@ impl LaneBuffer {
 
     fn request(&self, offset: i64) {
         let mut unread = self.lock();
+        if on(Mutant::StalePrefetch) && unread.next >= 0 {
+            return;
+        }
         unread.requested = Some(offset);
         let dropped: usize = unread.records.drain(..).map(|record| record.size_bytes()).sum();
         drop(unread);

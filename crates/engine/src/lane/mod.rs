@@ -3,6 +3,7 @@
 //! The decisions are [`LaneCore`]'s, which is pure; this carries them out. The main path is [`Lane::step`].
 
 mod faults;
+mod mutants;
 mod start;
 
 use std::{
@@ -12,10 +13,12 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use fail::fail_point;
 use fleetlog_event::{Decode, TimestampMs, partition_of};
 use fleetlog_projection::{
     Admission, Batch, Commit, LaneCore, LaneId, Projected, Projection, Record, RefusedAt, Rulings, SetAside,
     Sink, Taken, UnitOfWork, Writes,
+    mutant::{Mutant, on},
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -76,9 +79,15 @@ where
     /// Works until it is stopped, or something permanent stops its projection.
     pub(crate) async fn run(self) {
         let mut fenced = false;
+        let mut survivor = mutants::Survivor::none();
         let end = loop {
             let interrupt = match self.start(fenced).await {
-                Ok(mut work) => self.work(&mut work).await,
+                Ok(mut work) => {
+                    survivor.enter(&mut work);
+                    let interrupt = self.work(&mut work).await;
+                    survivor.leave(work);
+                    interrupt
+                }
                 Err(interrupt) => interrupt,
             };
             match self.begin_again(interrupt).await {
@@ -137,13 +146,16 @@ where
         if taken.records.is_empty() {
             return self.move_silently(work).await;
         }
+        fail_point!("step.admitted");
         let fresh = taken.fresh();
         let decode = self.persist("looking up schemas", || self.shared.schemas.prepare(&fresh)).await?;
         self.read_states(work, &fresh).await?;
+        fail_point!("step.states-read");
         let (unit, pending) = self.write(work, &taken, &fresh, &decode).await?;
         self.count(&taken, &unit);
         work.core.written(&unit, Some(taken.sifted));
         self.shared.projection.committed(&mut work.cache, pending);
+        fail_point!("step.committed");
         self.moved(work);
         Ok(())
     }
@@ -183,10 +195,11 @@ where
         loop {
             let Projected { entities, rows, set_aside, pending } =
                 self.project(work, fresh, &rulings, decode)?;
+            fail_point!("step.projected");
             self.check_flood(work, fresh.len(), set_aside.len())?;
             self.publish(work, &set_aside, &mut published).await?;
-            let unit = work.core.unit(taken, Writes { entities, rows, set_aside }, now());
-            match self.commit(&unit).await? {
+            let mut unit = work.core.unit(taken, Writes { entities, rows, set_aside }, now());
+            match self.commit(&mut unit).await? {
                 Commit::Applied | Commit::AlreadyApplied => return Ok((unit, pending)),
                 Commit::Refused(at) => self.add_refused(&mut rulings, at)?,
             }
@@ -237,14 +250,26 @@ where
         if letters.is_empty() {
             return Ok(());
         }
+        fail_point!("dead-letters.before");
+        if on(Mutant::DeadLetterNotAwaited) {
+            let dead_letters = Arc::clone(&self.shared.dead_letters);
+            tokio::spawn(async move { dead_letters.publish(&letters).await });
+            return Ok(());
+        }
         self.persist("publishing dead letters", || self.shared.dead_letters.publish(&letters)).await?;
+        fail_point!("dead-letters.after");
         published.extend(set_aside.iter().map(|aside| aside.record.offset));
         Ok(())
     }
 
-    async fn commit(&self, unit: &UnitOfWork<P::Write>) -> Result<Commit, Interrupt> {
+    async fn commit(&self, unit: &mut UnitOfWork<P::Write>) -> Result<Commit, Interrupt> {
         let _timer = self.metrics.commit_seconds.start_timer();
-        self.persist("writing", || self.shared.sink.commit(unit)).await
+        let sink = &self.shared.sink;
+        mutants::before_commit(sink, unit).await.map_err(|error| Interrupt::Restart(error.to_string()))?;
+        fail_point!("commit.before");
+        let committed = self.persist("writing", || sink.commit(unit)).await?;
+        fail_point!("commit.after");
+        Ok(committed)
     }
 
     fn add_refused(&self, rulings: &mut Rulings, refused: Vec<RefusedAt>) -> Result<(), Interrupt> {
@@ -270,12 +295,12 @@ where
     /// tail or another owner is noticed.
     async fn idle(&self, work: &mut Work<P>) -> Result<(), Interrupt> {
         if work.core.moved_silently() {
-            let unit = work.core.empty_move(now());
+            let mut unit = work.core.empty_move(now());
             // An empty write has no rows that could be refused.
-            self.commit(&unit).await?;
+            self.commit(&mut unit).await?;
             work.core.written(&unit, None);
             self.moved(work);
-        } else {
+        } else if !on(Mutant::IdleLinkNotRead) {
             let stored =
                 self.persist("looking at the link", || self.shared.sink.read(&self.lane, &[])).await?;
             self.check_link(work, stored.link)?;

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use fleetlog_projection::{LaneCore, LogLost, LogNow, Projection, Sink};
+use fleetlog_projection::{
+    LaneCore, LogLost, LogNow, Projection, Sink,
+    mutant::{Mutant, on},
+};
 use tokio::{sync::Mutex, time::Instant};
 
-use super::{Lane, Work};
+use super::{Lane, Work, mutants};
 use crate::{
     Failure,
     fault::Interrupt,
@@ -62,7 +65,7 @@ where
         )?;
         let begin = |log: &LogNow| {
             // A new nonce each time: what this owner wrote before the chain broke must not look like its own.
-            LaneCore::start(self.lane.clone(), &stored, log, self.dedup_span_offsets, rand::random())
+            LaneCore::start(self.lane.clone(), &stored, log, self.dedup_span_offsets, mutants::nonce())
         };
         let permanent = |lost: LogLost| Interrupt::Permanent(lost.to_string());
         let core = match begin(&log) {
@@ -70,10 +73,12 @@ where
             // The facts may be older than the progress: asked again before a verdict that only a person can lift.
             Err(_) => begin(&self.log(Instant::now()).await?).map_err(permanent)?,
         };
-        if fenced {
+        fail::fail_point!("lane.start.read");
+        if fenced && !on(Mutant::OwnershipNotProved) {
             self.prove_ownership(core.progress().main).await?;
         }
         self.feed.read_from(core.cursor());
+        fail::fail_point!("lane.start.sought");
         self.feed.acknowledge(core.progress().main);
         self.status.set_progress(core.progress().main);
         self.status.set_end(log.high);

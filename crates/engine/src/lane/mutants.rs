@@ -1,0 +1,65 @@
+//! What engine mutants do (see [`fleetlog_projection::mutant`]): nothing at all in an ordinary build.
+
+use fleetlog_projection::{
+    LaneId, Link, Projection, Sink, SinkError, UnitOfWork, mutant::Mutant, mutant::on,
+};
+
+use super::Work;
+
+/// Carries over *Fenced* what must not outlive it.
+pub(super) struct Survivor<P: Projection>(Option<Work<P>>);
+
+impl<P: Projection> Survivor<P> {
+    pub(super) fn none() -> Self {
+        Self(None)
+    }
+
+    /// A lane begins again.
+    pub(super) fn enter(&mut self, work: &mut Work<P>) {
+        let Some(mut before) = self.0.take() else { return };
+        #[cfg(feature = "mutants")]
+        work.core.inherit(&mut before.core);
+        if on(Mutant::CacheKept) {
+            std::mem::swap(&mut work.cache, &mut before.cache);
+        }
+    }
+
+    /// A lane was interrupted.
+    pub(super) fn leave(&mut self, work: Work<P>) {
+        if on(Mutant::CacheKept) || on(Mutant::DedupLearnsEarly) {
+            self.0 = Some(work);
+        }
+    }
+}
+
+/// The nonce of a new chain: never used before.
+pub(super) fn nonce() -> u64 {
+    if on(Mutant::NonceReused) { u64::from(std::process::id()) } else { rand::random() }
+}
+
+/// Breaks `unit`'s place in the chain, or its atomicity.
+///
+/// # Errors
+/// As the sink's.
+pub(super) async fn before_commit<S: Sink>(
+    sink: &S,
+    unit: &mut UnitOfWork<S::Write>,
+) -> Result<(), SinkError> {
+    if on(Mutant::LinkCheckOff) {
+        unit.follows = stored_link(sink, &unit.lane).await?;
+    }
+    if on(Mutant::ProgressBeforeData) {
+        let (leaves, lane, progress) = (unit.leaves.part(u32::MAX), unit.lane.clone(), unit.progress);
+        let (entities, rows, set_aside) = (Vec::new(), Vec::new(), Vec::new());
+        let follows = unit.follows.replace(leaves);
+        let made_at = unit.made_at;
+        sink.commit(&UnitOfWork { lane, follows, leaves, progress, entities, rows, set_aside, made_at })
+            .await?;
+        fail::fail_point!("commit.between");
+    }
+    Ok(())
+}
+
+async fn stored_link<S: Sink>(sink: &S, lane: &LaneId) -> Result<Option<Link>, SinkError> {
+    Ok(sink.read(lane, &[]).await?.link)
+}

@@ -8,7 +8,7 @@ use fleetlog_kafka::{LogReader, OwnedRecord, ReadError};
 use fleetlog_producer::{ProducerMetrics, ProducerSettings, RawProducer, RawRecord};
 use serde_json::{Value, json};
 
-use crate::cli::{LIMIT, World};
+use fleetlog_tests::{LIMIT, World};
 
 const PARTITIONS: i32 = 6;
 /// What simulated fleets of these tests send.

@@ -11,7 +11,7 @@ use rdkafka::{
 use serde_json::Value;
 use sqlx::Executor as _;
 
-use crate::cli::{LIMIT, World, address_of, get, until};
+use fleetlog_tests::{LIMIT, World, address_of, get, until};
 
 const EVENTS: u64 = 600;
 

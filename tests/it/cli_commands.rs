@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::cli::{LIMIT, World, until};
+use fleetlog_tests::{LIMIT, World, until};
 
 fn words(command: &[String]) -> Vec<&str> {
     command.iter().map(String::as_str).collect()

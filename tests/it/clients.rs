@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use fleetlog_testkit::{Fleetlog, Stack, workspace_root};
+use fleetlog_testkit::{Fleetlog, Stack, python, workspace_root};
 use serde_json::{Value, json};
 
 use crate::{
@@ -34,20 +34,6 @@ fn recording(folder: &Path) -> String {
 fn registry_url() -> String {
     let url = Stack::from_env().registry_url;
     url.expect("FLEETLOG_TEST_REGISTRY_URL is not set: run `scripts/stack.sh up --with registry`")
-}
-
-/// The Python that has the Confluent client (`FLEETLOG_TEST_PYTHON`).
-fn python() -> String {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "tests have no configuration file; the stack speaks by variables"
-    )]
-    let own = std::env::var("FLEETLOG_TEST_PYTHON").ok();
-    own.or_else(|| {
-        let env = std::fs::read_to_string(workspace_root().join(".stack/env")).ok()?;
-        env.lines().find_map(|line| line.strip_prefix("FLEETLOG_TEST_PYTHON=").map(str::to_owned))
-    })
-    .expect("FLEETLOG_TEST_PYTHON is not set: run `scripts/stack.sh up --with python`")
 }
 
 #[tokio::test(flavor = "multi_thread")]

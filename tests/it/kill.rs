@@ -14,7 +14,7 @@ use rdkafka::{
 };
 use serde_json::Value;
 
-use crate::cli::{LIMIT, World, address_of, get, until};
+use fleetlog_tests::{LIMIT, World, address_of, get, until};
 
 /// How soon after its start a process has to have written (DESIGN §3).
 const FIRST_WRITE_MAX: Duration = Duration::from_secs(3);

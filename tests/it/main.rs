@@ -4,7 +4,6 @@
 
 mod bad_input;
 mod bad_input_stores;
-mod cli;
 mod cli_commands;
 mod clients;
 mod engine;

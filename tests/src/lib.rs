@@ -1,1 +1,7 @@
-//! Empty: the tests are the test targets of this package.
+//! What test targets share: a fleet of a test's own ([`World`]), and waiting for things to become so.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod world;
+
+pub use world::{LIMIT, World, address_of, get, until};

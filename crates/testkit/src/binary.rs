@@ -93,6 +93,12 @@ impl Fleetlog {
         self
     }
 
+    /// Another binary than this build's own, such as the one with faults compiled in.
+    #[must_use]
+    pub fn program(self, program: PathBuf) -> Self {
+        Self { program, ..self }
+    }
+
     /// Runs a command to its end.
     ///
     /// # Errors
@@ -178,6 +184,14 @@ impl Running {
     /// If the system refuses.
     pub async fn kill(&mut self) -> Result<()> {
         self.child.kill().await.context("cannot kill fleetlog")
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    /// If the system cannot tell.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().context("cannot ask whether fleetlog has ended")
     }
 
     /// Sends a signal by name, such as `TERM`, `STOP`, `CONT`.

@@ -26,4 +26,4 @@ pub use kafka::KafkaServer;
 pub use pglite::PgliteServer;
 pub use postgres::PostgresServer;
 pub use redis_server::RedisServer;
-pub use stack::{Stack, unique, workspace_root};
+pub use stack::{Stack, python, unique, workspace_root};

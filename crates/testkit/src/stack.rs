@@ -70,6 +70,15 @@ pub fn unique(label: &str) -> String {
     format!("t-{label}-{}-", &id[20..])
 }
 
+/// The Python that has the clients of `scripts/stack/python/requirements.txt` (`FLEETLOG_TEST_PYTHON`).
+///
+/// # Panics
+/// If the stack was started without.
+#[must_use]
+pub fn python() -> String {
+    required("FLEETLOG_TEST_PYTHON")
+}
+
 /// The folder of the workspace that this crate was compiled in.
 #[must_use]
 pub fn workspace_root() -> PathBuf {

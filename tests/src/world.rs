@@ -1,4 +1,4 @@
-//! The binary from outside: what a person types, and what comes back.
+//! A fleet of a test's own, and the binary from outside: what a person types, and what comes back.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +12,7 @@ use sqlx::{Connection, PgConnection, Row};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// How long a command may take that has nothing to wait for; generous, since tests share few processors.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(60);
 /// How often a store is asked that has no way to tell.
 const ASK_INTERVAL: Duration = Duration::from_millis(20);
 /// The projections with hot state and the topic each reads.
@@ -21,19 +21,32 @@ const HOT: [(&str, &str); 3] =
 const PARTITIONS: i32 = 6;
 
 /// A fleet of this test's own: topic and key prefix, database, state folder.
-pub(crate) struct World {
-    pub(crate) stack: Stack,
-    pub(crate) prefix: String,
-    pub(crate) database: Database,
-    pub(crate) fleetlog: Fleetlog,
-    pub(crate) redis_url: String,
+#[derive(Debug)]
+pub struct World {
+    /// The servers.
+    pub stack: Stack,
+    /// Before every topic, group and Redis key.
+    pub prefix: String,
+    /// Where history goes.
+    pub database: Database,
+    /// The binary with this fleet's settings.
+    pub fleetlog: Fleetlog,
+    /// Where hot state goes.
+    pub redis_url: String,
     _state_dir: tempfile::TempDir,
 }
 
 impl World {
     /// With nothing made yet: neither topics nor tables.
-    pub(crate) async fn bare(label: &str) -> Self {
-        let stack = Stack::from_env();
+    ///
+    /// # Panics
+    /// As all of this: when something that a test needs is not there.
+    pub async fn bare(label: &str) -> Self {
+        Self::bare_on(Stack::from_env(), label).await
+    }
+
+    /// The same on other servers than the shared ones.
+    pub async fn bare_on(stack: Stack, label: &str) -> Self {
         let (prefix, database) = (unique(label), fresh_database(&stack).await.unwrap());
         let state_dir = tempfile::tempdir().unwrap();
         let fleetlog = Fleetlog::new(&stack, &prefix)
@@ -44,26 +57,34 @@ impl World {
     }
 
     /// With topics and tables.
-    pub(crate) async fn new(label: &str) -> Self {
-        let world = Self::bare(label).await;
+    pub async fn new(label: &str) -> Self {
+        Self::on(Stack::from_env(), label).await
+    }
+
+    /// The same on other servers than the shared ones.
+    pub async fn on(stack: Stack, label: &str) -> Self {
+        let world = Self::bare_on(stack, label).await;
         world.ok(&["topics", "apply"]).await;
         world.ok(&["migrate"]).await;
         world
     }
 
     /// The same, with hot state on a Redis of one's own.
-    pub(crate) fn on_redis(mut self, redis: &RedisServer) -> Self {
+    #[must_use]
+    pub fn on_redis(mut self, redis: &RedisServer) -> Self {
         self.redis_url = redis.url();
         self.fleetlog = self.fleetlog.env("FLEETLOG_REDIS__URL", &self.redis_url);
         self
     }
 
-    pub(crate) fn kafka(&self) -> KafkaSettings {
+    /// Client settings for this fleet's topics.
+    #[must_use]
+    pub fn kafka(&self) -> KafkaSettings {
         self.stack.kafka(&self.prefix)
     }
 
     /// Runs a command that has to end with 0; its stdout.
-    pub(crate) async fn ok(&self, args: &[&str]) -> String {
+    pub async fn ok(&self, args: &[&str]) -> String {
         self.fleetlog
             .run(args, LIMIT)
             .await
@@ -73,20 +94,20 @@ impl World {
     }
 
     /// The same with `--format json`.
-    pub(crate) async fn json(&self, args: &[&str]) -> Value {
+    pub async fn json(&self, args: &[&str]) -> Value {
         let text = self.ok(&[args, &["--format", "json"]].concat()).await;
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}: {text}"))
     }
 
     /// Runs a command that has to end with this code; what it said.
-    pub(crate) async fn fails(&self, code: i32, args: &[&str]) -> Output {
+    pub async fn fails(&self, code: i32, args: &[&str]) -> Output {
         let output = self.fleetlog.run(args, LIMIT).await.unwrap();
         assert_eq!(output.code(), Some(code), "{args:?}: {}{}", output.stdout, output.stderr);
         output
     }
 
     /// Events of a simulated fleet, at full speed; all are acknowledged.
-    pub(crate) async fn simulate(&self, events: u64, seed: u64) {
+    pub async fn simulate(&self, events: u64, seed: u64) {
         let (events, seed) = (events.to_string(), seed.to_string());
         let report = self
             .json(&["simulate", "--units", "5", "--rate", "max", "--events", &events, "--seed", &seed])
@@ -96,7 +117,7 @@ impl World {
 
     /// Waits until everything is taken, and has it recounted: no difference, something compared. The reports by
     /// projection.
-    pub(crate) async fn verified(&self) -> BTreeMap<String, Value> {
+    pub async fn verified(&self) -> BTreeMap<String, Value> {
         self.ok(&["status", "--wait", "60"]).await;
         let output = self.fleetlog.run(&["verify", "--format", "json"], LIMIT).await.unwrap();
         assert_eq!(output.code(), Some(0), "verify: {}{}", output.stdout, output.stderr);
@@ -111,12 +132,13 @@ impl World {
             .collect()
     }
 
-    pub(crate) async fn postgres(&self) -> PgConnection {
+    /// A connection to this fleet's database.
+    pub async fn postgres(&self) -> PgConnection {
         PgConnection::connect(self.database.url()).await.unwrap()
     }
 
     /// Rows of history, by table; no place of the log is there twice.
-    pub(crate) async fn rows(&self) -> BTreeMap<&'static str, i64> {
+    pub async fn rows(&self) -> BTreeMap<&'static str, i64> {
         let mut postgres = self.postgres().await;
         let mut rows = BTreeMap::new();
         for table in ["telemetry", "unit_event", "task_event"] {
@@ -132,7 +154,7 @@ impl World {
 
     /// The owners' nonces that stand in the links of all lanes: in Redis, in PostgreSQL. A process that has written
     /// leaves one that was not there before.
-    pub(crate) async fn nonces(&self) -> Option<[BTreeSet<String>; 2]> {
+    pub async fn nonces(&self) -> Option<[BTreeSet<String>; 2]> {
         let nonce = |link: &str| link.split('.').next().unwrap_or_default().to_owned();
         let client = redis::Client::open(self.redis_url.as_str()).unwrap();
         let mut redis = client.get_multiplexed_async_connection().await.ok()?;
@@ -157,7 +179,7 @@ impl World {
 
     /// Waits until a process that has not written before has written to both stores; how long each took since
     /// `begun`.
-    pub(crate) async fn first_writes(&self, before: &[BTreeSet<String>; 2], begun: Instant) -> [Duration; 2] {
+    pub async fn first_writes(&self, before: &[BTreeSet<String>; 2], begun: Instant) -> [Duration; 2] {
         let mut took = [None, None];
         until("a new owner's first write", async || {
             if let Some(now) = self.nonces().await {
@@ -175,7 +197,7 @@ impl World {
 }
 
 /// Asks again until it is so.
-pub(crate) async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
+pub async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !so().await {
         assert!(begun.elapsed() < LIMIT, "waited {LIMIT:?} in vain for {what}");
@@ -184,14 +206,14 @@ pub(crate) async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
 }
 
 /// Where `run` serves its probes.
-pub(crate) async fn address_of(running: &mut Running) -> String {
+pub async fn address_of(running: &mut Running) -> String {
     let line = running.line_with("/metrics", LIMIT).await.unwrap();
     let (_, rest) = line.split_once("http://").unwrap();
     rest.split('/').next().unwrap().to_owned()
 }
 
 /// The status code and body of a GET.
-pub(crate) async fn get(address: &str, path: &str) -> (u16, String) {
+pub async fn get(address: &str, path: &str) -> (u16, String) {
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();

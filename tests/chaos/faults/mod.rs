@@ -1,0 +1,128 @@
+//! What strikes a run: families of faults, one file each.
+//!
+//! A family brings the servers it needs ([`Faults::ground`]), strikes again and again while load runs, and heals what
+//! lasts before the run waits for quiet. What it strikes at is drawn from the run's random numbers alone, so that a
+//! seed replays.
+
+mod log;
+pub(crate) mod process;
+
+use anyhow::Result;
+use fleetlog_testkit::Stack;
+use futures_util::{FutureExt as _, future::LocalBoxFuture};
+use rand::rngs::StdRng;
+use serde::{Deserialize, Serialize};
+
+use crate::fleet::Fleet;
+
+/// The families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Family {
+    /// Projectors killed, stopped, paused, joined and taken away.
+    Process,
+    /// A projector frozen beyond its session, while another takes over.
+    Zombie,
+    /// Retention overtakes a stopped projector.
+    Retention,
+    /// A topic is deleted and made again.
+    Recreated,
+}
+
+impl Family {
+    /// Each with how often a seed draws it.
+    pub(crate) const WEIGHTS: [(Self, u32); 4] =
+        [(Self::Process, 10), (Self::Zombie, 4), (Self::Retention, 1), (Self::Recreated, 1)];
+
+    /// All, by the name that the table and `FLEETLOG_CHAOS_FAMILY` have.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        let families = Self::WEIGHTS.iter().map(|(family, _)| *family);
+        families.into_iter().find(|family| family.name() == name)
+    }
+
+    pub(crate) fn name(self) -> String {
+        serde_json::to_value(self).unwrap().as_str().unwrap().to_owned()
+    }
+
+    /// Its servers, started and answering.
+    pub(crate) async fn set_up(self, _random: &mut StdRng) -> Result<Box<dyn Faults>> {
+        Ok(match self {
+            Self::Process => Box::new(process::Process::default()),
+            Self::Zombie => Box::new(process::Zombie::default()),
+            Self::Retention => Box::new(log::Retention::default()),
+            Self::Recreated => Box::new(log::Recreated::default()),
+        })
+    }
+}
+
+/// Which servers a run uses.
+#[derive(Clone, Debug)]
+pub(crate) struct Ground {
+    /// Where the servers themselves are: for the checks, for making topics and tables, and, unless told otherwise
+    /// below, for projectors and load.
+    pub(crate) stack: Stack,
+    /// Settings of the projectors that differ, such as `FLEETLOG_REDIS__URL` = a proxy's address.
+    pub(crate) projectors: Vec<(String, String)>,
+    /// Settings of the load that differ.
+    pub(crate) load: Vec<(String, String)>,
+}
+
+impl Ground {
+    /// The servers that all tests share.
+    pub(crate) fn shared() -> Self {
+        Self { stack: Stack::from_env(), projectors: Vec::new(), load: Vec::new() }
+    }
+}
+
+/// A family at work in one run.
+pub(crate) trait Faults {
+    /// The servers. Asked once, before anything else.
+    fn ground(&self) -> Ground {
+        Ground::shared()
+    }
+
+    /// Strikes once, while load runs, and returns the fault's name for the table. What it does with projectors it
+    /// does through `fleet`, which notes restarts and findings. Before a fault that may cost a store its tail it
+    /// calls [`Fleet::store_may_lose`]: reads that go backwards after it are counted apart.
+    fn strike<'a>(
+        &'a mut self,
+        fleet: &'a mut Fleet,
+        random: &'a mut StdRng,
+    ) -> LocalBoxFuture<'a, Result<&'static str>>;
+
+    /// How long to wait between two strikes, in milliseconds.
+    fn pause_ms(&self) -> std::ops::Range<u64> {
+        0..1500
+    }
+
+    /// Ends what lasts, before the run waits for quiet.
+    fn heal<'a>(&'a mut self, _fleet: &'a mut Fleet) -> LocalBoxFuture<'a, Result<()>> {
+        async { Ok(()) }.boxed_local()
+    }
+
+    /// Strikes once more when everything is taken and nothing moves; none if this family has nothing for it. The run
+    /// waits for quiet again afterwards.
+    fn strike_in_quiet<'a>(
+        &'a mut self,
+        _fleet: &'a mut Fleet,
+        _random: &'a mut StdRng,
+    ) -> LocalBoxFuture<'a, Result<Option<&'static str>>> {
+        async { Ok(None) }.boxed_local()
+    }
+
+    /// Whether projectors are killed, stopped and joined in between as well.
+    fn mixes_with_process(&self) -> bool {
+        false
+    }
+
+    /// Whether a restarted projector finds its servers well, so that its first write can be timed.
+    fn restarts_are_timed(&self) -> bool {
+        true
+    }
+
+    /// Projections that have to have stopped for good when the run ends, both ways out named; they are left out of
+    /// the recount.
+    fn stopped(&self) -> &'static [&'static str] {
+        &[]
+    }
+}

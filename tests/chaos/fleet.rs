@@ -1,0 +1,319 @@
+//! The projectors of a run: started, killed, stopped, frozen; what they did wrong is noted.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use fleetlog_testkit::{Fleetlog, Running, workspace_root};
+use fleetlog_tests::World;
+
+use crate::{
+    faults::Ground,
+    outcome::{Check, Finding},
+    plan::Plan,
+};
+
+/// How long the broker waits for a silent projector: its least.
+pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_millis(6_000);
+/// How long a projector may take to stop, by its settings.
+const DRAIN_DEADLINE: Duration = Duration::from_millis(4_000);
+/// What comes on top: a process has to start and end on a busy machine.
+const STOP_SLACK: Duration = Duration::from_secs(4);
+/// How long a first write may take before it is given up; long before it is a finding.
+const FIRST_WRITE_LIMIT: Duration = Duration::from_secs(30);
+const ASK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The projectors of a run, and what was seen of them.
+pub(crate) struct Fleet {
+    /// Topics, database, settings.
+    pub(crate) world: World,
+    /// What the table says of this run's faults, by name.
+    pub(crate) struck: BTreeMap<String, u32>,
+    /// For each restart that was timed: how long until Redis and PostgreSQL had its first write, in ms.
+    pub(crate) first_writes_ms: Vec<[u64; 2]>,
+    /// Restarts, timed or not.
+    pub(crate) restarts: u32,
+    /// What projectors did wrong.
+    pub(crate) findings: Vec<Finding>,
+    /// Which mutation of the binary runs; none is the ordinary one.
+    projector: Fleetlog,
+    instances: Vec<Instance>,
+    processes: usize,
+    store_losses: Arc<AtomicU64>,
+    timed: bool,
+    /// Projections that may stop for good.
+    may_stop: &'static [&'static str],
+    /// Everything that projectors wrote before they ended.
+    said: String,
+}
+
+struct Instance {
+    running: Running,
+    /// It was made to die at a fail point.
+    may_die: bool,
+}
+
+/// The binary with faults compiled in.
+pub(crate) fn fault_injection_binary() -> PathBuf {
+    workspace_root().join("target/fault-injection/fleetlog")
+}
+
+impl Fleet {
+    /// None running yet.
+    pub(crate) fn new(
+        world: World,
+        ground: &Ground,
+        plan: &Plan,
+        timed: bool,
+        may_stop: &'static [&'static str],
+    ) -> Self {
+        let ms = |duration: Duration| duration.as_millis().to_string();
+        let mut projector = world
+            .fleetlog
+            .clone()
+            .env("FLEETLOG_RUN__SESSION_TIMEOUT_MS", &ms(SESSION_TIMEOUT))
+            .env("FLEETLOG_RUN__DRAIN_DEADLINE_MS", &ms(DRAIN_DEADLINE))
+            // Small batches: more moments to be struck at.
+            .env("FLEETLOG_RUN__BATCH_EVENTS_MAX", "200");
+        for (name, value) in &ground.projectors {
+            projector = projector.env(name, value);
+        }
+        if let Some(mutant) = &plan.mutant {
+            projector = projector.program(fault_injection_binary()).env("FLEETLOG_TEST_MUTANT", mutant);
+        }
+        Self {
+            world,
+            struck: BTreeMap::new(),
+            first_writes_ms: Vec::new(),
+            restarts: 0,
+            findings: Vec::new(),
+            projector,
+            instances: Vec::new(),
+            processes: plan.processes,
+            store_losses: Arc::default(),
+            timed,
+            may_stop,
+            said: String::new(),
+        }
+    }
+
+    /// Projectors that run (frozen ones too).
+    pub(crate) fn len(&self) -> usize {
+        self.instances.len()
+    }
+
+    /// Counts a fault that struck.
+    pub(crate) fn note(&mut self, fault: &str) {
+        *self.struck.entry(fault.to_owned()).or_default() += 1;
+    }
+
+    /// A store may lose what it has acknowledged: from now on a reader may see it go back once.
+    pub(crate) fn store_may_lose(&self) {
+        self.store_losses.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How often a store may have lost something.
+    pub(crate) fn store_losses(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.store_losses)
+    }
+
+    /// Notes something that must not be.
+    pub(crate) fn found(&mut self, check: Check, detail: impl Into<String>) {
+        self.findings.push(Finding { check, detail: detail.into() });
+    }
+
+    /// Starts projectors until as many run as are to run.
+    pub(crate) fn fill_up(&mut self) -> Result<()> {
+        while self.instances.len() < self.processes {
+            self.start()?;
+        }
+        Ok(())
+    }
+
+    /// Runs at least so many from now on.
+    pub(crate) fn at_least(&mut self, processes: usize) -> Result<()> {
+        self.processes = self.processes.max(processes);
+        self.fill_up()
+    }
+
+    /// Starts one more.
+    pub(crate) fn start(&mut self) -> Result<()> {
+        let running = self.projector.spawn(&["run"])?;
+        self.instances.push(Instance { running, may_die: false });
+        Ok(())
+    }
+
+    /// Starts one more that dies as by `kill -9` at the n-th passing of a fail point.
+    pub(crate) fn start_failing(&mut self, point: &str, nth: u32) -> Result<()> {
+        let binary = fault_injection_binary();
+        ensure!(binary.is_file(), "there is no {}: run scripts/build_fault_injection.sh", binary.display());
+        let failing =
+            self.projector.clone().program(binary).env("FLEETLOG_TEST_FAIL_POINT", &format!("{point}:{nth}"));
+        let running = failing.spawn(&["run"])?;
+        self.instances.push(Instance { running, may_die: true });
+        Ok(())
+    }
+
+    /// Waits until the youngest has died at its fail point; false if it did not within `limit`, and is killed.
+    pub(crate) async fn last_dies(&mut self, limit: Duration) -> Result<bool> {
+        let begun = Instant::now();
+        let last = self.instances.last_mut().context("no projector runs")?;
+        while last.running.ended()?.is_none() {
+            if begun.elapsed() > limit {
+                let index = self.instances.len() - 1;
+                self.kill(index).await?;
+                return Ok(false);
+            }
+            tokio::time::sleep(ASK_INTERVAL).await;
+        }
+        let index = self.instances.len() - 1;
+        let instance = self.instances.remove(index);
+        self.bury(instance, Duration::from_secs(5)).await?;
+        Ok(true)
+    }
+
+    /// `kill -9` of one.
+    pub(crate) async fn kill(&mut self, index: usize) -> Result<()> {
+        let mut instance = self.instances.remove(index);
+        instance.running.kill().await?;
+        self.bury(instance, Duration::from_secs(5)).await
+    }
+
+    /// SIGTERM for one, which has to end with 0 within its drain deadline.
+    pub(crate) async fn terminate(&mut self, index: usize) -> Result<()> {
+        let instance = self.instances.remove(index);
+        let begun = Instant::now();
+        instance.running.signal("TERM")?;
+        // What it wrote before the signal; a process that had not begun to run dies of it, as any does.
+        let had_begun = !instance.running.stderr().is_empty();
+        let limit = DRAIN_DEADLINE + STOP_SLACK;
+        let ended = match instance.running.wait(limit).await {
+            Ok(ended) => ended,
+            Err(error) => {
+                self.found(Check::Exit, format!("SIGTERM: not over after {limit:?}: {error:#}"));
+                return Ok(());
+            }
+        };
+        let is_well = match ended.code() {
+            Some(0) => true,
+            Some(1) => !self.may_stop.is_empty(),
+            Some(_) => false,
+            None => !had_begun,
+        };
+        if !is_well {
+            let took = begun.elapsed();
+            self.found(
+                Check::Exit,
+                format!("SIGTERM: ended with {} after {took:?}: {}", ended.status, ended.stderr),
+            );
+        }
+        self.hear(&ended.stderr);
+        Ok(())
+    }
+
+    /// Starts one, and times its first writes where that means something.
+    pub(crate) async fn restart(&mut self) -> Result<()> {
+        self.restarts += 1;
+        let before = if self.timed { self.world.nonces().await } else { None };
+        let begun = Instant::now();
+        self.start()?;
+        let Some(before) = before else { return Ok(()) };
+        let took = self.first_writes(&before, begun).await?;
+        match took {
+            Some(took) => self.first_writes_ms.push(took.map(|took| took.as_millis() as u64)),
+            None => {
+                self.found(Check::FirstWrite, format!("no first write within {FIRST_WRITE_LIMIT:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn first_writes(
+        &mut self,
+        before: &[std::collections::BTreeSet<String>; 2],
+        begun: Instant,
+    ) -> Result<Option<[Duration; 2]>> {
+        let mut took = [None; 2];
+        while begun.elapsed() < FIRST_WRITE_LIMIT {
+            if let Some(now) = self.world.nonces().await {
+                for store in 0..2 {
+                    if took[store].is_none() && !now[store].is_subset(&before[store]) {
+                        took[store] = Some(begun.elapsed());
+                    }
+                }
+            }
+            if let [Some(hot), Some(history)] = took {
+                return Ok(Some([hot, history]));
+            }
+            tokio::time::sleep(ASK_INTERVAL).await;
+        }
+        Ok(None)
+    }
+
+    /// Freezes one.
+    pub(crate) fn freeze(&self, index: usize) -> Result<()> {
+        self.instances[index].running.signal("STOP")
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self, index: usize) -> Result<()> {
+        self.instances[index].running.signal("CONT")
+    }
+
+    /// Everything that projectors have said, those that are gone included.
+    pub(crate) fn said(&self) -> String {
+        let running: String = self.instances.iter().map(|instance| instance.running.stderr()).collect();
+        format!("{}{running}", self.said)
+    }
+
+    /// Notes projectors that ended without having been told to, and starts others in their place.
+    pub(crate) async fn look_after(&mut self) -> Result<()> {
+        let mut index = 0;
+        while index < self.instances.len() {
+            if self.instances[index].running.ended()?.is_none() {
+                index += 1;
+                continue;
+            }
+            let instance = self.instances.remove(index);
+            let may_die = instance.may_die;
+            let stderr = instance.running.stderr();
+            self.bury(instance, Duration::from_secs(5)).await?;
+            if !may_die {
+                self.found(Check::Exit, format!("a projector ended by itself: {stderr}"));
+            }
+        }
+        self.fill_up()
+    }
+
+    /// Stops all, each with 0, and looks at all that was said.
+    pub(crate) async fn stop_all(&mut self) -> Result<()> {
+        while !self.instances.is_empty() {
+            self.terminate(0).await?;
+        }
+        Ok(())
+    }
+
+    async fn bury(&mut self, instance: Instance, limit: Duration) -> Result<()> {
+        let ended = instance.running.wait(limit).await?;
+        self.hear(&ended.stderr);
+        Ok(())
+    }
+
+    fn hear(&mut self, stderr: &str) {
+        self.said.push_str(stderr);
+        for line in stderr.lines() {
+            let stopped = line.contains("stopped: ") || line.contains("stopped for good");
+            let expected = self.may_stop.iter().any(|projection| line.contains(projection));
+            if line.contains("panicked at") || (stopped && !expected) {
+                self.findings.push(Finding { check: Check::Stopped, detail: line.to_owned() });
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! What a run sends: a simulated fleet, and poison in between.
+//!
+//! Poison is made of records that lie on the log: their bytes are changed so that they have to be set aside, or sent
+//! again as they are so that they have to be dropped. Each carries the header `chaos` that says what is expected of
+//! it, which the recount compares with its own judgement.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
+use fleetlog_event::{TimestampMs, partition_of};
+use fleetlog_kafka::{KafkaSettings, LogReader, Offsets, OwnedRecord, PartitionRange, ReadError};
+use fleetlog_producer::{ProducerMetrics, ProducerSettings, RawProducer, RawRecord};
+use fleetlog_testkit::{Fleetlog, Running};
+use fleetlog_tests::{LIMIT, World};
+use rand::{Rng as _, rngs::StdRng, seq::IndexedRandom as _};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::{faults::Ground, plan::Plan};
+
+/// The header that says what is expected of a record.
+const EXPECTED: &str = "chaos";
+const TOPICS: [&str; 3] = ["robot", "telemetry", "task"];
+const PARTITIONS: i32 = 6;
+/// Bytes before the datum: `C3 01` and the schema's fingerprint.
+const FRAME_BYTES: usize = 10;
+/// The event's id, with which the datum begins.
+const EVENT_ID_BYTES: usize = 16;
+
+/// A fleet that sends until it is told to stop.
+pub(crate) struct Load {
+    simulate: Running,
+}
+
+/// What was acknowledged.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sent {
+    /// Events whose outcome was an acknowledgement.
+    pub(crate) acknowledged: u64,
+    /// Events handed over.
+    pub(crate) sent: u64,
+}
+
+impl Load {
+    pub(crate) fn start(world: &World, ground: &Ground, plan: &Plan) -> Result<Self> {
+        let mut fleetlog: Fleetlog = world.fleetlog.clone();
+        for (name, value) in &ground.load {
+            fleetlog = fleetlog.env(name, value);
+        }
+        let [units, rate, seed] = [plan.units.to_string(), plan.rate.to_string(), plan.seed.to_string()];
+        let args = ["simulate", "--units", &units, "--rate", &rate, "--events", "100000000", "--seed", &seed];
+        Ok(Self { simulate: fleetlog.spawn(&[&args[..], &["--format", "json"]].concat())? })
+    }
+
+    /// Stops it, and waits for the last acknowledgements.
+    pub(crate) async fn stop(self) -> Result<Sent> {
+        self.simulate.signal("INT")?;
+        let ended = self.simulate.wait(LIMIT).await?;
+        let report: Value = serde_json::from_str(&ended.stdout)
+            .with_context(|| format!("simulate told nothing: {}", ended.stderr))?;
+        let number = |name: &str| report[name].as_u64().with_context(|| format!("{name} in {report}"));
+        Ok(Sent { acknowledged: number("acknowledged")?, sent: number("sent")? })
+    }
+}
+
+/// Sends `plan.poisons` poison records over the time that load runs, or until it is stopped; how many were
+/// acknowledged.
+pub(crate) async fn poison(
+    settings: KafkaSettings,
+    plan: Plan,
+    mut random: StdRng,
+    stop: CancellationToken,
+) -> Result<u64> {
+    let producer =
+        RawProducer::connect(&settings, &ProducerSettings::default(), ProducerMetrics::unregistered()?)?;
+    let between_ms = plan.load_ms / plan.poisons.max(1) as u64 * 2;
+    let mut acknowledged = 0;
+    for _ in 0..plan.poisons {
+        let pause = Duration::from_millis(random.random_range(0..between_ms.max(1)));
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(pause) => {}
+        }
+        // All draws are made before anything is asked of the log, so that a seed stays the same run.
+        let draw = Draw::of(&mut random);
+        // Nothing to make poison of yet, or the brokers are away: this one is left out.
+        let Ok(Some(record)) = some_record(&settings, &draw).await else { continue };
+        let sent = producer.send(draw.poison(&record)).await?;
+        acknowledged += u64::from(sent.await.is_ok());
+    }
+    producer.close(LIMIT).await;
+    Ok(acknowledged)
+}
+
+/// What one poison record will be.
+struct Draw {
+    kind: Kind,
+    topic: &'static str,
+    partition: i32,
+    /// Which record of the partition it is made of, as a part of its length.
+    at: f64,
+    event_id: [u8; EVENT_ID_BYTES],
+}
+
+/// How a record is spoilt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Repeat,
+    NoValue,
+    EmptyValue,
+    NoFraming,
+    UnknownSchema,
+    Undecodable,
+    WrongKey,
+    WrongPartition,
+    NoKey,
+    Again,
+}
+
+impl Kind {
+    const ALL: [Self; 14] = [
+        Self::Repeat,
+        Self::Repeat,
+        Self::Repeat,
+        Self::Repeat,
+        Self::NoValue,
+        Self::EmptyValue,
+        Self::NoFraming,
+        Self::UnknownSchema,
+        Self::Undecodable,
+        Self::WrongKey,
+        Self::WrongPartition,
+        Self::NoKey,
+        Self::Again,
+        Self::Again,
+    ];
+
+    fn expected(self) -> &'static str {
+        match self {
+            Self::Repeat => "duplicate",
+            Self::NoValue | Self::EmptyValue => "empty_payload",
+            Self::NoFraming => "unknown_framing",
+            Self::UnknownSchema => "unknown_schema",
+            Self::Undecodable => "undecodable",
+            Self::WrongKey => "wrong_key",
+            Self::WrongPartition => "wrong_partition",
+            Self::NoKey => "no_key",
+            // An event like another, with an id of its own: what is expected depends on the state that it meets.
+            Self::Again => "",
+        }
+    }
+}
+
+impl Draw {
+    fn of(random: &mut StdRng) -> Self {
+        Self {
+            kind: *Kind::ALL.choose(random).unwrap_or(&Kind::Repeat),
+            topic: TOPICS.choose(random).copied().unwrap_or("robot"),
+            partition: random.random_range(0..PARTITIONS),
+            at: random.random(),
+            event_id: random.random(),
+        }
+    }
+
+    /// The record to send, made of one that is well.
+    fn poison(&self, well: &OwnedRecord) -> RawRecord {
+        let value = well.value.as_deref().unwrap_or_default();
+        let datum = value.get(FRAME_BYTES + EVENT_ID_BYTES..).unwrap_or_default();
+        // With an id of its own: the same key and id again would be dropped before anybody looks at it.
+        let anew = || [&value[..FRAME_BYTES.min(value.len())], &self.event_id, datum].concat();
+        let (mut key, mut partition) = (well.key.clone(), well.partition);
+        let value = match self.kind {
+            Kind::Repeat => Some(value.to_vec()),
+            Kind::NoValue => None,
+            Kind::EmptyValue => Some(Vec::new()),
+            Kind::NoFraming => Some(b"{\"json\": true}".to_vec()),
+            Kind::UnknownSchema => Some([&[0xC3, 0x01][..], &[7; 8], &self.event_id, datum].concat()),
+            Kind::Undecodable => Some([&value[..FRAME_BYTES], &self.event_id, &[0xff; 24]].concat()),
+            Kind::WrongKey => {
+                let other = format!("schaos.u{}", u32::from(self.event_id[0]));
+                partition = partition_of(other.as_bytes(), PARTITIONS);
+                key = Some(Bytes::from(other));
+                Some(anew())
+            }
+            Kind::WrongPartition => {
+                partition = (partition + 1 + i32::from(self.event_id[0]) % (PARTITIONS - 1)) % PARTITIONS;
+                Some(anew())
+            }
+            Kind::NoKey => {
+                key = None;
+                Some(anew())
+            }
+            Kind::Again => Some(anew()),
+        };
+        let mut headers = well.headers.clone();
+        headers.push((EXPECTED.to_owned(), Some(Bytes::from_static(self.kind.expected().as_bytes()))));
+        headers.push(("kept".to_owned(), Some(Bytes::from_static(b"\xff\x00"))));
+        headers.push(("kept".to_owned(), None));
+        RawRecord {
+            topic: well.topic.to_string(),
+            partition: Some(partition),
+            key,
+            value: value.map(Bytes::from),
+            // A repeat is the same record again; everything else happens now.
+            timestamp: (self.kind == Kind::Repeat).then_some(TimestampMs(well.timestamp.0)),
+            headers,
+        }
+    }
+}
+
+/// A record of the fleet's own, near the drawn place; none if the partition has none there.
+async fn some_record(settings: &KafkaSettings, draw: &Draw) -> Result<Option<OwnedRecord>> {
+    let topic = settings.topic(draw.topic);
+    let ranges = Offsets::new(settings)?.ranges(&[&topic]).await?;
+    let range = ranges.get(&(topic.clone(), draw.partition)).context("the partition is there")?;
+    if range.end <= range.low {
+        return Ok(None);
+    }
+    let length = range.end - range.low;
+    let from = range.low + ((length as f64 * draw.at) as i64).min(length - 1);
+    let (settings, partition, to) = (settings.clone(), draw.partition, range.end.min(from + 20));
+    let read = move || {
+        let ranges = [PartitionRange { partition, from, to: Some(to) }];
+        let mut found = None;
+        LogReader::open(&settings, &topic, &ranges)?.for_each(|record| {
+            if found.is_none() && record.header(EXPECTED).is_none() {
+                found = Some(record.to_owned_record());
+            }
+            Ok::<_, ReadError>(())
+        })?;
+        Ok::<_, ReadError>(found)
+    };
+    match tokio::time::timeout(Duration::from_secs(5), tokio::task::spawn_blocking(read)).await {
+        Ok(read) => Ok(read??),
+        Err(_) => bail!("the log was not read in time"),
+    }
+}

@@ -1,0 +1,318 @@
+#!/usr/bin/env python3
+"""Recounts a run of tests/chaos: reads the log itself and compares it with what projectors made of it.
+
+It shares nothing with fleetlog but the documents: framing, schemas (from the topic of schemas), the rule of duplicates,
+the folds and the names of keys, headers and columns are written down here once more. Three files: this one reads and
+compares, recount_log.py judges records, recount_folds.py folds them.
+
+Prints one JSON object. `lost`: acknowledged events that are not on the log, and positions without a row. `doubled`: rows
+too many. `differences`: entities, places, rows or judgements that differ. `set_aside_wrong`, `dead_letters_wrong`: entries
+and letters that are missing, too many, or not byte for byte.
+"""
+
+import argparse
+import collections
+import json
+import sys
+
+import confluent_kafka
+import psycopg
+import redis
+
+import recount_folds as folds
+import recount_log as log
+
+EXAMPLES_MAX = 12
+PROJECTIONS = {  # what reads what
+    "unit-consensus": ["telemetry"],
+    "unit-status": ["robot"],
+    "task-state": ["task"],
+    "telemetry-history": ["telemetry"],
+    "event-history": ["robot", "task"],
+}
+TABLES = {"telemetry": "telemetry", "robot": "unit_event", "task": "task_event"}
+
+
+class Count:
+    """What was found."""
+
+    def __init__(self):
+        self.counts = collections.Counter()
+        self.examples = []
+
+    def add(self, what, text, by=1):
+        self.counts[what] += by
+        if len(self.examples) < EXAMPLES_MAX:
+            self.examples.append(f"{what}: {text}"[:600])
+
+    def result(self):
+        names = ("lost", "doubled", "differences", "set_aside_wrong", "dead_letters_wrong", "compared", "set_aside",
+                 "duplicates", "dead_letters_twice")
+        return {name: self.counts[name] for name in names} | {"examples": self.examples}
+
+
+def main():
+    options = arguments()
+    without = [name for name in options.without.split(",") if name]
+    topics = [topic for topic in TABLES if not any(topic in PROJECTIONS[name] for name in without)]
+    projections = [name for name in PROJECTIONS if name not in without]
+    if "event-history" in without:
+        # It stops as a whole, so its rows of other topics are behind as well.
+        topics_of_rows = [topic for topic in topics if topic == "telemetry"]
+    else:
+        topics_of_rows = topics
+    count = Count()
+    cluster = log.Cluster(options.brokers, options.prefix)
+    schemas = cluster.schemas()
+    records = {topic: [log.judge(record, schemas, topic) for record in cluster.read(topic)] for topic in topics}
+    for topic in topics:
+        log.mark_duplicates(records[topic])
+        count.counts["duplicates"] += sum(record.verdict == "duplicate" for record in records[topic])
+        check_expected(records[topic], count)
+    if not without:
+        check_acknowledged(records, options, count)
+    set_aside = {name: {} for name in projections}
+    hot(options, records, projections, set_aside, count)
+    history(options, records, topics_of_rows, projections, set_aside, count)
+    dead_letters(cluster, options, set_aside, topics, without, count)
+    count.counts["set_aside"] = sum(len(asides) for asides in set_aside.values())
+    json.dump(count.result(), sys.stdout)
+
+
+def arguments():
+    parser = argparse.ArgumentParser()
+    for name in ("brokers", "prefix", "redis", "postgres"):
+        parser.add_argument(f"--{name}", required=True)
+    for name in ("acknowledged", "poisons"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--without", default="")
+    return parser.parse_args()
+
+
+def check_expected(records, count):
+    """What the sender of a poison record expected, against what the rules say of it."""
+    for record in records:
+        expected = record.expected
+        verdict = record.verdict or record.reason or "well"
+        if expected is None and verdict not in ("well", "duplicate"):
+            count.add("differences", f"{record.place} was sent in good order, and is {verdict}: {record.detail}")
+        elif expected and expected != verdict:
+            count.add("differences", f"{record.place} was to be {expected}, and is {verdict}: {record.detail}")
+
+
+def check_acknowledged(records, options, count):
+    every = [record for topic in records.values() for record in topic]
+    events = {record.event_id for record in every if record.expected is None}
+    poisons = sum(record.expected is not None for record in every)
+    for what, found, acknowledged in (("events", len(events), options.acknowledged), ("poisons", poisons, options.poisons)):
+        if found < acknowledged:
+            count.add("lost", f"{acknowledged} {what} were acknowledged, {found} are on the log", acknowledged - found)
+
+
+# --- hot state ---------------------------------------------------------------------------------------------------------
+
+
+def hot(options, records, projections, set_aside, count):
+    client = redis.Redis.from_url(options.redis, decode_responses=True)
+    lists = collections.defaultdict(dict)
+    found_lists = set()
+    for fold in folds.ALL:
+        if fold.projection not in projections:
+            continue
+        entities = fold_all(fold, records[fold.topic], set_aside[fold.projection])
+        compare_entities(client, options.prefix, fold, entities, count)
+        found_lists |= set(client.scan_iter(f"{escape(options.prefix)}{fold.list_prefix}*", count=1000))
+        for key, entity in entities.items():
+            place = fold.place(entity.state)
+            if place is not None:
+                name, score = place
+                lists[f"{options.prefix}{name}"][key] = float(score)
+        compare_ledger(client, options.prefix, fold, set_aside[fold.projection], count)
+    for name in found_lists | set(lists):
+        found = dict(client.zrange(name, 0, -1, withscores=True))
+        if found != lists.get(name, {}):
+            differing = set(found.items()) ^ set(lists.get(name, {}).items())
+            count.add("differences", f"list {name}: {sorted(differing)[:4]}", len({member for member, _ in differing}))
+
+
+def fold_all(fold, records, asides):
+    """Folds a topic: the entities by key. What cannot be taken is entered in `asides`, place by record and reason."""
+    entities = {}
+    for record in records:
+        if record.verdict == "duplicate":
+            continue
+        if record.reason:
+            asides[record.place] = (record, record.reason)
+            continue
+        entity = entities.get(record.key_text) or folds.Entity(fold.new(), record.partition, 0)
+        reason = fold.apply(entity.state, record)
+        if reason:
+            asides[record.place] = (record, reason)
+            continue
+        entity.next = record.offset + 1
+        entities[record.key_text] = entity
+    return entities
+
+
+def escape(prefix):
+    return "".join(f"\\{c}" if c in "*?[]\\" else c for c in prefix)
+
+
+def compare_entities(client, prefix, fold, entities, count):
+    names = set(client.scan_iter(f"{escape(prefix)}{fold.home_prefix}*", count=1000))
+    expected = {f"{prefix}{fold.home_prefix}{key}": (key, entity) for key, entity in entities.items()}
+    for name in sorted(names - set(expected)):
+        count.add("differences", f"{name} is there, and no event was taken for it")
+    pipe = client.pipeline(transaction=False)
+    for name in expected:
+        pipe.hgetall(name)
+    for (name, (key, entity)), found in zip(expected.items(), pipe.execute()):
+        count.counts["compared"] += 1
+        if not found:
+            count.add("differences", f"{name} is not there")
+            continue
+        compare_entity(name, fold.fields(key, entity.state), entity, found, count)
+
+
+def compare_entity(name, fields, entity, found, count):
+    version = found.pop("_version", "").rsplit(":", 3)
+    found.pop("_state", None)
+    if version[1:] != [str(entity.partition), str(entity.next), "0"]:
+        count.add("differences", f"{name}: version {version}, expected partition {entity.partition}, next {entity.next}")
+        return
+    expected = {field: value for field, value in fields.items() if value is not None}
+    for field in sorted(set(expected) | set(found)):
+        if not same_field(expected.get(field), found.get(field)):
+            count.add("differences", f"{name}.{field} is {found.get(field)!r}, expected {expected.get(field)!r}")
+            return
+
+
+def same_field(expected, found):
+    """Numbers as numbers, JSON as JSON, everything else as text."""
+    if expected is None or found is None:
+        return expected is found
+    if isinstance(expected, bool):
+        return found == ("true" if expected else "false")
+    if isinstance(expected, (int, float)):
+        return float(found) == float(expected)
+    if isinstance(expected, (dict, list)):
+        return json.loads(found) == expected
+    return found == expected
+
+
+def compare_ledger(client, prefix, fold, asides, count):
+    by_partition = collections.defaultdict(dict)
+    for record, reason in asides.values():
+        by_partition[record.partition][str(record.offset)] = reason
+    for partition in range(log.PARTITIONS):
+        name = f"{prefix}fleetlog:{prefix}{fold.projection}@1:{prefix}{fold.topic}:{partition}:set_aside"
+        found = {offset: json.loads(entry)["reason"] for offset, entry in client.hgetall(name).items()}
+        compare_reasons(f"{fold.projection} {partition}", by_partition[partition], found, count)
+
+
+def compare_reasons(ledger, expected, found, count):
+    for offset in sorted(set(expected) | set(found)):
+        if expected.get(offset) != found.get(offset):
+            count.add("set_aside_wrong", f"{ledger}@{offset}: {found.get(offset)}, expected {expected.get(offset)}")
+
+
+# --- history -----------------------------------------------------------------------------------------------------------
+
+
+def history(options, records, topics, projections, set_aside, count):
+    with psycopg.connect(options.postgres) as connection:
+        for topic in topics:
+            projection = "telemetry-history" if topic == "telemetry" else "event-history"
+            if projection not in projections:
+                continue
+            expected = {}
+            for record in records[topic]:
+                if record.verdict == "duplicate":
+                    continue
+                if record.reason:
+                    set_aside[projection][record.place] = (record, record.reason)
+                else:
+                    expected[(record.partition, record.offset)] = record
+            compare_rows(connection, topic, expected, count)
+        for projection in ("telemetry-history", "event-history"):
+            if projection in projections:
+                compare_sql_ledger(connection, options.prefix, projection, set_aside[projection], count)
+
+
+def compare_rows(connection, topic, expected, count):
+    columns = folds.ROW_COLUMNS[topic]
+    def ms(column):
+        return f"round(extract(epoch FROM {column}) * 1000)::bigint"
+
+    query = (f"SELECT log_partition, log_offset, event_id, {ms('recorded_at')}, {ms('occurred_at')}, "
+             f"site_uid, unit_uid, source, {', '.join(columns)} FROM {TABLES[topic]}")
+    places, ids = collections.Counter(), collections.Counter()
+    for row in connection.execute(query):
+        place = row[:2]
+        places[place] += 1
+        ids[row[2]] += 1
+        record = expected.get(place)
+        if record is None:
+            count.add("differences", f"{TABLES[topic]} has a row of {place}, which was not to be taken")
+            continue
+        count.counts["compared"] += 1
+        meta = record.event["meta"]
+        wanted = (record.event_id, record.timestamp_ms, log.milliseconds(meta["occurred_at"]), meta["site_uid"],
+                  meta["unit_uid"], meta["source"], *(folds.row_value(record, column) for column in columns))
+        if row[2:] != wanted:
+            count.add("differences", f"{TABLES[topic]} {place}: {row[2:]}, expected {wanted}")
+    for place in expected:
+        if not places[place]:
+            count.add("lost", f"{TABLES[topic]} has no row of {place}")
+    for place, rows in places.items():
+        if rows > 1:
+            count.add("doubled", f"{TABLES[topic]} has {rows} rows of {place}", rows - 1)
+    for event_id, rows in ids.items():
+        # More rows of one event id than positions that were to be taken (an id of another key counts by itself).
+        wanted = sum(record.event_id == event_id for record in expected.values()) if rows > 1 else 1
+        if rows > wanted > 0 and not any(places[place] > 1 for place in places):
+            count.add("doubled", f"{TABLES[topic]} has {rows} rows of event {event_id}", rows - wanted)
+
+
+def compare_sql_ledger(connection, prefix, projection, asides, count):
+    query = "SELECT topic, partition, log_offset, reason FROM fleetlog_set_aside WHERE projection = %s"
+    found = {(topic, partition, offset): reason for topic, partition, offset, reason in connection.execute(query, [projection])}
+    expected = {(f"{prefix}{record.topic}", record.partition, record.offset): reason for record, reason in asides.values()}
+    compare_reasons(projection, expected, found, count)
+
+
+# --- dead letters ------------------------------------------------------------------------------------------------------
+
+
+def dead_letters(cluster, options, set_aside, topics, without, count):
+    expected = {}
+    for projection, asides in set_aside.items():
+        for record, reason in asides.values():
+            origin = (f"{options.prefix}{record.topic}", record.partition, record.offset)
+            expected[(f"{options.prefix}fleetlog-{projection}-v1", origin)] = (record, reason)
+    left_out = [f"{options.prefix}fleetlog-{name}-v1" for name in without]
+    seen = collections.Counter()
+    for topic in topics:
+        for letter in cluster.read(f"{topic}-dlq", number_of_partitions=None):
+            text = {name: value for name, value in letter.headers if name.startswith("fleetlog-dlq-")}
+            get = lambda name: (text.get(f"fleetlog-dlq-{name}") or b"").decode()
+            if get("group") in left_out:
+                continue
+            identity = (get("group"), (get("topic"), int(get("partition")), int(get("offset"))))
+            seen[identity] += 1
+            if identity not in expected:
+                count.add("dead_letters_wrong", f"{identity} was not to be set aside: {get('reason')} {get('detail')}")
+                continue
+            record, reason = expected[identity]
+            kept = letter.headers[: len(record.headers)]
+            same = (letter.key, letter.value, kept, get("reason")) == (record.key, record.value, record.headers, reason)
+            if not same:
+                count.add("dead_letters_wrong", f"{identity}: not its bytes, headers or reason ({get('reason')}, {reason})")
+    for identity in expected:
+        if not seen[identity]:
+            count.add("dead_letters_wrong", f"{identity} has no dead letter")
+    count.counts["dead_letters_twice"] = sum(letters - 1 for letters in seen.values() if letters > 1)
+
+
+if __name__ == "__main__":
+    main()

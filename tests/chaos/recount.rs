@@ -1,0 +1,41 @@
+//! Calls `recount.py`: the checker in another language, which shares no code with what it checks.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use fleetlog_testkit::{python, workspace_root};
+use fleetlog_tests::World;
+
+use crate::{load::Sent, outcome::Recount};
+
+/// How long a recount may take.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What the recount is told.
+pub(crate) struct Expected {
+    /// What the simulated fleet sent.
+    pub(crate) sent: Sent,
+    /// Poison and repeats that were acknowledged.
+    pub(crate) poisons: u64,
+    /// Projections that are left out, with the topics that only they read.
+    pub(crate) without: &'static [&'static str],
+}
+
+/// Reads the log, both stores and the dead letters, and counts.
+pub(crate) async fn recount(world: &World, expected: &Expected) -> Result<Recount> {
+    let script: PathBuf = workspace_root().join("tests/chaos/recount.py");
+    let mut command = tokio::process::Command::new(python());
+    command
+        .arg(script)
+        .args(["--brokers", &world.stack.brokers, "--prefix", &world.prefix])
+        .args(["--redis", &world.redis_url, "--postgres", world.database.url()])
+        .args(["--acknowledged", &expected.sent.acknowledged.to_string()])
+        .args(["--poisons", &expected.poisons.to_string()])
+        .args(["--without", &expected.without.join(",")])
+        .kill_on_drop(true);
+    let output =
+        tokio::time::timeout(LIMIT, command.output()).await.context("the recount took too long")??;
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "recount.py ended with {}: {stdout}{stderr}", output.status);
+    serde_json::from_str(&stdout).with_context(|| format!("recount.py said {stdout}{stderr}"))
+}

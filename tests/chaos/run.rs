@@ -1,0 +1,161 @@
+//! One run of one seed: load and faults, then quiet, then the checks.
+
+use std::{
+    panic::AssertUnwindSafe,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use fleetlog_tests::{World, until};
+use futures_util::FutureExt as _;
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    faults::{Faults, Ground, process},
+    fleet::Fleet,
+    load::{self, Load},
+    outcome::{Check, Finding, Outcome, Reads, Recount},
+    plan::Plan,
+    recount::{Expected, recount},
+    watcher::{Watched, watch},
+};
+
+/// How long the lanes may take to catch up when nothing strikes any more. A member that was killed and not replaced
+/// holds its partitions for its session.
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(45);
+/// Between two looks at how far they are.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Runs a seed. A panic or an error of the run itself is a finding of check `harness`.
+pub(crate) async fn run(plan: Plan, random: StdRng) -> Outcome {
+    let begun = Instant::now();
+    let mut outcome = Outcome {
+        seed: plan.seed,
+        family: plan.family.name(),
+        processes: plan.processes,
+        seconds: 0.0,
+        struck: Default::default(),
+        events: 0,
+        poisons: 0,
+        restarts: 0,
+        first_writes_ms: Vec::new(),
+        recount: Recount::default(),
+        reads: Reads::default(),
+        findings: Vec::new(),
+    };
+    let ran = AssertUnwindSafe(run_inner(plan, random, outcome.clone())).catch_unwind().await;
+    match ran {
+        Ok(Ok(ran)) => outcome = ran,
+        Ok(Err(error)) => {
+            outcome.findings.push(Finding { check: Check::Harness, detail: format!("{error:#}") });
+        }
+        Err(panic) => {
+            let said = panic.downcast_ref::<String>().cloned();
+            let said = said.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            let detail = format!("panicked: {}", said.unwrap_or_default());
+            outcome.findings.push(Finding { check: Check::Harness, detail });
+        }
+    }
+    outcome.seconds = begun.elapsed().as_secs_f64();
+    outcome.judge();
+    outcome
+}
+
+async fn run_inner(plan: Plan, mut random: StdRng, mut outcome: Outcome) -> Result<Outcome> {
+    let mut faults = plan.family.set_up(&mut random).await?;
+    let ground = faults.ground();
+    let world = World::on(ground.stack.clone(), &format!("chaos{}", plan.seed)).await;
+    let mut fleet = Fleet::new(world, &ground, &plan, faults.restarts_are_timed(), faults.stopped());
+    let stop_watching = CancellationToken::new();
+    let watched = Watched {
+        redis_url: fleet.world.redis_url.clone(),
+        prefix: fleet.world.prefix.clone(),
+        store_losses: fleet.store_losses(),
+    };
+    let watching = tokio::spawn(watch(watched, stop_watching.clone()));
+    let (sent, poisons) = load_and_strike(&mut fleet, &mut *faults, &ground, &plan, &mut random).await?;
+    catch_up(&mut fleet, faults.stopped()).await?;
+    if let Some(fault) = faults.strike_in_quiet(&mut fleet, &mut random).await? {
+        fleet.note(fault);
+        catch_up(&mut fleet, faults.stopped()).await?;
+    }
+    fleet.stop_all().await?;
+    stop_watching.cancel();
+    outcome.reads = watching.await?;
+    let expected = Expected { sent, poisons, without: faults.stopped() };
+    outcome.recount = recount(&fleet.world, &expected).await?;
+    outcome.events = sent.acknowledged;
+    outcome.poisons = poisons;
+    outcome.struck = fleet.struck;
+    outcome.restarts = fleet.restarts;
+    outcome.first_writes_ms = fleet.first_writes_ms;
+    outcome.findings = fleet.findings;
+    Ok(outcome)
+}
+
+/// Load, poison and faults at once, for as long as planned; what was acknowledged.
+async fn load_and_strike(
+    fleet: &mut Fleet,
+    faults: &mut dyn Faults,
+    ground: &Ground,
+    plan: &Plan,
+    random: &mut StdRng,
+) -> Result<(load::Sent, u64)> {
+    let load = Load::start(&fleet.world, ground, plan)?;
+    let stop_poison = CancellationToken::new();
+    let settings = fleet.world.kafka();
+    let poison_random = StdRng::seed_from_u64(random.random());
+    let poisoning = tokio::spawn(load::poison(settings, plan.clone(), poison_random, stop_poison.clone()));
+    fleet.fill_up()?;
+    until("the fleet's first write", async || {
+        fleet.world.nonces().await.is_some_and(|stores| stores.iter().all(|nonces| !nonces.is_empty()))
+    })
+    .await;
+    let begun = Instant::now();
+    let mut strikes = 0;
+    while strikes == 0 || begun.elapsed() < Duration::from_millis(plan.load_ms) {
+        process::pause(random, faults.pause_ms()).await;
+        // Every third strike is one at projectors, where the family allows it.
+        let fault = if faults.mixes_with_process() && random.random_ratio(1, 3) {
+            process::strike(fleet, random).await
+        } else {
+            faults.strike(fleet, random).await
+        };
+        fleet.note(fault.with_context(|| format!("strike {strikes}"))?);
+        fleet.look_after().await?;
+        strikes += 1;
+    }
+    faults.heal(fleet).await.context("healing")?;
+    stop_poison.cancel();
+    let poisons = poisoning.await??;
+    let sent = load.stop().await?;
+    fleet.look_after().await?;
+    Ok((sent, poisons))
+}
+
+/// Waits until every lane of every projection that goes on has taken everything.
+async fn catch_up(fleet: &mut Fleet, stopped: &[&str]) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        fleet.look_after().await?;
+        let rows = fleet.world.json(&["status"]).await;
+        let behind: Vec<&Value> = rows
+            .as_array()
+            .context("status is a list")?
+            .iter()
+            .filter(|row| !stopped.contains(&row["projection"].as_str().unwrap_or_default()))
+            .filter(|row| row["lag_events"] != 0)
+            .collect();
+        if behind.is_empty() {
+            return Ok(());
+        }
+        if begun.elapsed() > CATCH_UP_LIMIT {
+            let detail = format!("not after {CATCH_UP_LIMIT:?}: {behind:?}\n{}", fleet.said());
+            fleet.found(Check::CaughtUp, detail);
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}

@@ -93,7 +93,7 @@ impl fmt::Display for Reason {
 }
 
 /// An event is not taken: why, and in words with the value that was wrong.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("{reason}: {detail}")]
 pub struct Reject {
     /// The closed reason.

@@ -21,6 +21,12 @@ pub struct Link {
 }
 
 impl Link {
+    /// The owner that left it.
+    #[must_use]
+    pub fn nonce(self) -> u64 {
+        self.nonce
+    }
+
     /// The link left by part `part` of a write of several atomic steps that leaves `self` at its end.
     ///
     /// Parts count from 1; the last part leaves `self` itself and needs no call to this.
@@ -99,7 +105,7 @@ pub fn judge(stored: Option<Link>, follows: Option<Link>, leaves: Link) -> Verdi
 }
 
 /// The owner's end of the chain: the link it last saw, and the next one it will leave.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Chain {
     nonce: u64,
     counter: u64,

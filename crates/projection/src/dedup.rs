@@ -3,7 +3,10 @@
 //! Record q is a duplicate if an earlier record of its partition, at most N offsets back (dropped and set-aside ones
 //! included), has the same key and `event_id` and their timestamps differ by at most 10 minutes (DESIGN §3).
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::{Hash, Hasher},
+};
 
 use fleetlog_event::EventId;
 use smallvec::SmallVec;
@@ -15,14 +18,14 @@ use crate::Record;
 pub(crate) const TIMESTAMPS_APART_MS_MAX: i64 = 10 * 60 * 1000;
 
 /// The records of a partition that a duplicate could be a duplicate of.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DedupWindow {
     span_offsets: i64,
     ring: VecDeque<Seen>,
     by_id: HashMap<EventId, SmallVec<[Seen; 1]>>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Seen {
     event_id: EventId,
     offset: i64,
@@ -31,11 +34,19 @@ struct Seen {
 }
 
 /// What became of a batch: which records are duplicates, and what the window learns once the batch is committed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Sifted {
     /// For each record of the batch: whether it is a duplicate.
     pub duplicate: Vec<bool>,
     learned: Vec<Seen>,
+}
+
+impl Hash for DedupWindow {
+    /// `by_id` holds what the ring holds.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.span_offsets.hash(state);
+        self.ring.hash(state);
+    }
 }
 
 impl DedupWindow {

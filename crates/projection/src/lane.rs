@@ -98,7 +98,7 @@ fn ways_out(lane: &LaneId) -> String {
 }
 
 /// What was read of a partition without a gap.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Batch {
     /// Where the reading began: the lane takes the batch only if that is its cursor.
     pub begin: i64,
@@ -118,7 +118,7 @@ pub enum Admission {
 }
 
 /// A batch that goes on from the cursor, without what lies below progress.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Taken {
     /// The records at or above progress, duplicates included.
     pub records: Vec<Record>,
@@ -151,7 +151,7 @@ pub struct Writes<W> {
 }
 
 /// A lane's place: in the log, in the chain, in the duplicate window.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LaneCore {
     lane: LaneId,
     scope: LaneScope,

@@ -15,6 +15,7 @@ mod lane;
 mod map;
 pub mod memory;
 pub mod mutant;
+pub mod parts;
 mod progress;
 mod projection;
 mod projector;

@@ -11,43 +11,14 @@ use std::{
     time::Duration,
 };
 
-use fleetlog_event::{Reject, TimestampMs};
+mod world;
 
 use crate::{
-    Commit, EntityChange, Fault, HotWrite, LaneId, Link, Progress, RefusedAt, RowChange, SetAside, Sink,
-    SinkError, Stored, StoredState, UnitOfWork, Verdict, judge,
+    Commit, EntityChange, Fault, HotWrite, LaneId, RefusedAt, Sink, SinkError, Stored, UnitOfWork, Verdict,
     mutant::{Mutant, on},
+    parts::{Part, Parts, Standing},
 };
-
-/// What a lane's ledger holds about an event that was set aside.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LedgerEntry {
-    /// Why.
-    pub reject: Reject,
-    /// The event's full name, if it could be read.
-    pub event_type: Option<String>,
-    /// When the entry was made.
-    pub made_at: TimestampMs,
-}
-
-/// What a store holds for one lane.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LaneView<W> {
-    /// The lane's link.
-    pub link: Option<Link>,
-    /// The lane's progress.
-    pub progress: Option<Progress>,
-    /// Set-asides by offset.
-    pub ledger: BTreeMap<i64, LedgerEntry>,
-    /// Rows by offset.
-    pub rows: BTreeMap<i64, Vec<W>>,
-}
-
-impl<W> Default for LaneView<W> {
-    fn default() -> Self {
-        Self { link: None, progress: None, ledger: BTreeMap::new(), rows: BTreeMap::new() }
-    }
-}
+pub use world::{LaneView, LedgerEntry, World};
 
 /// Trouble with one call (read, or atomic step of a commit).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,12 +32,6 @@ pub enum Trouble {
 /// A moment in the life of a store that was made with [`MemorySink::with_history`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(usize);
-
-#[derive(Clone)]
-struct World<W> {
-    lanes: BTreeMap<LaneId, LaneView<W>>,
-    entities: BTreeMap<String, EntityChange<W>>,
-}
 
 struct Store<W> {
     now: World<W>,
@@ -127,7 +92,7 @@ impl<W: Clone + Send + Sync + 'static> MemorySink<W> {
 
     fn build(entities_per_step: usize, history: Option<Vec<World<W>>>) -> Self {
         assert!(entities_per_step > 0, "a step takes at least one entity");
-        let now = World { lanes: BTreeMap::new(), entities: BTreeMap::new() };
+        let now = World::default();
         let store = Store {
             now,
             history,
@@ -314,79 +279,42 @@ impl MemorySink<HotWrite> {
     }
 }
 
-/// One atomic step of a commit.
-struct Step<'a, W> {
-    set_aside: &'a [SetAside],
-    entities: &'a [EntityChange<W>],
-    rows: &'a [RowChange<W>],
-    progress: Option<Progress>,
-}
-
-/// A commit as atomic steps. With rows it is one (a transaction of a SQL store); without, it is as Redis has it:
-/// set-asides first, before what they concern, then entities, progress last.
-fn steps<W>(unit: &UnitOfWork<W>, per_step: usize) -> Vec<Step<'_, W>> {
-    let nothing = || Step { set_aside: &[], entities: &[], rows: &[], progress: None };
-    let progress = Some(unit.progress);
+/// A commit as atomic steps. With rows it is one (a transaction of a SQL store); without, it is as Redis has it, only
+/// cut finer: set-asides, then entities, then progress, each in steps of their own.
+fn cut<W>(unit: &UnitOfWork<W>, per_step: usize) -> Parts {
     if !unit.rows.is_empty() {
-        return vec![Step {
-            set_aside: &unit.set_aside,
-            entities: &unit.entities,
-            rows: &unit.rows,
-            progress,
-        }];
+        return Parts::whole(unit);
     }
-    let mut steps = Vec::new();
-    if !unit.set_aside.is_empty() {
-        steps.push(Step { set_aside: &unit.set_aside, ..nothing() });
+    let (set_asides, entities) = (unit.set_aside.len(), unit.entities.len());
+    let part = |set_asides, entities| Part { set_asides, entities, size_bytes: 0 };
+    let mut parts = Vec::new();
+    if set_asides > 0 {
+        parts.push(part(0..set_asides, 0..0));
     }
-    steps.extend(unit.entities.chunks(per_step).map(|entities| Step { entities, ..nothing() }));
-    if on(Mutant::SetAsidesLast) && !unit.set_aside.is_empty() {
-        steps.rotate_left(1);
+    let starts = (0..entities).step_by(per_step);
+    parts.extend(starts.map(|start| part(0..0, start..entities.min(start + per_step))));
+    if on(Mutant::SetAsidesLast) && set_asides > 0 {
+        parts.rotate_left(1);
     }
-    steps.push(Step { progress, ..nothing() });
-    steps
-}
-
-/// The link after step `index` of `count`: the last one leaves the unit's own.
-fn link_after(leaves: Link, index: usize, count: usize) -> Link {
-    let part = u32::try_from(index + 1).unwrap_or(u32::MAX);
-    if index + 1 == count { leaves } else { leaves.part(part) }
+    parts.push(part(0..0, 0..0));
+    Parts::new(unit, parts)
 }
 
 impl<W: Clone> Store<W> {
     /// Takes one step if the chain is unbroken.
-    fn step(
-        &mut self,
-        unit: &UnitOfWork<W>,
-        follows: Option<Link>,
-        leaves: Link,
-        step: &Step<'_, W>,
-    ) -> Result<Verdict, SinkError> {
-        let (lane, made_at) = (&unit.lane, unit.made_at);
-        let stored = self.now.lanes.get(lane).and_then(|lane| lane.link);
-        match judge(stored, follows, leaves) {
-            Verdict::Fenced => return Err(SinkError::fenced(lane, follows, stored)),
-            Verdict::AlreadyApplied => return Ok(Verdict::AlreadyApplied),
-            Verdict::Apply => {}
+    fn step(&mut self, unit: &UnitOfWork<W>, parts: &Parts, index: usize) -> Result<(), SinkError> {
+        let verdict = self.now.judge(&unit.lane, parts, index);
+        if verdict == Verdict::Fenced {
+            let (follows, _) = parts.links(index);
+            return Err(SinkError::fenced(&unit.lane, follows, self.now.link(&unit.lane)));
         }
-        if let Some(history) = &mut self.history {
-            history.push(self.now.clone());
+        if verdict == Verdict::Apply {
+            self.history.iter_mut().for_each(|history| history.push(self.now.clone()));
+            let homes = unit.entities[parts.part(index).entities.clone()].iter().map(|c| c.home.clone());
+            self.written_homes.extend(homes);
         }
-        let view = self.now.lanes.entry(lane.clone()).or_default();
-        view.link = Some(leaves);
-        for set_aside in step.set_aside {
-            let (reject, event_type) = (set_aside.reject.clone(), set_aside.event_type.clone());
-            view.ledger.insert(set_aside.record.offset, LedgerEntry { reject, event_type, made_at });
-        }
-        for row in step.rows {
-            view.rows.entry(row.offset).or_default().push(row.write.clone());
-        }
-        view.progress = step.progress.or(view.progress);
-        for change in step.entities {
-            self.written_homes.push(change.home.clone());
-            self.now.entities.insert(change.home.clone(), change.clone());
-        }
-        Ok(Verdict::Apply)
+        self.now.take(unit, parts, index);
+        Ok(())
     }
 
     fn refusals(&self, unit: &UnitOfWork<W>) -> Vec<RefusedAt> {
@@ -404,33 +332,20 @@ impl<W: Clone + Send + Sync + 'static> Sink for MemorySink<W> {
     }
 
     async fn read(&self, lane: &LaneId, homes: &[String]) -> Result<Stored, SinkError> {
-        self.call(|store| {
-            let none = LaneView::default();
-            let view = store.now.lanes.get(lane).unwrap_or(&none);
-            let from = view.progress.map_or(i64::MIN, |progress| progress.main);
-            let state = |home: &String| {
-                let change = store.now.entities.get(home)?;
-                Some(StoredState { version: change.version, state: change.state.clone() })
-            };
-            Ok(Stored {
-                link: view.link,
-                progress: view.progress,
-                named: view.ledger.range(from..).map(|(&offset, _)| offset).collect(),
-                states: homes.iter().map(state).collect(),
-            })
-        })
+        self.call(|store| Ok(store.now.read(lane, homes)))
     }
 
     async fn commit(&self, unit: &UnitOfWork<W>) -> Result<Commit, SinkError> {
-        let steps = steps(unit, self.shared.entities_per_step);
-        let links: Vec<Link> =
-            (0..steps.len()).map(|index| link_after(unit.leaves, index, steps.len())).collect();
+        let parts = cut(unit, self.shared.entities_per_step);
         // What an earlier try of this unit stored is recognised by its links: go on behind it.
-        let stored = self.store().now.lanes.get(&unit.lane).and_then(|lane| lane.link);
-        if stored == Some(unit.leaves) {
-            return self.call(|_| Ok(Commit::AlreadyApplied));
-        }
-        let done = links.iter().position(|link| stored == Some(*link)).map_or(0, |index| index + 1);
+        let stored = self.store().now.link(&unit.lane);
+        let done = match parts.standing(stored) {
+            Standing::Done(done) if done == parts.len() => {
+                return self.call(|_| Ok(Commit::AlreadyApplied));
+            }
+            Standing::Done(done) => done,
+            Standing::Foreign => 0,
+        };
         if done == 0 {
             let refused = self.store().refusals(unit);
             // A broken chain is told before a refusal: a fenced owner has no say about rows.
@@ -438,10 +353,8 @@ impl<W: Clone + Send + Sync + 'static> Sink for MemorySink<W> {
                 return self.call(|_| Ok(Commit::Refused(refused)));
             }
         }
-        let mut follows = if done == 0 { unit.follows } else { links.get(done - 1).copied() };
-        for (step, &leaves) in steps.iter().zip(&links).skip(done) {
-            self.call(|store| store.step(unit, follows, leaves, step))?;
-            follows = Some(leaves);
+        for index in done..parts.len() {
+            self.call(|store| store.step(unit, &parts, index))?;
         }
         Ok(Commit::Applied)
     }

@@ -26,7 +26,7 @@ impl fmt::Display for LaneId {
 }
 
 /// The last record that a lane took, to notice a log that was replaced below it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LastRecord {
     /// Its offset.
     pub offset: i64,
@@ -35,7 +35,7 @@ pub struct LastRecord {
 }
 
 /// The next offsets a lane will take, and of which log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Progress {
     /// The topic's id.
     pub log: LogId,

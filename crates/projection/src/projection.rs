@@ -7,7 +7,7 @@ use fleetlog_event::{Decode, EntityKey, EventSet, LogId, Position, Reason, Recor
 use crate::{EntityChange, Record, RowChange, SetAside, StoredState};
 
 /// Which part of the log a lane reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LaneScope {
     /// The topic's id.
     pub log: LogId,
@@ -18,7 +18,7 @@ pub struct LaneScope {
 }
 
 /// What was decided about positions of a batch before it is projected.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rulings {
     /// Offsets that the ledger names already: not taken, not judged again.
     pub named: BTreeSet<i64>,

@@ -5,7 +5,7 @@ use fleetlog_event::TimestampMs;
 use xxhash_rust::xxh3::Xxh3;
 
 /// A record of a partition, untouched.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Record {
     /// Its offset.
     pub offset: i64,
@@ -50,7 +50,7 @@ impl Record {
 }
 
 /// Headers packed into one allocation: most records' headers are carried along and never looked at.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Headers(Bytes);
 
 impl Headers {

@@ -62,7 +62,7 @@ impl SinkError {
 }
 
 /// A state as it was stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StoredState {
     /// Its version.
     pub version: Version,
@@ -71,7 +71,7 @@ pub struct StoredState {
 }
 
 /// What a sink holds for a lane, read at one moment.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Stored {
     /// The lane's link; none before its first write.
     pub link: Option<Link>,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{LaneId, Link, Progress, Record};
 
 /// How far an entity's state is: it holds the effect of every event below `next` that was not set aside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Version {
     /// The log it was folded from.
     pub log: LogId,
@@ -19,7 +19,7 @@ pub struct Version {
 }
 
 /// An entity's new state with everything that people read of it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EntityChange<W> {
     /// The entity.
     pub key: EntityKey,
@@ -34,7 +34,7 @@ pub struct EntityChange<W> {
 }
 
 /// A row that an event became.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RowChange<W> {
     /// The event's offset, by which a refused row is named.
     pub offset: i64,
@@ -43,7 +43,7 @@ pub struct RowChange<W> {
 }
 
 /// An event that this projection did not take.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SetAside {
     /// The record, untouched: goes to the dead-letter topic byte for byte.
     pub record: Record,
@@ -55,7 +55,7 @@ pub struct SetAside {
 
 /// What one step writes. Taken whole or not at all (SQL), or part by part with each part on the chain (Redis):
 /// set-asides first, then entities, progress last.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UnitOfWork<W> {
     /// Whose step it is.
     pub lane: LaneId,

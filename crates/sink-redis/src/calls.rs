@@ -3,40 +3,22 @@
 use std::{borrow::Cow, collections::HashMap, ops::Range};
 
 use fleetlog_projection::{
-    EntityChange, Fault, HotWrite, Link, Progress, SetAside, SinkError, UnitOfWork, Verdict, Version, judge,
-    mutant::{Mutant, on},
+    EntityChange, Fault, HotWrite, Progress, SetAside, SinkError, UnitOfWork, Version,
+    parts::{Item, Parts},
 };
 use redis::Cmd;
 use serde::Serialize;
 
 use crate::sink::RedisSinkSettings;
 
-/// A unit of work, cut into calls: set-asides first, then entities, progress in the last. The cut depends on the
-/// unit and the settings alone, so that the same unit given again makes the same calls with the same links.
+/// A unit of work, cut into calls: each carries one of its [`Parts`].
 pub(crate) struct Plan<'a> {
     unit: &'a UnitOfWork<HotWrite>,
     settings: &'a RedisSinkSettings,
     script_hash: &'a str,
     lane_key: String,
     ledger_key: String,
-    calls: Vec<Call>,
-}
-
-/// What one call carries. At least one call is made, if only to move progress.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Call {
-    set_asides: Range<usize>,
-    entities: Range<usize>,
-    size_bytes: usize,
-}
-
-/// Where a stored link stands among those of a plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// So many of the calls were carried out.
-    Done(usize),
-    /// The link is none of this plan's.
-    Foreign,
+    parts: Parts,
 }
 
 impl<'a> Plan<'a> {
@@ -48,49 +30,24 @@ impl<'a> Plan<'a> {
         check_unit(unit)?;
         let lane_key = crate::lane_key(&settings.key_prefix, &settings.lane_prefix, &unit.lane);
         let ledger_key = crate::ledger_key(&lane_key);
-        Ok(Self { unit, settings, script_hash, lane_key, ledger_key, calls: cut(unit, settings) })
+        let parts = Parts::cut(unit, settings.call_items_max, settings.call_bytes_max, size_bytes);
+        Ok(Self { unit, settings, script_hash, lane_key, ledger_key, parts })
     }
 
-    /// The link that the unit follows.
-    pub(crate) fn follows(&self) -> Option<Link> {
-        self.unit.follows
-    }
-
-    /// How many calls it has.
-    pub(crate) fn len(&self) -> usize {
-        self.calls.len()
-    }
-
-    /// The link that stands after `done` of the calls.
-    fn link_after(&self, done: usize) -> Option<Link> {
-        match done {
-            0 => self.unit.follows,
-            done if done == self.calls.len() => Some(self.unit.leaves),
-            // Bounded by the number of entities and set-asides of a batch, far below u32.
-            done => Some(self.unit.leaves.part(u32::try_from(done).unwrap_or(u32::MAX))),
-        }
-    }
-
-    /// Finds a stored link among those of this plan. The latest wins: `follows` of the first call can be no later
-    /// call's link, since links are never used twice.
-    pub(crate) fn standing(&self, stored: Option<Link>) -> Standing {
-        if judge(stored, self.unit.follows, self.unit.leaves) == Verdict::AlreadyApplied {
-            return Standing::Done(self.calls.len());
-        }
-        (0..=self.calls.len())
-            .rev()
-            .find(|&done| self.link_after(done) == stored)
-            .map_or(Standing::Foreign, Standing::Done)
+    /// Its parts: one for each call.
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.parts
     }
 
     /// The calls from `first` on that are sent in one piece: at least one, then as many as the window allows.
     pub(crate) fn window(&self, first: usize) -> Range<usize> {
         let mut size_bytes = 0;
         let mut end = first;
-        while end < self.calls.len()
-            && (end == first || size_bytes + self.calls[end].size_bytes <= self.settings.window_bytes_max)
+        while end < self.parts.len()
+            && (end == first
+                || size_bytes + self.parts.part(end).size_bytes <= self.settings.window_bytes_max)
         {
-            size_bytes += self.calls[end].size_bytes;
+            size_bytes += self.parts.part(end).size_bytes;
             end += 1;
         }
         first..end
@@ -98,10 +55,11 @@ impl<'a> Plan<'a> {
 
     /// Writes down call number `index`, as `commit.lua` reads it.
     pub(crate) fn command(&self, index: usize) -> Cmd {
-        let call = &self.calls[index];
-        let entities = &self.unit.entities[call.entities.clone()];
+        let part = self.parts.part(index);
+        let (follows, leaves) = self.parts.links(index);
+        let entities = &self.unit.entities[part.entities.clone()];
         let lists = Lists::of(entities);
-        let mut cmd = Cmd::with_capacity(16 + entities.len() * 32, call.size_bytes + 512);
+        let mut cmd = Cmd::with_capacity(16 + entities.len() * 32, part.size_bytes + 512);
         cmd.arg("EVALSHA").arg(self.script_hash).arg(2 + entities.len() + lists.lists.len());
         cmd.arg(&self.lane_key).arg(&self.ledger_key);
         let mut name = String::new();
@@ -112,15 +70,15 @@ impl<'a> Plan<'a> {
             self.settings.write_key(key, &mut name);
             cmd.arg(&name);
         }
-        cmd.arg(self.link_after(index).map_or_else(String::new, |link| link.to_string()));
-        cmd.arg(self.link_after(index + 1).map_or_else(String::new, |link| link.to_string()));
+        cmd.arg(follows.map_or_else(String::new, |link| link.to_string()));
+        cmd.arg(leaves.to_string());
         cmd.arg(entities.len());
-        if index + 1 == self.calls.len() {
+        if self.parts.is_last(index) {
             progress_args(&mut cmd, &self.unit.progress);
         } else {
             cmd.arg(0);
         }
-        let set_asides = &self.unit.set_aside[call.set_asides.clone()];
+        let set_asides = &self.unit.set_aside[part.set_asides.clone()];
         cmd.arg(set_asides.len());
         for set_aside in set_asides {
             cmd.arg(set_aside.record.offset).arg(ledger_entry(set_aside, self.unit.made_at.0));
@@ -161,40 +119,15 @@ fn check_unit(unit: &UnitOfWork<HotWrite>) -> Result<(), SinkError> {
     Ok(())
 }
 
-/// Cuts greedily: a call is full when it holds the most entities and set-asides, or the most bytes.
-fn cut(unit: &UnitOfWork<HotWrite>, settings: &RedisSinkSettings) -> Vec<Call> {
-    let mut calls = vec![Call::default()];
-    let set_asides = unit.set_aside.iter().map(|set_aside| (true, set_aside_bytes(set_aside)));
-    let entities = unit.entities.iter().map(|entity| (false, entity_bytes(entity)));
-    let mut sizes: Vec<(bool, usize)> = set_asides.chain(entities).collect();
-    if on(Mutant::SetAsidesLast) {
-        sizes.rotate_left(unit.set_aside.len());
-    }
-    for (is_set_aside, size_bytes) in sizes {
-        let last = calls.len() - 1;
-        let call = &calls[last];
-        let items = call.set_asides.len() + call.entities.len();
-        let is_full = items == settings.call_items_max
-            || (items > 0 && call.size_bytes + size_bytes > settings.call_bytes_max);
-        if is_full {
-            let (set_asides, entities) = (call.set_asides.end, call.entities.end);
-            calls.push(Call {
-                set_asides: set_asides..set_asides,
-                entities: entities..entities,
-                size_bytes: 0,
-            });
-        }
-        let last = calls.len() - 1;
-        let call = &mut calls[last];
-        call.size_bytes += size_bytes;
-        let grown = if is_set_aside { &mut call.set_asides } else { &mut call.entities };
-        grown.end += 1;
-    }
-    calls
-}
-
 /// Bytes of one argument beside its text: `$`, length, line ends.
 const ARGUMENT_BYTES: usize = 10;
+
+fn size_bytes(item: &Item<'_, HotWrite>) -> usize {
+    match item {
+        Item::SetAside(set_aside) => set_aside_bytes(set_aside),
+        Item::Entity(entity) => entity_bytes(entity),
+    }
+}
 
 fn entity_bytes(entity: &EntityChange<HotWrite>) -> usize {
     let writes: usize = entity

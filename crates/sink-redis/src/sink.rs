@@ -4,11 +4,12 @@ use fleetlog_event::LogId;
 use fleetlog_projection::{
     Commit, Fault, HotWrite, LaneId, LastRecord, Link, Progress, Sink, SinkError, Stored, StoredState,
     UnitOfWork, Version,
+    parts::{Reply, Sending, Sent},
 };
 use redis::{FromRedisValue, Pipeline, Value};
 
 use crate::{
-    calls::{Plan, Standing},
+    calls::Plan,
     check,
     connection::{Connection, Script},
     keys::{lane_key, ledger_key},
@@ -67,9 +68,6 @@ pub struct RedisSink {
     commit: Script,
     read: Script,
 }
-
-/// How often a commit starts again from an earlier call because Redis lost the tail of it.
-const REWINDS_MAX: u32 = 3;
 
 /// States read in one pipeline.
 const STATES_PER_READ: usize = 2000;
@@ -142,8 +140,7 @@ impl RedisSink {
         Ok(states)
     }
 
-    /// Sends calls `first..` up to a window's worth. Whether they were carried out is read off the last reply: each
-    /// call is taken only after all before it, and one that was taken before answers with the link it stands at.
+    /// Sends calls `first..` up to a window's worth.
     async fn send_window(&self, plan: &Plan<'_>, first: usize, lane: &LaneId) -> Result<Window, SinkError> {
         let window = plan.window(first);
         let mut pipeline = Pipeline::with_capacity(window.len());
@@ -154,26 +151,25 @@ impl RedisSink {
         let replies = self.run(&format!("a commit of lane {lane}"), &pipeline).await?;
         let is_taken = |reply: &Value| *reply == Value::Int(1);
         let any_taken = replies.iter().any(is_taken);
-        let standing = match replies.last() {
-            Some(reply) if is_taken(reply) => Standing::Done(window.end),
-            Some(reply) => {
-                let found = parse_link(reply).map_err(|what| {
-                    SinkError::new(Fault::Permanent, format!("lane {lane}: its stored link is {what}"))
-                })?;
-                match plan.standing(found) {
-                    Standing::Foreign => return Err(SinkError::fenced(lane, plan.follows(), found)),
-                    done @ Standing::Done(_) => done,
-                }
+        let last = match replies.last() {
+            Some(reply) if is_taken(reply) => Reply::Taken,
+            Some(reply) => Reply::Stands(parse_link(reply).map_err(|what| {
+                SinkError::new(Fault::Permanent, format!("lane {lane}: its stored link is {what}"))
+            })?),
+            None => {
+                let what = format!("lane {lane}: redis gave no reply");
+                return Err(SinkError::new(Fault::Transient, what));
             }
-            None => Standing::Foreign,
         };
-        Ok(Window { standing, any_taken })
+        Ok(Window { end: window.end, any_taken, last })
     }
 }
 
+/// What became of the calls that were sent in one piece.
 struct Window {
-    standing: Standing,
+    end: usize,
     any_taken: bool,
+    last: Reply,
 }
 
 impl Sink for RedisSink {
@@ -194,26 +190,20 @@ impl Sink for RedisSink {
 
     async fn commit(&self, unit: &UnitOfWork<HotWrite>) -> Result<Commit, SinkError> {
         let plan = Plan::new(unit, &self.settings, self.commit.hash())?;
-        let (mut done, mut any_taken, mut rewinds) = (0, false, 0);
-        while done < plan.len() {
-            let window = self.send_window(&plan, done, &unit.lane).await?;
-            any_taken |= window.any_taken;
-            let Standing::Done(reached) = window.standing else {
-                return Err(SinkError::new(
-                    Fault::Transient,
-                    format!("lane {}: redis gave no reply", unit.lane),
-                ));
-            };
-            if reached <= done {
-                rewinds += 1;
-                if rewinds > REWINDS_MAX {
-                    let what = format!("lane {}: redis lost the same calls {rewinds} times", unit.lane);
+        let (parts, lane) = (plan.parts(), &unit.lane);
+        let mut sending = Sending::default();
+        loop {
+            let Window { end, any_taken, last } = self.send_window(&plan, sending.first(), lane).await?;
+            match sending.answered(parts, end, any_taken, last) {
+                Sent::GoOn => {}
+                Sent::Over(commit) => return Ok(commit),
+                Sent::Fenced(found) => return Err(SinkError::fenced(lane, parts.follows(), found)),
+                Sent::KeepsLosing(times) => {
+                    let what = format!("lane {lane}: redis lost the same calls {times} times");
                     return Err(SinkError::new(Fault::Transient, what));
                 }
             }
-            done = reached;
         }
-        Ok(if any_taken { Commit::Applied } else { Commit::AlreadyApplied })
     }
 }
 

@@ -92,13 +92,13 @@ impl Harness for RedisHarness {
         let settings = self.server.lock().await.settings();
         let plan = Plan::new(unit, &settings, self.sink.commit_script_hash()).unwrap();
         let mut pipeline = Pipeline::new();
-        for index in 0..steps.min(plan.len()) {
+        for index in 0..steps.min(plan.parts().len()) {
             pipeline.add_command(plan.command(index));
         }
         if !pipeline.is_empty() {
             self.sink.run("the first steps", &pipeline).await.unwrap();
         }
-        steps < plan.len()
+        steps < plan.parts().len()
     }
 
     async fn snapshot(&self) {

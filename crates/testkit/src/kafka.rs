@@ -1,23 +1,55 @@
-//! A private Kafka broker.
+//! Private Kafka brokers: one node here, three in [`crate::KafkaCluster`].
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{
+    fs,
+    ops::{Deref, DerefMut},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use fleetlog_kafka::{Admin, KafkaSettings};
 use tempfile::TempDir;
 
 use crate::{
-    process::{ServerCommand, ServerProcess, free_port, port_answers},
+    FaultProxy,
+    process::{Ready, ServerCommand, ServerProcess, Stop, free_port},
     stack::required,
 };
 
+/// How long a node may take to answer one question about the cluster before it is asked again.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A Kafka broker of one's own (KRaft, one node), from the jars of the stack. Takes some seconds to start.
+///
+/// It is its process: killed, stopped, paused and restarted as [`ServerProcess`] says.
 #[derive(Debug)]
 pub struct KafkaServer {
     // Before the folder: fields drop in order, and the process ends before its files go.
     process: ServerProcess,
-    _folder: TempDir,
+    folder: TempDir,
     port: u16,
+}
+
+/// What makes one node of a cluster.
+pub(crate) struct Node<'a> {
+    /// Counted from 1.
+    pub(crate) id: usize,
+    pub(crate) port: u16,
+    /// Of all nodes, in the order of their ids.
+    pub(crate) controller_ports: &'a [u16],
+    /// A second listener, which tells clients another port: a proxy's.
+    pub(crate) behind: Option<Behind>,
+    /// Lines of `server.properties` that come last and win.
+    pub(crate) options: &'a [&'a str],
+}
+
+/// A listener, and the port that it tells clients.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Behind {
+    pub(crate) port: u16,
+    pub(crate) advertised: u16,
 }
 
 impl KafkaServer {
@@ -35,32 +67,55 @@ impl KafkaServer {
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_with(options: &[&str]) -> Result<Self> {
+        Self::start_node(None, options).await
+    }
+
+    /// Starts one with two ways to it: its own, and one through a proxy, whose clients are told the proxy's port and
+    /// never learn the other.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_behind_proxy(options: &[&str]) -> Result<(Self, FaultProxy)> {
+        let port = free_port()?;
+        let proxy = FaultProxy::start(format!("127.0.0.1:{port}")).await?;
+        let behind = Behind { port, advertised: proxy.port() };
+        Ok((Self::start_node(Some(behind), options).await?, proxy))
+    }
+
+    async fn start_node(behind: Option<Behind>, options: &[&str]) -> Result<Self> {
+        let (port, controller_ports) = (free_port()?, [free_port()?]);
+        let node = Node { id: 1, port, controller_ports: &controller_ports, behind, options };
+        let mut server = Self::prepare(&node).await?;
+        server.restart().await?;
+        Ok(server)
+    }
+
+    /// A node with its folder, not yet running.
+    pub(crate) async fn prepare(node: &Node<'_>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("fleetlog-kafka-").tempdir()?;
         let libs = format!("{}/*", required("FLEETLOG_STACK_KAFKA_LIBS"));
         let log4j = required("FLEETLOG_STACK_KAFKA_LOG4J");
-        let (port, controller_port) = (free_port()?, free_port()?);
         let properties = folder.path().join("server.properties");
-        fs::write(&properties, properties_text(folder.path(), port, controller_port, options))?;
-        format_storage(&libs, &properties)?;
-        let mut server = Self {
-            process: ServerProcess::new(ServerCommand {
-                program: "java".into(),
-                args: vec![
-                    "-Xmx256m".to_owned(),
-                    format!("-Dlog4j2.configurationFile={log4j}"),
-                    "-cp".to_owned(),
-                    libs,
-                    "kafka.Kafka".to_owned(),
-                    properties.display().to_string(),
-                ],
-                user: None,
-                log: folder.path().join("kafka.log"),
-            }),
-            _folder: folder,
-            port,
-        };
-        server.restart().await?;
-        Ok(server)
+        fs::write(&properties, properties_text(folder.path(), node))?;
+        format_storage(&libs, &properties).await?;
+        let settings = settings_for(format!("127.0.0.1:{}", node.port), "", 1);
+        let process = ServerProcess::new(ServerCommand {
+            program: "java".into(),
+            args: vec![
+                "-Xmx256m".to_owned(),
+                format!("-Dlog4j2.configurationFile={log4j}"),
+                "-cp".to_owned(),
+                libs,
+                "kafka.Kafka".to_owned(),
+                properties.display().to_string(),
+            ],
+            user: None,
+            log: folder.path().join("kafka.log"),
+            ready: Ready::when(move || answers(settings.clone())),
+            stop: Stop { signal: "TERM", timeout: Duration::from_secs(30) },
+            left_over: None,
+        });
+        Ok(Self { process, folder, port: node.port })
     }
 
     /// `127.0.0.1:PORT`; the same after a restart.
@@ -72,85 +127,84 @@ impl KafkaServer {
     /// Client settings for this broker, with topics and groups under `topic_prefix`.
     #[must_use]
     pub fn settings(&self, topic_prefix: &str) -> KafkaSettings {
-        KafkaSettings {
-            topic_prefix: topic_prefix.to_owned(),
-            replication: Some(1),
-            ..KafkaSettings::at(self.brokers())
-        }
+        settings_for(self.brokers(), topic_prefix, 1)
     }
 
-    /// The process id, while it runs.
-    #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        self.process.pid()
-    }
-
-    /// `kill -9`.
-    pub fn kill(&mut self) {
-        self.process.kill();
-    }
-
-    /// Ends it in good order.
-    ///
-    /// # Errors
-    /// If it doesn't end within thirty seconds.
-    pub async fn stop(&mut self) -> Result<()> {
-        self.process.stop("TERM", Duration::from_secs(30)).await
-    }
-
-    /// Starts it again after [`Self::kill`] or [`Self::stop`], on the same port and data; returns once it answers.
-    ///
-    /// # Errors
-    /// If it is running, or doesn't come up.
-    pub async fn restart(&mut self) -> Result<()> {
-        let port = self.port;
-        self.process.start(|| port_answers(port)).await?;
-        let admin = Admin::new(&self.settings(""))?;
-        admin.cluster(Duration::from_secs(60)).await.context("the broker listens and does not answer")?;
-        Ok(())
-    }
-
-    /// Freezes it: connections stay open, nothing is answered.
-    ///
-    /// # Errors
-    /// If it isn't running.
-    pub fn pause(&self) -> Result<()> {
-        self.process.pause()
-    }
-
-    /// Lets it go on after [`Self::pause`].
-    ///
-    /// # Errors
-    /// If it isn't running.
-    pub fn resume(&self) -> Result<()> {
-        self.process.resume()
+    /// Where its log directories are.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 }
 
-fn properties_text(folder: &Path, port: u16, controller_port: u16, options: &[&str]) -> String {
+impl Deref for KafkaServer {
+    type Target = ServerProcess;
+
+    fn deref(&self) -> &ServerProcess {
+        &self.process
+    }
+}
+
+impl DerefMut for KafkaServer {
+    fn deref_mut(&mut self) -> &mut ServerProcess {
+        &mut self.process
+    }
+}
+
+pub(crate) fn settings_for(brokers: String, topic_prefix: &str, replication: i32) -> KafkaSettings {
+    KafkaSettings {
+        topic_prefix: topic_prefix.to_owned(),
+        replication: Some(replication),
+        ..KafkaSettings::at(brokers)
+    }
+}
+
+/// A node that listens does not answer yet: it has to know its controller.
+async fn answers(settings: KafkaSettings) -> bool {
+    let Ok(admin) = Admin::new(&settings) else { return false };
+    admin.cluster(ANSWER_TIMEOUT).await.is_ok()
+}
+
+fn properties_text(folder: &Path, node: &Node<'_>) -> String {
+    let Node { id, port, controller_ports, behind, options } = node;
+    let controller_port = controller_ports[id - 1];
+    let voters: Vec<String> = (1..)
+        .zip(*controller_ports)
+        .map(|(voter, voter_port)| format!("{voter}@127.0.0.1:{voter_port}"))
+        .collect();
+    let replicas = controller_ports.len();
+    let (listener, advertised) = behind.map_or_else(Default::default, |behind| {
+        (format!(",BEHIND://127.0.0.1:{}", behind.port), format!(",BEHIND://127.0.0.1:{}", behind.advertised))
+    });
     format!(
-        "process.roles=broker,controller\nnode.id=1\n\
-         controller.quorum.voters=1@127.0.0.1:{controller_port}\n\
-         listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}\n\
-         advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+        "process.roles=broker,controller\nnode.id={id}\n\
+         controller.quorum.voters={}\n\
+         listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}{listener}\n\
+         advertised.listeners=PLAINTEXT://127.0.0.1:{port}{advertised}\n\
+         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,BEHIND:PLAINTEXT\n\
+         inter.broker.listener.name=PLAINTEXT\n\
          controller.listener.names=CONTROLLER\n\
          log.dirs={}\n\
          auto.create.topics.enable=false\n\
-         offsets.topic.replication.factor=1\noffsets.topic.num.partitions=3\n\
-         transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
+         offsets.topic.replication.factor={replicas}\noffsets.topic.num.partitions=3\n\
+         transaction.state.log.replication.factor={replicas}\ntransaction.state.log.min.isr={}\n\
          transaction.state.log.num.partitions=3\n\
          group.initial.rebalance.delay.ms=0\n{}\n",
+        voters.join(","),
         folder.join("data").display(),
+        replicas.div_ceil(2),
         options.join("\n")
     )
 }
 
-fn format_storage(libs: &str, properties: &Path) -> Result<()> {
+async fn format_storage(libs: &str, properties: &Path) -> Result<()> {
     // Any cluster id will do: nobody but this test meets this cluster.
-    let output = Command::new("java")
+    let output = tokio::process::Command::new("java")
         .args(["-cp", libs, "kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c"])
         .arg(properties)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
         .output()
+        .await
         .context("cannot start java")?;
     if !output.status.success() {
         bail!("formatting Kafka's folder failed:\n{}", String::from_utf8_lossy(&output.stderr));
@@ -161,6 +215,7 @@ fn format_storage(libs: &str, properties: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Way, process::port_answers};
 
     #[tokio::test]
     async fn a_killed_broker_comes_back_where_it_was() {
@@ -174,5 +229,18 @@ mod tests {
         assert_ne!(server.pid(), first);
         let admin = Admin::new(&server.settings("x-")).unwrap();
         assert!(admin.topic_names().await.unwrap().iter().all(|name| name.starts_with("__")));
+    }
+
+    #[tokio::test]
+    async fn behind_a_proxy_clients_learn_of_no_other_way() {
+        let (server, proxy) = KafkaServer::start_behind_proxy(&[]).await.unwrap();
+        let through = Admin::new(&KafkaSettings::at(proxy.address())).unwrap();
+        assert_eq!(through.cluster(ANSWER_TIMEOUT).await.unwrap().brokers, [proxy.address()]);
+        let direct = Admin::new(&server.settings("")).unwrap();
+        assert_eq!(direct.cluster(ANSWER_TIMEOUT).await.unwrap().brokers, [server.brokers()]);
+        proxy.set(Way::Refuse).await;
+        proxy.cut().await;
+        assert!(through.cluster(Duration::from_millis(500)).await.is_err());
+        assert!(direct.cluster(ANSWER_TIMEOUT).await.is_ok());
     }
 }

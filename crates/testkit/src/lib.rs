@@ -3,8 +3,10 @@
 //! - [`Stack`]: the addresses of the stack that `make stack` starts (or that the environment names).
 //! - [`unique`]: names that no other test uses, so that tests share servers without seeing each other.
 //! - [`Database`]: a database of one's own on the stack's PostgreSQL, dropped at the end.
-//! - [`RedisServer`], [`PostgresServer`], [`KafkaServer`], [`PgliteServer`]: private servers that a test may kill,
-//!   pause and restart. They end with the value that holds them, and with the thread that started them.
+//! - [`RedisServer`], [`PostgresServer`], [`KafkaServer`], [`KafkaCluster`], [`PgliteServer`]: private servers that a
+//!   test may kill, pause and restart. They end with the value that holds them, and with the thread that started them.
+//! - [`FaultProxy`]: a way to a server that can be refused, cut, half-open, slow.
+//! - [`WallClock`]: a wall clock that jumps, for a process under test.
 //! - [`Fleetlog`]: the `fleetlog` binary as a child process.
 //!
 //! Nothing here asserts anything about fleetlog itself. Errors are `anyhow`: a test prints them and fails.
@@ -12,18 +14,26 @@
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "tests"))]
 
 mod binary;
+mod clock;
+mod cluster;
 mod database;
+mod disk;
 mod kafka;
 mod pglite;
 mod postgres;
 mod process;
+mod proxy;
 mod redis_server;
 mod stack;
 
 pub use binary::{Fleetlog, Output, Running};
+pub use clock::WallClock;
+pub use cluster::KafkaCluster;
 pub use database::{Database, fresh_database};
 pub use kafka::KafkaServer;
 pub use pglite::PgliteServer;
-pub use postgres::PostgresServer;
-pub use redis_server::RedisServer;
+pub use postgres::{AllConnections, PostgresServer};
+pub use process::ServerProcess;
+pub use proxy::{Direction, FaultProxy, Way};
+pub use redis_server::{RedisServer, RedisSnapshot};
 pub use stack::{Stack, python, unique, workspace_root};

@@ -1,12 +1,12 @@
 //! A private PostgreSQL with TimescaleDB, in WASM.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use anyhow::Result;
 use tempfile::TempDir;
 
 use crate::{
-    process::{ServerCommand, ServerProcess, free_port, port_answers},
+    process::{Ready, ServerCommand, ServerProcess, Stop, free_port, port_answers},
     stack::required,
 };
 
@@ -31,6 +31,11 @@ impl PgliteServer {
         let folder = tempfile::Builder::new().prefix("fleetlog-pglite-").tempdir()?;
         let port = free_port()?;
         let log = folder.path().join("pglite.log");
+        let ready_log = log.clone();
+        let is_ready = move || {
+            let says_so = fs::read_to_string(&ready_log).is_ok_and(|text| text.contains("pglite: ready"));
+            async move { says_so && port_answers(port).await }
+        };
         let mut process = ServerProcess::new(ServerCommand {
             program: "node".into(),
             args: vec![
@@ -39,13 +44,12 @@ impl PgliteServer {
                 required("FLEETLOG_STACK_PGLITE"),
             ],
             user: None,
-            log: log.clone(),
+            log,
+            ready: Ready::when(is_ready),
+            stop: Stop { signal: "TERM", timeout: Duration::from_secs(10) },
+            left_over: None,
         });
-        let is_ready = || async {
-            fs::read_to_string(&log).is_ok_and(|text| text.contains("pglite: ready"))
-                && port_answers(port).await
-        };
-        process.start(is_ready).await?;
+        process.restart().await?;
         Ok(Self { _process: process, _folder: folder, port })
     }
 

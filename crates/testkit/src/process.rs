@@ -1,11 +1,13 @@
 //! A server process that a test owns: started, killed, paused, and gone when the test is.
 
 use std::{
+    fmt,
     fs::{self, File},
     future::Future,
     net::TcpListener,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
+    pin::Pin,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -17,10 +19,13 @@ use tokio::time::{Instant, sleep};
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two questions whether a server answers yet.
 const READY_POLL: Duration = Duration::from_millis(50);
+/// How often a server is started again because the one before it is not quite gone, and how long after.
+const LEFT_OVER_TRIES: usize = 20;
+const LEFT_OVER_PAUSE: Duration = Duration::from_millis(250);
 /// The user PostgreSQL runs as where the tests run as root.
 const SERVER_USER: &str = "postgres";
 
-/// What to start. Kept, so that a restart starts the same.
+/// What to start and how to talk to it. Kept, so that a restart starts the same.
 #[derive(Debug)]
 pub(crate) struct ServerCommand {
     pub(crate) program: PathBuf,
@@ -28,6 +33,26 @@ pub(crate) struct ServerCommand {
     /// The user to become, if not the own one.
     pub(crate) user: Option<User>,
     pub(crate) log: PathBuf,
+    /// Whether it answers.
+    pub(crate) ready: Ready,
+    /// What asks it to end in good order.
+    pub(crate) stop: Stop,
+    /// What its log says when the one before it, killed, is not quite gone: it is then started again.
+    pub(crate) left_over: Option<&'static str>,
+}
+
+/// A question to a server: does it answer?
+pub(crate) struct Ready(Box<dyn Fn() -> Answer + Send + Sync>);
+
+type Answer = Pin<Box<dyn Future<Output = bool> + Send>>;
+
+/// How a server ends in good order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stop {
+    /// The signal that asks for it.
+    pub(crate) signal: &'static str,
+    /// How long it may take.
+    pub(crate) timeout: Duration,
 }
 
 /// A user of this machine.
@@ -37,34 +62,57 @@ pub(crate) struct User {
     pub(crate) gid: u32,
 }
 
-/// A running (or killed) server of a test.
+/// The process of a server that a test owns: killed, stopped, paused and started again, always on the same port and
+/// files.
 #[derive(Debug)]
-pub(crate) struct ServerProcess {
+pub struct ServerProcess {
     command: ServerCommand,
     child: Option<Child>,
 }
 
+impl Ready {
+    /// Asks by this function.
+    pub(crate) fn when<Fut>(asks: impl Fn() -> Fut + Send + Sync + 'static) -> Self
+    where
+        Fut: Future<Output = bool> + Send + 'static,
+    {
+        Self(Box::new(move || Box::pin(asks())))
+    }
+}
+
+impl fmt::Debug for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ready")
+    }
+}
+
 impl ServerProcess {
-    /// Not yet started: call [`Self::start`].
+    /// Not yet started: call [`Self::restart`].
     pub(crate) fn new(command: ServerCommand) -> Self {
         Self { command, child: None }
     }
 
-    /// Starts the process and waits until `answers` holds.
+    /// Starts it, for the first time or after [`Self::kill`] or [`Self::stop`]; returns once it answers.
     ///
     /// # Errors
-    /// If it ends before, or doesn't answer within a minute: with the end of its log.
-    pub(crate) async fn start<F, Fut>(&mut self, answers: F) -> Result<()>
-    where
-        F: Fn() -> Fut,
-        Fut: Future<Output = bool>,
-    {
+    /// If it is running, ends at once, or doesn't answer within a minute: with the end of its log.
+    pub async fn restart(&mut self) -> Result<()> {
+        for _ in 1..LEFT_OVER_TRIES {
+            match (self.start().await, self.command.left_over) {
+                (Err(error), Some(sign)) if error.to_string().contains(sign) => sleep(LEFT_OVER_PAUSE).await,
+                (outcome, _) => return outcome,
+            }
+        }
+        self.start().await
+    }
+
+    async fn start(&mut self) -> Result<()> {
         if self.child.is_some() {
             bail!("{} is running already", self.command.program.display());
         }
         self.child = Some(self.command.spawn()?);
         let deadline = Instant::now() + READY_TIMEOUT;
-        while !answers().await {
+        while !(self.command.ready.0)().await {
             if let Some(status) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
                 self.child = None;
                 bail!(
@@ -87,7 +135,7 @@ impl ServerProcess {
     }
 
     /// `kill -9`, and waits until the process is gone. Nothing if it isn't running.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             // Both fail only for a process that is gone already, which is what is wanted.
             let _ = child.kill();
@@ -95,9 +143,13 @@ impl ServerProcess {
         }
     }
 
-    /// Asks the process to end (`TERM`, `INT`, …) and waits for it, up to `timeout`; kills it then.
-    pub(crate) async fn stop(&mut self, signal: &str, timeout: Duration) -> Result<()> {
+    /// Ends it in good order. Nothing if it isn't running.
+    ///
+    /// # Errors
+    /// If it doesn't end in the time that such a server may take: it's killed then.
+    pub async fn stop(&mut self) -> Result<()> {
         let Some(child) = self.child.as_mut() else { return Ok(()) };
+        let Stop { signal, timeout } = self.command.stop;
         send_signal(child.id(), signal)?;
         let deadline = Instant::now() + timeout;
         while child.try_wait()?.is_none() {
@@ -111,18 +163,26 @@ impl ServerProcess {
         Ok(())
     }
 
-    /// Freezes the process: connections stay open, nothing is answered.
-    pub(crate) fn pause(&self) -> Result<()> {
+    /// Freezes the process: connections stay open, nothing is answered. (Of PostgreSQL that is only the part that takes
+    /// new connections: each session is a process of its own, and goes on.)
+    ///
+    /// # Errors
+    /// If it isn't running.
+    pub fn pause(&self) -> Result<()> {
         self.signal("STOP")
     }
 
     /// Lets a paused process go on.
-    pub(crate) fn resume(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// If it isn't running.
+    pub fn resume(&self) -> Result<()> {
         self.signal("CONT")
     }
 
     /// The process id, while it runs.
-    pub(crate) fn pid(&self) -> Option<u32> {
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
 
@@ -243,8 +303,11 @@ mod tests {
             args: vec!["-c".into(), "echo no such disk; exit 3".into()],
             user: None,
             log: folder.path().join("log"),
+            ready: Ready::when(|| async { false }),
+            stop: Stop { signal: "TERM", timeout: Duration::ZERO },
+            left_over: None,
         });
-        let error = server.start(|| async { false }).await.unwrap_err().to_string();
+        let error = server.restart().await.unwrap_err().to_string();
         assert!(error.contains("no such disk") && error.contains('3'), "{error}");
     }
 }

@@ -1,16 +1,33 @@
 //! A private Redis.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    ops::{Deref, DerefMut},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
 
 use crate::{
-    process::{ServerCommand, ServerProcess, free_port},
+    process::{Ready, ServerCommand, ServerProcess, Stop, free_port},
     stack::setting,
 };
 
+/// How long a replica may take until it follows.
+const FOLLOW_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two looks whether it does.
+const FOLLOW_POLL: Duration = Duration::from_millis(20);
+/// What a running server keeps beside its data.
+const NOT_DATA: [&str; 2] = ["redis.conf", "redis.log"];
+
 /// A Redis of one's own, set up as production has it: append-only file, fsync every second, no eviction.
+///
+/// It is its process: killed, stopped, paused and restarted as [`ServerProcess`] says. A kill loses nothing that a client
+/// saw acknowledged, since the file is the system's, unless there is no append-only file ([`Self::start_forgetful`]).
 #[derive(Debug)]
 pub struct RedisServer {
     // Before the folder: fields drop in order, and the process ends before its files go.
@@ -19,6 +36,10 @@ pub struct RedisServer {
     port: u16,
 }
 
+/// What a Redis held at a moment, as files.
+#[derive(Debug)]
+pub struct RedisSnapshot(TempDir);
+
 impl RedisServer {
     /// Starts one and waits until it answers.
     ///
@@ -26,6 +47,37 @@ impl RedisServer {
     /// If `redis-server` is missing or doesn't come up.
     pub async fn start() -> Result<Self> {
         Self::start_with(&[]).await
+    }
+
+    /// One that keeps nothing on disk: after a kill it is empty.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_forgetful() -> Result<Self> {
+        Self::start_with(&["appendonly no"]).await
+    }
+
+    /// One that follows the server at `host` and `port` (a primary, or a proxy before it), and has what it has.
+    ///
+    /// # Errors
+    /// As [`Self::start`], or if it doesn't follow within half a minute.
+    pub async fn start_replica_of(host: &str, port: u16) -> Result<Self> {
+        let replica = Self::start_with(&[
+            &format!("replicaof {host} {port}"),
+            // A primary that falls silent is left alone at once, and asked again at once.
+            "repl-timeout 2",
+            "repl-ping-replica-period 1",
+            "repl-diskless-sync-delay 0",
+        ])
+        .await?;
+        let begun = Instant::now();
+        while replica.replication("master_link_status").await? != "up" {
+            if begun.elapsed() > FOLLOW_TIMEOUT {
+                bail!("the replica does not follow {host}:{port} within {FOLLOW_TIMEOUT:?}");
+            }
+            sleep(FOLLOW_POLL).await;
+        }
+        Ok(replica)
     }
 
     /// The same with lines of `redis.conf` that come after (and win over) the usual ones, such as
@@ -39,16 +91,17 @@ impl RedisServer {
         let config = folder.path().join("redis.conf");
         fs::write(&config, config_text(folder.path(), port, options))?;
         let program = setting("FLEETLOG_STACK_REDIS_SERVER").unwrap_or_else(|| "redis-server".to_owned());
-        let mut server = Self {
-            process: ServerProcess::new(ServerCommand {
-                program: program.into(),
-                args: vec![config.display().to_string()],
-                user: None,
-                log: folder.path().join("redis.log"),
-            }),
-            folder,
-            port,
-        };
+        let client = redis::Client::open(url_of(port)).context("own Redis URL")?;
+        let process = ServerProcess::new(ServerCommand {
+            program: program.into(),
+            args: vec![config.display().to_string()],
+            user: None,
+            log: folder.path().join("redis.log"),
+            ready: Ready::when(move || answers(client.clone())),
+            stop: Stop { signal: "TERM", timeout: Duration::from_secs(10) },
+            left_over: None,
+        });
+        let mut server = Self { process, folder, port };
         server.restart().await?;
         Ok(server)
     }
@@ -56,13 +109,13 @@ impl RedisServer {
     /// `redis://127.0.0.1:PORT/0`; the same after a restart.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/0", self.port)
+        url_of(self.port)
     }
 
-    /// The process id, while it runs.
+    /// The port; the same after a restart.
     #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        self.process.pid()
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The folder with the append-only files, for a test that cuts their tail while the server is down.
@@ -71,79 +124,145 @@ impl RedisServer {
         self.folder.path()
     }
 
-    /// `kill -9`: what was not yet written to the append-only file is lost, as in a crash.
-    pub fn kill(&mut self) {
-        self.process.kill();
-    }
-
-    /// Ends it in good order.
+    /// A connection to it.
     ///
     /// # Errors
-    /// If it doesn't end within ten seconds.
-    pub async fn stop(&mut self) -> Result<()> {
-        self.process.stop("TERM", Duration::from_secs(10)).await
+    /// If it doesn't answer.
+    pub async fn connect(&self) -> Result<MultiplexedConnection> {
+        Ok(redis::Client::open(self.url())?.get_multiplexed_async_connection().await?)
     }
 
-    /// Starts it again after [`Self::kill`] or [`Self::stop`], on the same port and files; returns once it answers.
+    /// What it holds now, to come back to with [`Self::restore`].
     ///
     /// # Errors
-    /// If it is running, or doesn't come up.
-    pub async fn restart(&mut self) -> Result<()> {
-        let client = redis::Client::open(self.url()).context("own Redis URL")?;
-        self.process
-            .start(|| async {
-                let Ok(mut connection) = client.get_multiplexed_async_connection().await else {
-                    return false;
-                };
-                redis::cmd("PING").query_async::<String>(&mut connection).await.is_ok()
-            })
-            .await
+    /// If its files cannot be copied.
+    pub fn snapshot(&self) -> Result<RedisSnapshot> {
+        // Every command was written to the append-only file before its answer went out. One that is being written just
+        // now may be cut off in the copy; loading stops there, as after a power cut.
+        let folder = tempfile::Builder::new().prefix("fleetlog-redis-snapshot-").tempdir()?;
+        copy_data(self.folder(), folder.path())?;
+        Ok(RedisSnapshot(folder))
     }
 
-    /// Freezes it: connections stay open, nothing is answered.
+    /// `kill -9`, and a start with what it held then: what an operator does who restores a backup.
     ///
     /// # Errors
-    /// If it isn't running.
-    pub fn pause(&self) -> Result<()> {
-        self.process.pause()
+    /// If the files cannot be put back, or it doesn't come up.
+    pub async fn restore(&mut self, snapshot: &RedisSnapshot) -> Result<()> {
+        self.kill();
+        for path in data_files(self.folder())? {
+            if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
+        }
+        copy_data(snapshot.0.path(), self.folder())?;
+        self.restart().await
     }
 
-    /// Lets it go on after [`Self::pause`].
+    /// Makes a replica a primary with what it has.
     ///
     /// # Errors
-    /// If it isn't running.
-    pub fn resume(&self) -> Result<()> {
-        self.process.resume()
+    /// If it doesn't answer.
+    pub async fn promote(&self) -> Result<()> {
+        let mut promote = redis::cmd("REPLICAOF");
+        promote.arg("NO").arg("ONE");
+        let _: String = promote.query_async(&mut self.connect().await?).await?;
+        Ok(())
+    }
+
+    /// A line of `INFO replication`, such as `master_repl_offset`; empty if there is no such line.
+    ///
+    /// # Errors
+    /// If it doesn't answer.
+    pub async fn replication(&self, line: &str) -> Result<String> {
+        let info: String =
+            redis::cmd("INFO").arg("replication").query_async(&mut self.connect().await?).await?;
+        let found = info.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'));
+        Ok(found.unwrap_or_default().trim().to_owned())
     }
 }
 
+impl Deref for RedisServer {
+    type Target = ServerProcess;
+
+    fn deref(&self) -> &ServerProcess {
+        &self.process
+    }
+}
+
+impl DerefMut for RedisServer {
+    fn deref_mut(&mut self) -> &mut ServerProcess {
+        &mut self.process
+    }
+}
+
+fn url_of(port: u16) -> String {
+    format!("redis://127.0.0.1:{port}/0")
+}
+
+async fn answers(client: redis::Client) -> bool {
+    let Ok(mut connection) = client.get_multiplexed_async_connection().await else { return false };
+    redis::cmd("PING").query_async::<String>(&mut connection).await.is_ok()
+}
+
 fn config_text(folder: &Path, port: u16, options: &[&str]) -> String {
+    // No rewriting of the append-only file, so that its files can be copied while they grow.
     format!(
         "bind 127.0.0.1\nport {port}\ndir {}\ndaemonize no\nappendonly yes\nappendfsync everysec\nsave \"\"\n\
-         maxmemory-policy noeviction\n{}\n",
+         auto-aof-rewrite-percentage 0\nmaxmemory-policy noeviction\n{}\n",
         folder.display(),
         options.join("\n")
     )
 }
 
+/// The files and folders that make up what a server holds.
+fn data_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if !NOT_DATA.iter().any(|not| name == *not) {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+fn copy_data(from: &Path, to: &Path) -> Result<()> {
+    for path in data_files(from)? {
+        let copy = to.join(path.file_name().unwrap_or_default());
+        if path.is_dir() {
+            fs::create_dir(&copy)?;
+            copy_data(&path, &copy)?;
+        } else {
+            fs::copy(&path, &copy).with_context(|| format!("cannot copy {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Direction, FaultProxy, Way};
 
     async fn get(server: &RedisServer) -> Option<String> {
-        let mut connection =
-            redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
-        redis::cmd("GET").arg("k").query_async(&mut connection).await.unwrap()
+        redis::cmd("GET").arg("k").query_async(&mut server.connect().await.unwrap()).await.unwrap()
+    }
+
+    async fn set(server: &RedisServer, value: &str) {
+        let _: () = redis::cmd("SET")
+            .arg("k")
+            .arg(value)
+            .query_async(&mut server.connect().await.unwrap())
+            .await
+            .unwrap();
     }
 
     #[tokio::test]
     async fn what_was_written_survives_a_stop_and_a_pause() {
         let mut server = RedisServer::start().await.unwrap();
-        let mut connection =
-            redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
-        let _: () = redis::cmd("SET").arg("k").arg("v").query_async(&mut connection).await.unwrap();
+        set(&server, "v").await;
         server.stop().await.unwrap();
-        assert!(redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.is_err());
+        assert!(server.connect().await.is_err());
         server.restart().await.unwrap();
         assert_eq!(get(&server).await.as_deref(), Some("v"));
 
@@ -154,5 +273,48 @@ mod tests {
         assert_eq!(get(&server).await.as_deref(), Some("v"));
         server.kill();
         assert!(server.pid().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_kill_loses_everything_or_nothing() {
+        for (mut server, left) in [
+            (RedisServer::start().await.unwrap(), Some("v")),
+            (RedisServer::start_forgetful().await.unwrap(), None),
+        ] {
+            set(&server, "v").await;
+            server.kill();
+            server.restart().await.unwrap();
+            assert_eq!(get(&server).await.as_deref(), left);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_is_come_back_to() {
+        let mut server = RedisServer::start().await.unwrap();
+        set(&server, "old").await;
+        let snapshot = server.snapshot().unwrap();
+        set(&server, "new").await;
+        server.restore(&snapshot).await.unwrap();
+        assert_eq!(get(&server).await.as_deref(), Some("old"));
+        set(&server, "newer").await;
+        server.kill();
+        server.restart().await.unwrap();
+        assert_eq!(get(&server).await.as_deref(), Some("newer"));
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_was_cut_off_is_promoted_without_the_tail() {
+        let mut primary = RedisServer::start().await.unwrap();
+        set(&primary, "early").await;
+        let way = FaultProxy::start(format!("127.0.0.1:{}", primary.port())).await.unwrap();
+        let replica = RedisServer::start_replica_of("127.0.0.1", way.port()).await.unwrap();
+        assert_eq!(get(&replica).await.as_deref(), Some("early"));
+        way.set(Way::Lose(Direction::Both)).await;
+        set(&primary, "late").await;
+        primary.kill();
+        replica.promote().await.unwrap();
+        assert_eq!(get(&replica).await.as_deref(), Some("early"));
+        set(&replica, "other").await;
+        assert_eq!(get(&replica).await.as_deref(), Some("other"));
     }
 }

@@ -136,7 +136,7 @@ impl PostgresServer {
         let mut own = vec![PgConnection::connect(&self.url()).await?];
         loop {
             // Once more each time: who was thrown out may be back already.
-            sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'fleetlog' AND pid <> ALL ($1)")
+            sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> ALL ($1)")
                 .bind(pids(&mut own).await?)
                 .execute(&mut own[0])
                 .await?;
@@ -148,7 +148,7 @@ impl PostgresServer {
                 }
             }
             let all: i64 = sqlx::query_scalar(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = 'fleetlog' AND pid <> ALL ($1)",
+                "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> ALL ($1)",
             )
             .bind(pids(&mut own).await?)
             .fetch_one(&mut own[0])

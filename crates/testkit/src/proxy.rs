@@ -10,7 +10,7 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -111,6 +111,15 @@ impl FaultProxy {
         Ok(Self { port, shared, listening, accepting: accepting.abort_handle() })
     }
 
+    /// The same to the server of a URL such as `redis://127.0.0.1:6379/0`.
+    ///
+    /// # Errors
+    /// As [`Self::start`], or if the URL names no host and port.
+    pub async fn start_before(url: &str) -> Result<Self> {
+        let Authority { host_and_port, .. } = Authority::of(url)?;
+        Self::start(host_and_port).await
+    }
+
     /// `127.0.0.1:PORT`
     #[must_use]
     pub fn address(&self) -> String {
@@ -125,14 +134,11 @@ impl FaultProxy {
 
     /// A server's URL with the proxy in the place of host and port.
     ///
-    /// # Panics
-    /// If it has no `//`.
-    #[must_use]
-    pub fn url_instead(&self, url: &str) -> String {
-        let (scheme, rest) = url.split_once("//").expect("a URL has `//`");
-        let end = rest.find(['/', '?']).unwrap_or(rest.len());
-        let user = rest[..end].rfind('@').map_or("", |at| &rest[..=at]);
-        format!("{scheme}//{user}{}{}", self.address(), &rest[end..])
+    /// # Errors
+    /// If the URL names no host.
+    pub fn url_instead(&self, url: &str) -> Result<String> {
+        let Authority { before, after, .. } = Authority::of(url)?;
+        Ok(format!("{before}{}{after}", self.address()))
     }
 
     /// From now on the way is like this, also for what is under way in the proxy. Returns once new connections are
@@ -176,6 +182,24 @@ impl FaultProxy {
     /// Waits until the way is open again after [`Way::CutAfter`]: the cut has struck.
     pub async fn has_struck(&self) {
         let _ = self.shared.way.subscribe().wait_for(|way| !matches!(way, Way::CutAfter { .. })).await;
+    }
+}
+
+/// A URL, cut before and after host and port.
+struct Authority<'a> {
+    before: &'a str,
+    host_and_port: &'a str,
+    after: &'a str,
+}
+
+impl<'a> Authority<'a> {
+    fn of(url: &'a str) -> Result<Self> {
+        let scheme = url.find("//").with_context(|| format!("`{url}` has no `//` before its host"))? + 2;
+        let end = url[scheme..].find(['/', '?']).map_or(url.len(), |at| scheme + at);
+        // A password may hold an `@`.
+        let begin = url[scheme..end].rfind('@').map_or(scheme, |at| scheme + at + 1);
+        ensure!(begin < end, "`{url}` names no host");
+        Ok(Self { before: &url[..begin], host_and_port: &url[begin..end], after: &url[end..] })
     }
 }
 

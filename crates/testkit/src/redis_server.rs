@@ -27,7 +27,7 @@ const NOT_DATA: [&str; 2] = ["redis.conf", "redis.log"];
 /// A Redis of one's own, set up as production has it: append-only file, fsync every second, no eviction.
 ///
 /// It is its process: killed, stopped, paused and restarted as [`ServerProcess`] says. A kill loses nothing that a client
-/// saw acknowledged, since the file is the system's, unless there is no append-only file ([`Self::start_forgetful`]).
+/// saw acknowledged, since what was written to the file is the system's; see [`Self::forget`] for the opposite.
 #[derive(Debug)]
 pub struct RedisServer {
     // Before the folder: fields drop in order, and the process ends before its files go.
@@ -47,14 +47,6 @@ impl RedisServer {
     /// If `redis-server` is missing or doesn't come up.
     pub async fn start() -> Result<Self> {
         Self::start_with(&[]).await
-    }
-
-    /// One that keeps nothing on disk: after a kill it is empty.
-    ///
-    /// # Errors
-    /// As [`Self::start`].
-    pub async fn start_forgetful() -> Result<Self> {
-        Self::start_with(&["appendonly no"]).await
     }
 
     /// One that follows the server at `host` and `port` (a primary, or a proxy before it), and has what it has.
@@ -150,11 +142,26 @@ impl RedisServer {
     /// If the files cannot be put back, or it doesn't come up.
     pub async fn restore(&mut self, snapshot: &RedisSnapshot) -> Result<()> {
         self.kill();
+        self.remove_data()?;
+        copy_data(snapshot.0.path(), self.folder())?;
+        self.restart().await
+    }
+
+    /// `kill -9`, and a start with nothing: what is left of a Redis without persistence.
+    ///
+    /// # Errors
+    /// If the files cannot be removed, or it doesn't come up.
+    pub async fn forget(&mut self) -> Result<()> {
+        self.kill();
+        self.remove_data()?;
+        self.restart().await
+    }
+
+    fn remove_data(&self) -> Result<()> {
         for path in data_files(self.folder())? {
             if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
         }
-        copy_data(snapshot.0.path(), self.folder())?;
-        self.restart().await
+        Ok(())
     }
 
     /// Makes a replica a primary with what it has.
@@ -276,16 +283,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_kill_loses_everything_or_nothing() {
-        for (mut server, left) in [
-            (RedisServer::start().await.unwrap(), Some("v")),
-            (RedisServer::start_forgetful().await.unwrap(), None),
-        ] {
-            set(&server, "v").await;
-            server.kill();
-            server.restart().await.unwrap();
-            assert_eq!(get(&server).await.as_deref(), left);
-        }
+    async fn a_kill_loses_nothing_or_everything() {
+        let mut server = RedisServer::start().await.unwrap();
+        set(&server, "v").await;
+        server.kill();
+        server.restart().await.unwrap();
+        assert_eq!(get(&server).await.as_deref(), Some("v"));
+        server.forget().await.unwrap();
+        assert_eq!(get(&server).await, None);
     }
 
     #[tokio::test]

@@ -4,8 +4,13 @@
 //! lasts before the run waits for quiet. What it strikes at is drawn from the run's random numbers alone, so that a
 //! seed replays.
 
+mod broker;
+mod clock;
 mod log;
+mod network;
+mod postgres;
 pub(crate) mod process;
+mod redis;
 
 use anyhow::Result;
 use fleetlog_testkit::Stack;
@@ -27,12 +32,37 @@ pub(crate) enum Family {
     Retention,
     /// A topic is deleted and made again.
     Recreated,
+    /// Ways to servers cut, refused, half-open, slow.
+    Network,
+    /// A store that takes connections and answers nothing.
+    Hang,
+    /// Redis killed, emptied, thrown back, failed over, full.
+    Redis,
+    /// PostgreSQL killed, locked, out of connections, its disk full.
+    Postgres,
+    /// The only broker killed, stopped, frozen.
+    Broker,
+    /// One broker of three killed, and another; the controller moved.
+    Cluster,
+    /// Projectors' wall clocks jump.
+    Clock,
 }
 
 impl Family {
     /// Each with how often a seed draws it.
-    pub(crate) const WEIGHTS: [(Self, u32); 4] =
-        [(Self::Process, 10), (Self::Zombie, 4), (Self::Retention, 1), (Self::Recreated, 1)];
+    pub(crate) const WEIGHTS: [(Self, u32); 11] = [
+        (Self::Process, 10),
+        (Self::Zombie, 4),
+        (Self::Retention, 1),
+        (Self::Recreated, 1),
+        (Self::Network, 4),
+        (Self::Hang, 1),
+        (Self::Redis, 5),
+        (Self::Postgres, 4),
+        (Self::Broker, 2),
+        (Self::Cluster, 1),
+        (Self::Clock, 2),
+    ];
 
     /// All, by the name that the table and `FLEETLOG_CHAOS_FAMILY` have.
     pub(crate) fn named(name: &str) -> Option<Self> {
@@ -51,6 +81,13 @@ impl Family {
             Self::Zombie => Box::new(process::Zombie::default()),
             Self::Retention => Box::new(log::Retention::default()),
             Self::Recreated => Box::new(log::Recreated::default()),
+            Self::Network => Box::new(network::Network::start().await?),
+            Self::Hang => Box::new(network::Hang::start().await?),
+            Self::Redis => Box::new(redis::Redis::start().await?),
+            Self::Postgres => Box::new(postgres::Postgres::start().await?),
+            Self::Broker => Box::new(broker::Broker::start().await?),
+            Self::Cluster => Box::new(broker::Cluster::start().await?),
+            Self::Clock => Box::new(clock::Clock::start()?),
         })
     }
 }

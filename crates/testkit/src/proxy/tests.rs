@@ -261,6 +261,9 @@ async fn urls_lead_through_it() {
         ),
         ("postgres://host?x=@", format!("postgres://{address}?x=@")),
     ] {
-        assert_eq!(proxy.url_instead(url), through);
+        assert_eq!(proxy.url_instead(url).unwrap(), through);
+    }
+    for url in ["127.0.0.1:6379", "redis:///0"] {
+        assert!(proxy.url_instead(url).is_err(), "{url}");
     }
 }

@@ -1,0 +1,134 @@
+//! Faults of brokers: one alone that dies, stops or freezes; three of which one is always there too few.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use fleetlog_testkit::{KafkaCluster, KafkaServer, Stack};
+use futures_util::{FutureExt as _, future::LocalBoxFuture};
+use rand::{Rng as _, rngs::StdRng};
+
+use crate::{
+    faults::{Faults, Ground, process::pause},
+    fleet::Fleet,
+};
+
+/// A Kafka of the run's own, of one broker: while it is away nothing can be sent or read.
+pub(super) struct Broker {
+    server: KafkaServer,
+    stack: Stack,
+}
+
+impl Broker {
+    pub(super) async fn start() -> Result<Self> {
+        let server = KafkaServer::start().await?;
+        let stack = Stack { brokers: server.brokers(), replication: Some(1), ..Stack::from_env() };
+        Ok(Self { server, stack })
+    }
+}
+
+impl Faults for Broker {
+    fn ground(&self) -> Ground {
+        Ground { stack: self.stack.clone(), projectors: Vec::new(), load: Vec::new() }
+    }
+
+    fn strike<'a>(
+        &'a mut self,
+        _fleet: &'a mut Fleet,
+        random: &'a mut StdRng,
+    ) -> LocalBoxFuture<'a, Result<&'static str>> {
+        async move {
+            match random.random_range(0..5) {
+                0..=2 => {
+                    self.server.kill();
+                    pause(random, 0..2000).await;
+                    self.server.restart().await?;
+                    Ok("broker killed")
+                }
+                3 => {
+                    self.server.stop().await?;
+                    self.server.restart().await?;
+                    Ok("broker stopped")
+                }
+                _ => {
+                    self.server.pause()?;
+                    pause(random, 500..8000).await;
+                    self.server.resume()?;
+                    Ok("broker frozen")
+                }
+            }
+        }
+        .boxed_local()
+    }
+
+    fn pause_ms(&self) -> std::ops::Range<u64> {
+        1000..3000
+    }
+
+    /// A group that lost its coordinator has to find it first.
+    fn restarts_are_timed(&self) -> bool {
+        false
+    }
+}
+
+/// A Kafka of the run's own, of three brokers and controllers: one at a time is away, and nothing may stop for long.
+pub(super) struct Cluster {
+    cluster: KafkaCluster,
+    stack: Stack,
+    /// Which died last: the next is another.
+    last: usize,
+}
+
+impl Cluster {
+    pub(super) async fn start() -> Result<Self> {
+        let cluster = KafkaCluster::start().await?;
+        let stack = Stack { brokers: cluster.brokers(), replication: Some(3), ..Stack::from_env() };
+        Ok(Self { cluster, stack, last: 0 })
+    }
+
+    /// One dies while all is in sync, and comes back before another may.
+    async fn kill(&mut self, victim: usize, away: Duration) -> Result<()> {
+        self.cluster.in_sync().await?;
+        self.cluster.node(victim).kill();
+        tokio::time::sleep(away).await;
+        self.cluster.node(victim).restart().await?;
+        self.last = victim;
+        Ok(())
+    }
+}
+
+impl Faults for Cluster {
+    fn ground(&self) -> Ground {
+        Ground { stack: self.stack.clone(), projectors: Vec::new(), load: Vec::new() }
+    }
+
+    fn strike<'a>(
+        &'a mut self,
+        _fleet: &'a mut Fleet,
+        random: &'a mut StdRng,
+    ) -> LocalBoxFuture<'a, Result<&'static str>> {
+        async move {
+            let away = Duration::from_millis(random.random_range(500..4000));
+            if random.random_bool(0.5) {
+                let controller = self.cluster.controller()?;
+                self.cluster.in_sync().await?;
+                self.cluster.node(controller).kill();
+                self.cluster.controller_moves_from(controller).await?;
+                self.cluster.node(controller).restart().await?;
+                self.last = controller;
+                return Ok("controller killed, moved");
+            }
+            let victim = (self.last + random.random_range(1..3)) % 3;
+            self.kill(victim, away).await?;
+            Ok("one of three brokers killed")
+        }
+        .boxed_local()
+    }
+
+    fn heal<'a>(&'a mut self, _fleet: &'a mut Fleet) -> LocalBoxFuture<'a, Result<()>> {
+        async { self.cluster.in_sync().await }.boxed_local()
+    }
+
+    fn restarts_are_timed(&self) -> bool {
+        false
+    }
+}

@@ -43,8 +43,6 @@ check_build() {
 
 check_tests() {
   package kcat have kcat
-  # Wall clocks that jump, for the processes under test.
-  package faketime have faketime
 }
 
 check_java() {

@@ -1,71 +1,77 @@
 //! A wall clock that jumps, for a process under test.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt,
+    path::PathBuf,
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-/// The wall clock of the processes that are given it ([`Self::variables`]): it runs, and jumps when told to. Their monotonic
-/// clock, by which timeouts are measured, stays right, as on a machine whose time somebody sets.
+/// What answers a process's questions for the time; compiled when it is needed.
+const LIBRARY_SOURCE: &str = include_str!("clock/wall_clock.c");
+
+/// The wall clock of the processes that are given it ([`Self::variables`]): it runs, and jumps when told to. Their
+/// monotonic clock, by which timeouts are measured, stays right, as on a machine whose time somebody sets. What waits for
+/// a time of the wall clock waits longer or shorter by the jump.
 ///
-/// By libfaketime (Debian package `faketime`), which answers a program's questions for the time in the place of the
-/// system.
+/// By a small library that is preloaded. Not by libfaketime, which does not know C11's `cnd_timedwait`: in a process
+/// with librdkafka every wait of its threads would last as long as the clock is ahead.
 #[derive(Debug)]
 pub struct WallClock {
     folder: TempDir,
-    library: String,
+    offset: File,
 }
 
 impl WallClock {
     /// A clock that is right so far.
     ///
     /// # Errors
-    /// If `faketime` is not installed.
+    /// If there is no C compiler (`cc`).
     pub fn new() -> Result<Self> {
-        let clock = Self { folder: tempfile::tempdir()?, library: library()? };
+        let folder = tempfile::tempdir()?;
+        let source = folder.path().join("wall_clock.c");
+        fs::write(&source, LIBRARY_SOURCE)?;
+        let offset = File::create(folder.path().join("offset"))?;
+        let clock = Self { folder, offset };
         clock.jump_to(0)?;
+        let compiled = Command::new("cc")
+            .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
+            .arg(clock.library())
+            .arg(source)
+            .output()
+            .context("cannot start the C compiler `cc`")?;
+        if !compiled.status.success() {
+            bail!("the wall clock was not compiled:\n{}", String::from_utf8_lossy(&compiled.stderr));
+        }
         Ok(clock)
     }
 
-    /// From now on the clock is wrong by so many seconds, negative being in the past. Seen within a question or two.
+    /// From now on the clock is wrong by so many seconds, negative being in the past.
     ///
     /// # Errors
     /// If its file cannot be written.
     pub fn jump_to(&self, seconds: i64) -> Result<()> {
-        // Renamed over, so that nobody reads half of it.
-        let new = self.folder.path().join("new");
-        fs::write(&new, format!("{seconds:+}\n"))?;
-        fs::rename(new, self.file()).context("cannot set the clock")
+        // The file is mapped by the processes: one write of a word is seen whole.
+        let nanoseconds = seconds.checked_mul(1_000_000_000).context("a jump of more than 292 years")?;
+        self.offset.write_all_at(&nanoseconds.to_ne_bytes(), 0).context("cannot set the clock")
     }
 
     /// The environment of a process that is to live by this clock.
     #[must_use]
-    pub fn variables(&self) -> [(&'static str, String); 4] {
+    pub fn variables(&self) -> [(&'static str, String); 2] {
+        let offset = self.folder.path().join("offset");
         [
-            ("LD_PRELOAD", self.library.clone()),
-            ("FAKETIME_TIMESTAMP_FILE", self.file().display().to_string()),
-            ("FAKETIME_NO_CACHE", "1".to_owned()),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+            ("LD_PRELOAD", self.library().display().to_string()),
+            ("TESTKIT_WALL_CLOCK", offset.display().to_string()),
         ]
     }
 
-    fn file(&self) -> PathBuf {
-        self.folder.path().join("offset")
+    fn library(&self) -> PathBuf {
+        self.folder.path().join("wall_clock.so")
     }
-}
-
-/// Where the library for programs with several threads is: what the command `faketime -m` would preload.
-fn library() -> Result<String> {
-    const MISSING: &str = "faketime is missing: install the Debian package `faketime`";
-    let shown = Command::new("faketime")
-        .args(["-m", "-f", "+0", "printenv", "LD_PRELOAD"])
-        .output()
-        .context(MISSING)?;
-    let library = String::from_utf8_lossy(&shown.stdout).trim().to_owned();
-    if !shown.status.success() || library.is_empty() {
-        bail!("{MISSING} ({})", String::from_utf8_lossy(&shown.stderr).trim());
-    }
-    Ok(library)
 }
 
 #[cfg(test)]
@@ -76,7 +82,8 @@ mod tests {
 
     fn shown(clock: &WallClock, command: &str) -> f64 {
         let output = Command::new("sh").args(["-c", command]).envs(clock.variables()).output().unwrap();
-        String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.trim().parse().unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
     }
 
     #[test]
@@ -94,5 +101,28 @@ mod tests {
         let before = shown(&clock, python);
         clock.jump_to(86_400).unwrap();
         assert!(shown(&clock, python) - before < HOUR);
+    }
+
+    #[test]
+    fn a_process_that_runs_sees_the_jump_at_once() {
+        let clock = WallClock::new().unwrap();
+        let mut child = Command::new("python3")
+            .args(["-c", "import time\nwhile input() is not None: print(time.time(), flush=True)"])
+            .envs(clock.variables())
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (mut stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(stdout));
+        let mut ask = || -> f64 {
+            std::io::Write::write_all(&mut stdin, b"\n").unwrap();
+            lines.next().unwrap().unwrap().parse().unwrap()
+        };
+        let before = ask();
+        clock.jump_to(-86_400).unwrap();
+        assert!(before - ask() > 80_000.0);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }

@@ -8,7 +8,7 @@ mod pump;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use tokio::{
@@ -85,9 +85,9 @@ struct Shared {
     target: watch::Sender<String>,
     /// Counts cuts: a connection ends when it grows.
     cuts: watch::Sender<u64>,
-    /// Connections that are open now.
-    open: watch::Sender<usize>,
-    /// Connections that were taken in all.
+    /// Connections that are open now, by number.
+    open: watch::Sender<BTreeSet<usize>>,
+    /// Connections that were taken in all: the number of the next.
     accepted: watch::Sender<usize>,
 }
 
@@ -103,7 +103,7 @@ impl FaultProxy {
             way: watch::Sender::new(Way::Pass),
             target: watch::Sender::new(target.into()),
             cuts: watch::Sender::new(0),
-            open: watch::Sender::new(0),
+            open: watch::Sender::new(BTreeSet::new()),
             accepted: watch::Sender::new(0),
         });
         let (listening_sender, listening) = watch::channel(true);
@@ -150,10 +150,13 @@ impl FaultProxy {
         let _ = self.listening.clone().wait_for(|listening| *listening == wanted).await;
     }
 
-    /// Closes all connections now, on both sides. New ones are possible (but for [`Way::Refuse`]).
+    /// Closes all connections now, on both sides. New ones are possible (but for [`Way::Refuse`]), and clients may be
+    /// back before this returns.
     pub async fn cut(&self) {
         self.shared.cuts.send_modify(|cuts| *cuts += 1);
-        self.open_becomes(0).await;
+        let next = self.accepted();
+        // The sender lives as long as this value.
+        let _ = self.shared.open.subscribe().wait_for(|open| open.range(..next).next().is_none()).await;
     }
 
     /// New connections lead to another server; open ones stay where they are.
@@ -170,13 +173,13 @@ impl FaultProxy {
     /// How many connections are open.
     #[must_use]
     pub fn open(&self) -> usize {
-        *self.shared.open.borrow()
+        self.shared.open.borrow().len()
     }
 
     /// Waits until so many connections are open.
     pub async fn open_becomes(&self, count: usize) {
         // The sender lives as long as this value.
-        let _ = self.shared.open.subscribe().wait_for(|open| *open == count).await;
+        let _ = self.shared.open.subscribe().wait_for(|open| open.len() == count).await;
     }
 
     /// Waits until the way is open again after [`Way::CutAfter`]: the cut has struck.
@@ -226,9 +229,9 @@ async fn accept(port: u16, listener: TcpListener, shared: Arc<Shared>, listening
         tokio::select! {
             changed = ways.changed() => if changed.is_err() { return },
             client = next_client(listener.as_ref()) => {
-                // Counted, and subject to cuts, from here on and not from when its task first runs.
-                let (open, cuts) = (Open::count(Arc::clone(&shared)), shared.cuts.subscribe());
-                connections.spawn(connection(client, open, cuts));
+                // Subject to cuts and counted, in this order, from here on and not from when its task first runs.
+                let cuts = shared.cuts.subscribe();
+                connections.spawn(connection(client, Open::count(Arc::clone(&shared)), cuts));
             }
             // Ended ones are taken out as they end.
             Some(_) = connections.join_next() => {}
@@ -260,7 +263,7 @@ async fn next_client(listener: Option<&TcpListener>) -> TcpStream {
 
 /// One connection, from its first byte to its end or the next cut.
 async fn connection(client: TcpStream, open: Open, mut cuts: watch::Receiver<u64>) {
-    let shared = &open.0;
+    let shared = &open.shared;
     let target = shared.target.borrow().clone();
     let carried = async {
         // A server that is not there: the client's connection is closed.
@@ -275,18 +278,27 @@ async fn connection(client: TcpStream, open: Open, mut cuts: watch::Receiver<u64
 }
 
 /// Counts an open connection for as long as it lives.
-struct Open(Arc<Shared>);
+struct Open {
+    shared: Arc<Shared>,
+    number: usize,
+}
 
 impl Open {
     fn count(shared: Arc<Shared>) -> Self {
+        // Only the accepting task counts.
+        let number = *shared.accepted.borrow();
+        shared.open.send_modify(|open| {
+            open.insert(number);
+        });
         shared.accepted.send_modify(|accepted| *accepted += 1);
-        shared.open.send_modify(|open| *open += 1);
-        Self(shared)
+        Self { shared, number }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.open.send_modify(|open| *open -= 1);
+        self.shared.open.send_modify(|open| {
+            open.remove(&self.number);
+        });
     }
 }

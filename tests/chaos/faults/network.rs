@@ -180,8 +180,12 @@ pub(super) struct Hang {
 
 impl Hang {
     pub(super) async fn start() -> Result<Self> {
-        let poll_interval_ms = POLL_INTERVAL.as_millis().to_string();
-        Ok(Self { ways: Ways::open(Stack::from_env(), &[("max.poll.interval.ms", poll_interval_ms)]).await? })
+        // The session's time too: settings hold for all clients, and one is checked against the other.
+        let properties = [
+            ("max.poll.interval.ms", POLL_INTERVAL.as_millis().to_string()),
+            ("session.timeout.ms", SESSION_TIMEOUT.as_millis().to_string()),
+        ];
+        Ok(Self { ways: Ways::open(Stack::from_env(), &properties).await? })
     }
 }
 

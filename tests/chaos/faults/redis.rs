@@ -1,7 +1,5 @@
 //! Faults of Redis: killed, emptied, thrown back to a snapshot, failed over to a replica without the tail, frozen, full.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result};
 use fleetlog_testkit::{Direction, FaultProxy, RedisServer, RedisSnapshot, Stack, Way};
 use futures_util::{FutureExt as _, future::LocalBoxFuture};

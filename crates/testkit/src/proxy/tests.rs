@@ -132,6 +132,27 @@ async fn a_cut_ends_both_sides_of_all_connections_and_new_ones_are_well() {
     assert_eq!(receive(&mut connect(&proxy).await, 2).await, b"hi");
 }
 
+/// A cut has to end even if who was cut comes back at once, over and over.
+#[tokio::test]
+async fn a_cut_does_not_wait_for_those_who_come_back() {
+    let echo = Echo::start(b"hi").await;
+    let proxy = FaultProxy::start(&echo.address).await.unwrap();
+    let (address, (sender, mut connected)) = (proxy.address(), watch::channel(0));
+    let client = tokio::spawn(async move {
+        loop {
+            let mut stream = TcpStream::connect(&address).await.unwrap();
+            receive(&mut stream, 2).await;
+            sender.send_modify(|count| *count += 1);
+            is_closed(&mut stream).await;
+        }
+    });
+    for round in 1..=20 {
+        timeout(LIMIT, connected.wait_for(|count| *count >= round)).await.unwrap().unwrap();
+        timeout(LIMIT, proxy.cut()).await.unwrap();
+    }
+    client.abort();
+}
+
 #[tokio::test]
 async fn half_open_loses_bytes_and_nobody_hears_of_it() {
     let echo = Echo::start(b"").await;

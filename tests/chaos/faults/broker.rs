@@ -1,6 +1,4 @@
-//! Faults of brokers: one alone that dies, stops or freezes; three of which one is always there too few.
-
-use std::time::Duration;
+//! Faults of brokers: one alone that dies or freezes; three of which one is always there too few.
 
 use anyhow::Result;
 use fleetlog_testkit::{KafkaCluster, KafkaServer, Stack};
@@ -37,25 +35,16 @@ impl Faults for Broker {
         random: &'a mut StdRng,
     ) -> LocalBoxFuture<'a, Result<&'static str>> {
         async move {
-            match random.random_range(0..5) {
-                0..=2 => {
-                    self.server.kill();
-                    pause(random, 0..2000).await;
-                    self.server.restart().await?;
-                    Ok("broker killed")
-                }
-                3 => {
-                    self.server.stop().await?;
-                    self.server.restart().await?;
-                    Ok("broker stopped")
-                }
-                _ => {
-                    self.server.pause()?;
-                    pause(random, 500..8000).await;
-                    self.server.resume()?;
-                    Ok("broker frozen")
-                }
+            if random.random_bool(0.6) {
+                self.server.kill();
+                pause(random, 0..2000).await;
+                self.server.restart().await?;
+                return Ok("broker killed");
             }
+            self.server.pause()?;
+            pause(random, 500..8000).await;
+            self.server.resume()?;
+            Ok("broker frozen")
         }
         .boxed_local()
     }
@@ -85,14 +74,30 @@ impl Cluster {
         Ok(Self { cluster, stack, last: 0 })
     }
 
-    /// One dies while all is in sync, and comes back before another may.
-    async fn kill(&mut self, victim: usize, away: Duration) -> Result<()> {
+    /// One goes while all is in sync, in either way, and is back before another may.
+    async fn lose(&mut self, random: &mut StdRng) -> Result<&'static str> {
         self.cluster.in_sync().await?;
-        self.cluster.node(victim).kill();
-        tokio::time::sleep(away).await;
-        self.cluster.node(victim).restart().await?;
+        let controller = self.cluster.controller()?;
+        let victim = (self.last + random.random_range(1..3)) % 3;
         self.last = victim;
-        Ok(())
+        let is_killed = random.random_bool(0.7);
+        if is_killed {
+            self.cluster.node(victim).kill();
+        } else {
+            self.cluster.node(victim).stop().await?;
+        }
+        if victim == controller {
+            self.cluster.controller_moves_from(controller).await?;
+        } else {
+            pause(random, 500..4000).await;
+        }
+        self.cluster.node(victim).restart().await?;
+        Ok(match (victim == controller, is_killed) {
+            (true, true) => "controller killed, moved",
+            (true, false) => "controller stopped, moved",
+            (false, true) => "one of three brokers killed",
+            (false, false) => "one of three brokers stopped",
+        })
     }
 }
 
@@ -106,22 +111,7 @@ impl Faults for Cluster {
         _fleet: &'a mut Fleet,
         random: &'a mut StdRng,
     ) -> LocalBoxFuture<'a, Result<&'static str>> {
-        async move {
-            let away = Duration::from_millis(random.random_range(500..4000));
-            if random.random_bool(0.5) {
-                let controller = self.cluster.controller()?;
-                self.cluster.in_sync().await?;
-                self.cluster.node(controller).kill();
-                self.cluster.controller_moves_from(controller).await?;
-                self.cluster.node(controller).restart().await?;
-                self.last = controller;
-                return Ok("controller killed, moved");
-            }
-            let victim = (self.last + random.random_range(1..3)) % 3;
-            self.kill(victim, away).await?;
-            Ok("one of three brokers killed")
-        }
-        .boxed_local()
+        self.lose(random).boxed_local()
     }
 
     fn heal<'a>(&'a mut self, _fleet: &'a mut Fleet) -> LocalBoxFuture<'a, Result<()>> {

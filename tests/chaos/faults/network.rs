@@ -200,13 +200,17 @@ impl Faults for Hang {
         random: &'a mut StdRng,
     ) -> LocalBoxFuture<'a, Result<&'static str>> {
         async move {
-            let (proxy, name) = match random.random_range(0..2) {
-                0 => (&self.ways.to_redis, "redis hangs"),
-                _ => (&self.ways.to_postgres, "postgresql hangs"),
+            let Ways { to_redis, to_postgres, .. } = &self.ways;
+            let (hanging, name): (&[&FaultProxy], _) = match random.random_range(0..3) {
+                0 => (&[to_redis], "redis hangs"),
+                1 => (&[to_postgres], "postgresql hangs"),
+                _ => (&[to_redis, to_postgres], "both stores hang"),
             };
-            proxy.set(Way::Hold(Direction::Both)).await;
+            for proxy in hanging {
+                proxy.set(Way::Hold(Direction::Both)).await;
+            }
             tokio::time::sleep(HANG).await;
-            proxy.set(Way::Pass).await;
+            self.ways.pass().await;
             if let Some(line) = fleet.said().lines().find(|line| is_thrown_out(line)) {
                 fleet.found(Check::Stopped, format!("a member was thrown out while {name}: {line}"));
             }

@@ -18,6 +18,8 @@ use crate::{
     stack::required,
 };
 
+/// For a Java that lives for seconds: compiled once and lightly, one thread to collect garbage.
+const JAVA_STARTS_QUICKLY: [&str; 2] = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"];
 /// How long a node may take to answer one question about the cluster before it is asked again.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -103,6 +105,8 @@ impl KafkaServer {
             program: "java".into(),
             args: vec![
                 "-Xmx256m".to_owned(),
+                JAVA_STARTS_QUICKLY[0].to_owned(),
+                JAVA_STARTS_QUICKLY[1].to_owned(),
                 format!("-Dlog4j2.configurationFile={log4j}"),
                 "-cp".to_owned(),
                 libs,
@@ -199,6 +203,7 @@ fn properties_text(folder: &Path, node: &Node<'_>) -> String {
 async fn format_storage(libs: &str, properties: &Path) -> Result<()> {
     // Any cluster id will do: nobody but this test meets this cluster.
     let output = tokio::process::Command::new("java")
+        .args(JAVA_STARTS_QUICKLY)
         .args(["-cp", libs, "kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c"])
         .arg(properties)
         .stdin(Stdio::null())

@@ -15,8 +15,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tokio::time::{Instant, sleep};
 
-/// How long a server may take until it answers. Generous: test machines are loaded.
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a server may take until it answers. Generous: test machines are loaded, and three brokers may start at once.
+const READY_TIMEOUT: Duration = Duration::from_secs(180);
 /// Between two questions whether a server answers yet.
 const READY_POLL: Duration = Duration::from_millis(50);
 /// How often a server is started again because the one before it is not quite gone, and how long after.
@@ -95,7 +95,7 @@ impl ServerProcess {
     /// Starts it, for the first time or after [`Self::kill`] or [`Self::stop`]; returns once it answers.
     ///
     /// # Errors
-    /// If it is running, ends at once, or doesn't answer within a minute: with the end of its log.
+    /// If it is running, ends at once, or doesn't answer within three minutes: with the end of its log.
     pub async fn restart(&mut self) -> Result<()> {
         for _ in 1..LEFT_OVER_TRIES {
             match (self.start().await, self.command.left_over) {

@@ -114,8 +114,9 @@ pub trait Sink: Send + Sync + 'static {
     /// Permanent with the way out, or Transient if it cannot be reached.
     fn check(&self) -> impl Future<Output = Result<(), SinkError>> + Send;
 
-    /// Reads the lane's link and progress at one moment, and the states that live at `homes`. With no `homes` this
-    /// is how an idle lane looks at its link.
+    /// Reads the lane's link and progress and the states that live at `homes`, all as they are at one moment: a state
+    /// newer than its link would be built on even after the store fell back to the link's moment. With no `homes`
+    /// this is how an idle lane looks at its link.
     ///
     /// # Errors
     /// Transient or Permanent; never Fenced (the caller compares the link with its own).

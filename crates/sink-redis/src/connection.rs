@@ -155,6 +155,15 @@ fn is_noscript(error: &RedisError) -> bool {
     error.code() == Some("NOSCRIPT")
 }
 
+/// The first error in a reply; that of a transaction holds the replies to its commands.
+fn first_error(value: &Value) -> Option<RedisError> {
+    match value {
+        Value::ServerError(error) => Some(error.clone().into()),
+        Value::Array(values) => values.iter().find_map(first_error),
+        _ => None,
+    }
+}
+
 /// The replies to a pipeline.
 struct Replies {
     values: Vec<Value>,
@@ -164,10 +173,7 @@ struct Replies {
 
 impl Replies {
     fn new(values: Vec<Value>) -> Self {
-        let error = values.iter().find_map(|value| match value {
-            Value::ServerError(error) => Some(error.clone().into()),
-            _ => None,
-        });
+        let error = values.iter().find_map(first_error);
         Self { values, error }
     }
 }

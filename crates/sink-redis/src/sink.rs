@@ -69,8 +69,8 @@ pub struct RedisSink {
     read: Script,
 }
 
-/// States read in one pipeline.
-const STATES_PER_READ: usize = 2000;
+/// States read in one transaction: Redis serves nobody else while one runs.
+const STATES_PER_READ: usize = 1000;
 
 impl RedisSink {
     /// Prepares a sink. Connects with the first call, so that a Redis that is not up yet is Transient there.
@@ -99,45 +99,37 @@ impl RedisSink {
         self.connection.run(what, &[&self.commit, &self.read], pipeline).await
     }
 
-    async fn read_lane(&self, lane: &LaneId) -> Result<Stored, SinkError> {
+    /// The lane and the states at `homes`, all of one moment: a state of another moment than its link would be folded
+    /// on after the store fell back to the link's moment, and what it covers would be missing.
+    async fn read_moment(&self, lane: &LaneId, homes: &[String]) -> Result<Stored, SinkError> {
         let key = lane_key(&self.settings.key_prefix, &self.settings.lane_prefix, lane);
-        let mut pipeline = Pipeline::with_capacity(1);
+        let mut pipeline = Pipeline::with_capacity(homes.len() + 3);
+        pipeline.cmd("MULTI");
         pipeline.cmd("EVALSHA").arg(self.read.hash()).arg(2).arg(&key).arg(ledger_key(&key));
-        let replies = self.run(&format!("reading lane {lane}"), &pipeline).await?;
-        parse_lane(replies).map_err(|what| {
-            SinkError::new(
-                Fault::Permanent,
-                format!(
-                    "redis at {}: `{key}` holds {what}; rebuild the projection",
-                    self.connection.address()
-                ),
-            )
-        })
-    }
-
-    async fn read_states(&self, homes: &[String]) -> Result<Vec<Option<StoredState>>, SinkError> {
-        let mut states = Vec::with_capacity(homes.len());
         let mut name = String::new();
-        for homes in homes.chunks(STATES_PER_READ) {
-            let mut pipeline = Pipeline::with_capacity(homes.len());
-            for home in homes {
-                name.clear();
-                self.settings.write_key(home, &mut name);
-                pipeline.cmd("HMGET").arg(&name).arg("_state").arg("_version");
-            }
-            let replies = self.run(&format!("reading states from `{}` on", homes[0]), &pipeline).await?;
-            for (home, reply) in homes.iter().zip(replies) {
-                let state = parse_state(reply).map_err(|what| {
-                    let address = self.connection.address();
-                    SinkError::new(
-                        Fault::Permanent,
-                        format!("redis at {address}: `{home}` holds {what}; rebuild the projection, or remove the key"),
-                    )
-                })?;
-                states.push(state);
-            }
+        for home in homes {
+            name.clear();
+            self.settings.write_key(home, &mut name);
+            pipeline.cmd("HMGET").arg(&name).arg("_state").arg("_version");
         }
-        Ok(states)
+        pipeline.cmd("EXEC");
+        let replies = self.run(&format!("reading lane {lane}"), &pipeline).await?;
+        let address = self.connection.address();
+        let bad = |name: &str, what: String, way_out: &str| {
+            SinkError::new(Fault::Permanent, format!("redis at {address}: `{name}` holds {what}; {way_out}"))
+        };
+        let Some(Value::Array(moment)) = replies.into_iter().next_back() else {
+            return Err(SinkError::new(Fault::Transient, format!("lane {lane}: redis gave no reply")));
+        };
+        let mut moment = moment.into_iter();
+        let of_lane = moment.by_ref().take(1).collect();
+        let mut stored = parse_lane(of_lane).map_err(|what| bad(&key, what, "rebuild the projection"))?;
+        for (home, reply) in homes.iter().zip(moment) {
+            let state = parse_state(reply)
+                .map_err(|what| bad(home, what, "rebuild the projection, or remove the key"))?;
+            stored.states.push(state);
+        }
+        Ok(stored)
     }
 
     /// Sends calls `first..` up to a window's worth.
@@ -179,12 +171,18 @@ impl Sink for RedisSink {
         check::check(&self.connection).await
     }
 
-    /// Reads the lane first, then the states. Only the owner of the stored link changes the lane's entities, and each
-    /// change moves the link; so if a state is newer than the link that was read before it, the next commit, which
-    /// follows that link, is fenced. The other way round a state could be older than the link, and nobody would notice.
     async fn read(&self, lane: &LaneId, homes: &[String]) -> Result<Stored, SinkError> {
-        let mut stored = self.read_lane(lane).await?;
-        stored.states = self.read_states(homes).await?;
+        let (first, rest) = homes.split_at(homes.len().min(STATES_PER_READ));
+        let mut stored = self.read_moment(lane, first).await?;
+        for homes in rest.chunks(STATES_PER_READ) {
+            let next = self.read_moment(lane, homes).await?;
+            // Links are never used twice, so moments with the same link show the same entities.
+            if next.link != stored.link {
+                let what = format!("lane {lane}: somebody wrote to it while its states were read");
+                return Err(SinkError::new(Fault::Transient, what));
+            }
+            stored.states.extend(next.states);
+        }
         Ok(stored)
     }
 

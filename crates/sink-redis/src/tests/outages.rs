@@ -51,6 +51,34 @@ async fn an_append_only_server_keeps_what_it_acknowledged() {
     applied(&sink, &mut chain, &second).await;
 }
 
+/// The model found what happens otherwise: a state read after its link, a tail lost in between, and the next write
+/// goes on from both.
+#[tokio::test]
+async fn link_and_states_are_read_at_one_moment() {
+    let server = Server::start(&[]).await;
+    let (reader, writer) = (server.sink(), server.sink());
+    let mut chain = Chain::resume(1, None);
+    let first = unit(&mut chain, 1, 100, 10);
+    let homes: Vec<String> = first.entities.iter().map(|entity| entity.home.clone()).collect();
+    applied(&writer, &mut chain, &first).await;
+    let writing = tokio::spawn(async move {
+        for main in 2..2000 {
+            let next = unit(&mut chain, main, 100, 10);
+            applied(&writer, &mut chain, &next).await;
+        }
+    });
+    let mut seen = 0;
+    while !writing.is_finished() {
+        let stored = reader.read(&lane(), &homes).await.unwrap();
+        let main = stored.progress.unwrap().main;
+        let nexts: Vec<i64> = stored.states.iter().flatten().map(|state| state.version.next).collect();
+        assert_eq!(nexts, vec![main; homes.len()], "states of another moment than progress and link");
+        seen += 1;
+    }
+    writing.await.unwrap();
+    assert!(seen > 10, "only {seen} reads met the writer");
+}
+
 #[tokio::test]
 async fn a_flushed_server_fences_the_owner() {
     let server = Server::start(&[]).await;

@@ -1,0 +1,223 @@
+//! What must hold: at every moment, when nothing is left to be done, and from every moment on.
+
+use std::collections::BTreeMap;
+
+use fleetlog_projection::{
+    memory::{LaneView, World},
+    parts::Standing,
+};
+use stateright::Property;
+
+use crate::{
+    code::{Taken, Write},
+    owner::Phase,
+    scene::Scene,
+    system::{State, System},
+};
+
+/// Something that must never be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Finding {
+    /// An event counts twice, or out of order, or in an entity that is not its own, or although it is a duplicate.
+    CountedTwice = 1,
+    /// Progress is past an event that is neither taken nor set aside.
+    Missing = 2,
+    /// An event is taken and set aside.
+    TakenAndSetAside = 4,
+    /// An event is set aside that nothing is wrong with.
+    SetAsideForNothing = 8,
+    /// Progress is past a set-aside event whose dead letter was not acknowledged.
+    NoLetter = 16,
+    /// An entity or a row went back to an earlier state though the store lost nothing.
+    WentBack = 32,
+    /// A lane stopped, or a projector panicked, though log and states are as they were.
+    Stopped = 64,
+    /// An owner that was fenced went on though the partition was not its own.
+    Trespassed = 128,
+    /// The store said *already applied* of a part that it does not hold.
+    Belied = 256,
+}
+
+impl Finding {
+    pub(crate) fn bit(self) -> u16 {
+        self as u16
+    }
+}
+
+/// Everything a world holds of the log: by entity (or all rows as one) what was taken, in the order it is there.
+fn taken(world: &World<Write>, lane: &LaneView<Write>) -> BTreeMap<String, Taken> {
+    let entities = world.entities.iter().map(|(home, change)| {
+        // A state that cannot be read is as bad as one that counts something twice.
+        (home.clone(), serde_json::from_slice(&change.state).unwrap_or_else(|_| vec![(-1, 0), (-1, 0)]))
+    });
+    let rows = lane.rows.iter().flat_map(|(offset, codes)| codes.iter().map(|code| (*offset, *code)));
+    let rows: Taken = rows.collect();
+    entities.chain((!rows.is_empty()).then(|| ("rows".to_owned(), rows))).collect()
+}
+
+fn is_beginning(before: &Taken, after: &Taken) -> bool {
+    after.starts_with(before)
+}
+
+impl System {
+    /// Looks at the world after a write. `before` is the world it was made to.
+    pub(crate) fn inspect(&self, state: &mut State, before: &World<Write>) {
+        let none = LaneView::default();
+        let world = std::sync::Arc::clone(&state.world);
+        let view = world.lanes.get(&self.lane).unwrap_or(&none);
+        let now = taken(&world, view);
+        let then = taken(before, before.lanes.get(&self.lane).unwrap_or(&none));
+        for (home, taken) in &now {
+            if !self.counts_once(home, taken, &world) {
+                state.find(Finding::CountedTwice);
+            }
+        }
+        let back =
+            |(home, before): (&String, &Taken)| !now.get(home).is_some_and(|now| is_beginning(before, now));
+        if then.iter().any(back) {
+            state.find(Finding::WentBack);
+        }
+        let is_taken = |offset: i64| now.values().flatten().any(|(taken, _)| *taken == offset);
+        let main = view.progress.map_or(0, |progress| progress.main);
+        for &offset in view.ledger.keys() {
+            if is_taken(offset) {
+                state.find(Finding::TakenAndSetAside);
+            }
+            if !self.may_be_set_aside(offset) {
+                state.find(Finding::SetAsideForNothing);
+            }
+            if offset < main && !state.letters.contains(&offset) {
+                state.find(Finding::NoLetter);
+            }
+        }
+        let mut below = self.expected.values().flatten().filter(|offset| **offset < main);
+        if below.any(|offset| !is_taken(*offset) && !view.ledger.contains_key(offset)) {
+            state.find(Finding::Missing);
+        }
+    }
+
+    fn counts_once(&self, home: &str, taken: &Taken, world: &World<Write>) -> bool {
+        let in_order = taken.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        let expected: Vec<i64> = match self.expected.get(home) {
+            Some(offsets) => offsets.clone(),
+            None => self.expected.values().flatten().copied().collect(),
+        };
+        let own = taken.iter().all(|(offset, _)| expected.contains(offset));
+        let version = world.entities.get(home).map(|change| change.version.next);
+        let covered = version.is_none_or(|next| taken.last().is_some_and(|(last, _)| last + 1 == next));
+        in_order && own && covered
+    }
+
+    fn may_be_set_aside(&self, offset: i64) -> bool {
+        let event = usize::try_from(offset).ok().and_then(|at| self.scene.log.get(at));
+        let is_new = self.expected.values().flatten().any(|expected| *expected == offset);
+        is_new && event.is_some_and(|event| event.is_refused || event.rejected_by.contains(&true))
+    }
+
+    /// The world is the fold of the whole log: every event but the duplicates and those in the ledger, once and in
+    /// its place, and progress at the log's end.
+    pub(crate) fn is_caught_up(&self, state: &State) -> bool {
+        let Some(view) = state.world.lanes.get(&self.lane) else { return self.now.high == 0 };
+        let mut found = taken(&state.world, view);
+        let rows = found.remove("rows").unwrap_or_default();
+        let fold = |offsets: &Vec<i64>| -> Vec<i64> {
+            offsets.iter().copied().filter(|offset| !view.ledger.contains_key(offset)).collect()
+        };
+        let offsets = |taken: &Taken| -> Vec<i64> { taken.iter().map(|(offset, _)| *offset).collect() };
+        let is_folded = match self.scene.store {
+            crate::StoreKind::Parts(_) => self
+                .expected
+                .iter()
+                .all(|(home, expected)| fold(expected) == found.get(home).map(offsets).unwrap_or_default()),
+            crate::StoreKind::Whole => {
+                let mut all: Vec<i64> = self.expected.values().flat_map(fold).collect();
+                all.sort_unstable();
+                all == offsets(&rows)
+            }
+        };
+        is_folded && view.progress.is_some_and(|progress| progress.main == self.now.high)
+    }
+
+    /// Whether nothing can happen but faults.
+    fn is_quiet(&self, state: &State) -> bool {
+        let mut actions = Vec::new();
+        self.ordinary(state, &mut actions);
+        actions.is_empty()
+    }
+
+    /// Lets the ordinary course of things go on from here, without faults: whether it ends caught up, within bounds.
+    fn recovers(&self, state: &State) -> bool {
+        const STEPS_MAX: usize = 120;
+        let mut state = state.clone();
+        let mut actions = Vec::new();
+        for _ in 0..STEPS_MAX {
+            actions.clear();
+            self.ordinary(&state, &mut actions);
+            let Some(action) = actions.first().cloned() else { return self.is_caught_up(&state) };
+            self.act(&mut state, action);
+        }
+        false
+    }
+}
+
+/// The properties of a scene.
+pub(crate) fn all(scene: &Scene) -> Vec<Property<System>> {
+    let mut all: Vec<Property<System>> = vec![
+        Property::always("an event counts once, in its place", never::<{ Finding::CountedTwice as u16 }>),
+        Property::always("progress is past nothing that is missing", never::<{ Finding::Missing as u16 }>),
+        Property::always("no event is taken and set aside", never::<{ Finding::TakenAndSetAside as u16 }>),
+        Property::always("nothing is set aside for nothing", never::<{ Finding::SetAsideForNothing as u16 }>),
+        Property::always(
+            "dead letters are acknowledged before progress",
+            never::<{ Finding::NoLetter as u16 }>,
+        ),
+        Property::always("a reader never sees a step back", never::<{ Finding::WentBack as u16 }>),
+        Property::always("only what is there is already applied", never::<{ Finding::Belied as u16 }>),
+        Property::always("no lane stops", never::<{ Finding::Stopped as u16 }>),
+        Property::always("who was fenced goes on only as owner", never::<{ Finding::Trespassed as u16 }>),
+        Property::always("when all is quiet, state == fold(log)", |system: &System, state: &State| {
+            !system.is_quiet(state) || system.is_caught_up(state)
+        }),
+    ];
+    if scene.tries_recovery {
+        all.push(Property::always("from everywhere it catches up", |system: &System, state: &State| {
+            system.recovers(state)
+        }));
+    }
+    let faults = scene.faults;
+    if faults.rebalances + faults.losses > 0 {
+        all.push(Property::sometimes("a lane is fenced", |_, state: &State| {
+            state.owners.iter().any(|owner| owner.phase == Phase::Start { fenced: true })
+        }));
+    }
+    if scene.prefetches && faults.rebalances + faults.losses > 0 {
+        all.push(Property::sometimes("what was prefetched is stale", |_, state: &State| {
+            state.owners.iter().any(|owner| match (&owner.phase, &owner.feed.prefetched) {
+                (Phase::Idle(work), Some(batch)) => batch.begin != work.core.cursor(),
+                _ => false,
+            })
+        }));
+    }
+    if faults.timeouts > 0 {
+        all.push(Property::sometimes("a write meets itself", |_, state: &State| {
+            state.owners.iter().any(|owner| match &owner.phase {
+                Phase::Committing(_, committing) => committing.flight.met_itself(),
+                _ => false,
+            })
+        }));
+    }
+    if faults.crashes > 0 && matches!(scene.store, crate::StoreKind::Parts(_)) {
+        all.push(Property::sometimes("a commit stands half done", |system: &System, state: &State| {
+            let link = state.world.link(&system.lane);
+            state.late.iter().any(|flight| {
+                matches!(flight.parts.standing(link), Standing::Done(done) if 0 < done && done < flight.parts.len())
+            })
+        }));
+    }
+    all
+}
+
+fn never<const BIT: u16>(_: &System, state: &State) -> bool {
+    state.found & BIT == 0
+}

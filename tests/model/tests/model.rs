@@ -1,0 +1,139 @@
+//! Every order in which a few faults can strike a few events: `make test` explores the small scenes, `make model` the
+//! larger ones too.
+
+use fleetlog_model::{Faults, Happening, Scene, StoreKind, explore};
+
+/// Redis, as small as it gets: each entity and set-aside is a call of its own.
+const PARTS: StoreKind = StoreKind::Parts(1);
+
+const NONE: Faults = Faults { crashes: 0, timeouts: 0, rebalances: 0, losses: 0 };
+
+fn scene(name: &'static str, store: StoreKind, log: &[Happening], faults: Faults) -> Scene {
+    Scene {
+        name,
+        log: log.to_vec(),
+        ends_with_marker: false,
+        store,
+        batch_max: 2,
+        prefetches: false,
+        reads_at_once: true,
+        dedup_span_offsets: 4,
+        faults,
+        tries_recovery: false,
+    }
+}
+
+fn assert_holds(scene: Scene) {
+    let explored = explore(scene, 2);
+    println!("{explored}");
+    for broken in &explored.broken {
+        println!("broken: {}, by {} actions: {:#?}", broken.property, broken.trace.len(), broken.trace);
+    }
+    assert!(explored.broken.is_empty(), "{}: a property is broken", explored.name);
+    assert!(explored.unmet.is_empty(), "{}: never met: {:?}", explored.name, explored.unmet);
+    assert!(explored.is_exhausted, "{}: not everything was seen", explored.name);
+}
+
+/// Two entities.
+const GOOD: [Happening; 3] = [Happening::good(1, 1), Happening::good(2, 2), Happening::good(1, 3)];
+/// The second event is rejected by the second owner's code, and the last is the first once more.
+const DISPUTED: [Happening; 3] = [Happening::good(1, 1), Happening::disputed(1, 2), Happening::good(1, 1)];
+/// An event nobody takes, before others of the same and of another entity.
+const POISONED: [Happening; 3] = [Happening::poison(1, 1), Happening::good(1, 2), Happening::good(2, 3)];
+/// A row that the store refuses, one that the second owner's code rejects.
+const REFUSED: [Happening; 3] = [Happening::refused(1, 1), Happening::good(1, 2), Happening::disputed(2, 3)];
+
+#[test]
+fn without_faults_all_is_taken_however_the_log_is_cut() {
+    let scene = scene("parts: no fault", PARTS, &POISONED, NONE);
+    assert_holds(Scene { ends_with_marker: true, prefetches: true, tries_recovery: true, ..scene });
+}
+
+#[test]
+fn killed_and_replies_lost() {
+    let faults = Faults { crashes: 1, timeouts: 1, ..NONE };
+    let scene = scene("parts: crash, timeout", PARTS, &POISONED, faults);
+    assert_holds(Scene { tries_recovery: true, ..scene });
+}
+
+#[test]
+fn a_tail_is_lost_inside_commits() {
+    let faults = Faults { losses: 2, timeouts: 1, ..NONE };
+    let scene = scene("parts: 2 losses, timeout", PARTS, &POISONED, faults);
+    assert_holds(Scene { tries_recovery: true, ..scene });
+}
+
+#[test]
+fn an_owner_with_other_code_and_a_zombie() {
+    let faults = Faults { rebalances: 1, timeouts: 1, ..NONE };
+    let scene = scene("parts: rebalance, timeout", PARTS, &DISPUTED, faults);
+    assert_holds(Scene { tries_recovery: true, ..scene });
+}
+
+#[test]
+fn a_zombie_and_a_lost_tail() {
+    let faults = Faults { rebalances: 1, losses: 1, ..NONE };
+    assert_holds(scene("parts: rebalance, loss", PARTS, &DISPUTED[..2], faults));
+}
+
+#[test]
+fn prefetched_records_are_stale_after_a_lost_tail() {
+    let faults = Faults { losses: 1, crashes: 1, ..NONE };
+    let scene = scene("parts: loss, crash, prefetch", PARTS, &GOOD, faults);
+    assert_holds(Scene { prefetches: true, ends_with_marker: true, ..scene });
+}
+
+#[test]
+fn a_transaction_of_rows_some_of_which_are_refused() {
+    let faults = Faults { timeouts: 1, rebalances: 1, ..NONE };
+    assert_holds(scene("whole: timeout, rebalance", StoreKind::Whole, &REFUSED, faults));
+}
+
+/// Found by this model in the Redis sink, which read a lane's link and then its states: a write came in between, the
+/// store lost it again, and the next commit, which followed the link, went on from states that were no more.
+#[test]
+fn states_read_apart_from_their_link_lose_events() {
+    let faults = Faults { rebalances: 1, losses: 1, ..NONE };
+    let scene = scene("parts: states read apart", PARTS, &GOOD[..1], faults);
+    let explored = explore(Scene { reads_at_once: false, ..scene }, 1);
+    println!("{explored}");
+    let broken: Vec<&str> = explored.broken.iter().map(|broken| broken.property).collect();
+    assert!(broken.contains(&"progress is past nothing that is missing"), "{broken:?}");
+}
+
+#[test]
+#[ignore = "millions of states: make model"]
+fn large_one_fault_of_each_kind() {
+    let faults = Faults { crashes: 1, timeouts: 1, rebalances: 1, losses: 1 };
+    assert_holds(scene("parts: one of each, 2 events", PARTS, &POISONED[1..], faults));
+}
+
+#[test]
+#[ignore = "millions of states: make model"]
+fn large_there_and_back_again() {
+    let faults = Faults { rebalances: 2, timeouts: 1, ..NONE };
+    assert_holds(scene("parts: 2 rebalances, timeout", PARTS, &DISPUTED, faults));
+}
+
+#[test]
+#[ignore = "millions of states: make model"]
+fn large_killed_twice() {
+    let faults = Faults { crashes: 2, timeouts: 1, ..NONE };
+    let scene = scene("parts: 2 crashes, timeout", PARTS, &POISONED, faults);
+    assert_holds(Scene { tries_recovery: true, ..scene });
+}
+
+#[test]
+#[ignore = "millions of states: make model"]
+fn large_killed_and_rebalanced() {
+    let faults = Faults { rebalances: 1, crashes: 1, ..NONE };
+    let scene = scene("parts: crash, rebalance, prefetch", PARTS, &POISONED, faults);
+    assert_holds(Scene { prefetches: true, ..scene });
+}
+
+#[test]
+#[ignore = "millions of states: make model"]
+fn large_rows_with_crash_timeout_and_rebalance() {
+    let faults = Faults { crashes: 1, timeouts: 1, rebalances: 1, losses: 0 };
+    assert_holds(scene("whole: crash, timeout, rebalance", StoreKind::Whole, &REFUSED, faults));
+}

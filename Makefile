@@ -1,7 +1,7 @@
 # The recipes a person runs, and CI runs the same. `make help` lists them.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test model bench stack stop clean fmt lint
+.PHONY: help demo test chaos mutants model bench stack stop clean fmt lint
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -15,6 +15,12 @@ test: ## all checks and tests, on the local stack
 model: ## the core explored exhaustively, millions of states; and that it finds every guarantee broken on purpose
 	cargo test --workspace --locked --test model -- --include-ignored --nocapture --test-threads 1
 	cargo test --workspace --locked --features fleetlog-model/mutants --test model_mutants -- --nocapture
+
+chaos: ## faults by seed: make chaos SEEDS=100 goes on where it stopped, make chaos SEED=7 FAMILY=zombie replays one
+	@SEEDS="$(SEEDS)" SEED="$(SEED)" FAMILY="$(FAMILY)" scripts/chaos.sh seeds
+
+mutants: ## every guarantee broken on purpose, and which check notices
+	@MUTANT="$(MUTANT)" scripts/chaos.sh mutants
 
 bench: ## how fast the projections catch up, printed as a table for bench/README.md
 	@bench/catch_up.sh

@@ -1,7 +1,7 @@
 //! The projectors of a run: started, killed, stopped, frozen; what they did wrong is noted.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{
         Arc,
@@ -16,6 +16,7 @@ use fleetlog_tests::World;
 
 use crate::{
     faults::Ground,
+    load::Poisoner,
     outcome::{Check, Finding},
     plan::Plan,
 };
@@ -42,7 +43,12 @@ pub(crate) struct Fleet {
     pub(crate) restarts: u32,
     /// What projectors did wrong.
     pub(crate) findings: Vec<Finding>,
-    /// Which mutation of the binary runs; none is the ordinary one.
+    /// Sends poison.
+    pub(crate) poisoner: Poisoner,
+    /// Where projectors are made to die.
+    pub(crate) fail_points: &'static [&'static str],
+    /// All strikes at projectors are at fail points.
+    pub(crate) only_fail_points: bool,
     projector: Fleetlog,
     instances: Vec<Instance>,
     processes: usize,
@@ -65,6 +71,35 @@ pub(crate) fn fault_injection_binary() -> PathBuf {
     workspace_root().join("target/fault-injection/fleetlog")
 }
 
+/// The points of a projector's way at which it is made to die: `FLEETLOG_TEST_FAIL_POINT=list fleetlog`.
+const FAIL_POINTS: [&str; 15] = [
+    "lane.start.read",
+    "lane.start.sought",
+    "step.admitted",
+    "step.states-read",
+    "step.projected",
+    "dead-letters.before",
+    "dead-letters.after",
+    "commit.before",
+    "redis.call",
+    "sql.begun",
+    "sql.progress",
+    "sql.rows",
+    "sql.committed",
+    "commit.after",
+    "step.committed",
+];
+
+/// Where a mutant has to be struck to come to light: in a part of a step that only it makes dangerous.
+fn focus(mutant: Option<&str>) -> Option<&'static [&'static str]> {
+    match mutant? {
+        "progress-before-data" => Some(&["commit.between"]),
+        "set-asides-last" | "covered-taken-again" => Some(&["redis.call"]),
+        "dead-letter-not-awaited" => Some(&["redis.call", "commit.after", "step.committed"]),
+        _ => None,
+    }
+}
+
 impl Fleet {
     /// None running yet.
     pub(crate) fn new(
@@ -73,7 +108,7 @@ impl Fleet {
         plan: &Plan,
         timed: bool,
         may_stop: &'static [&'static str],
-    ) -> Self {
+    ) -> Result<Self> {
         let ms = |duration: Duration| duration.as_millis().to_string();
         let mut projector = world
             .fleetlog
@@ -88,8 +123,12 @@ impl Fleet {
         if let Some(mutant) = &plan.mutant {
             projector = projector.program(fault_injection_binary()).env("FLEETLOG_TEST_MUTANT", mutant);
         }
-        Self {
+        let poisoner = Poisoner::new(world.kafka())?;
+        Ok(Self {
             world,
+            poisoner,
+            fail_points: focus(plan.mutant.as_deref()).unwrap_or(&FAIL_POINTS),
+            only_fail_points: focus(plan.mutant.as_deref()).is_some(),
             struck: BTreeMap::new(),
             first_writes_ms: Vec::new(),
             restarts: 0,
@@ -101,7 +140,7 @@ impl Fleet {
             timed,
             may_stop,
             said: String::new(),
-        }
+        })
     }
 
     /// Projectors that run (frozen ones too).
@@ -152,12 +191,22 @@ impl Fleet {
 
     /// Starts one more that dies as by `kill -9` at the n-th passing of a fail point.
     pub(crate) fn start_failing(&mut self, point: &str, nth: u32) -> Result<()> {
+        self.start_at_point(&format!("{point}:{nth}"))?;
+        self.instances.last_mut().context("one was started")?.may_die = true;
+        Ok(())
+    }
+
+    /// Starts one more that stands still for so long at the n-th passing of a fail point.
+    pub(crate) fn start_sleeping(&mut self, point: &str, nth: u32, length: Duration) -> Result<()> {
+        self.start_at_point(&format!("{point}:{nth}:sleep{}", length.as_millis()))
+    }
+
+    fn start_at_point(&mut self, at: &str) -> Result<()> {
         let binary = fault_injection_binary();
         ensure!(binary.is_file(), "there is no {}: run scripts/build_fault_injection.sh", binary.display());
-        let failing =
-            self.projector.clone().program(binary).env("FLEETLOG_TEST_FAIL_POINT", &format!("{point}:{nth}"));
+        let failing = self.projector.clone().program(binary).env("FLEETLOG_TEST_FAIL_POINT", at);
         let running = failing.spawn(&["run"])?;
-        self.instances.push(Instance { running, may_die: true });
+        self.instances.push(Instance { running, may_die: false });
         Ok(())
     }
 
@@ -218,10 +267,12 @@ impl Fleet {
         Ok(())
     }
 
-    /// Starts one, and times its first writes where that means something.
+    /// Starts one, and times its first writes where that means something: nobody else runs, who would write as well,
+    /// and the stores are well.
     pub(crate) async fn restart(&mut self) -> Result<()> {
         self.restarts += 1;
-        let before = if self.timed { self.world.nonces().await } else { None };
+        let is_timed = self.timed && self.instances.is_empty();
+        let before = if is_timed { self.world.nonces().await } else { None };
         let begun = Instant::now();
         self.start()?;
         let Some(before) = before else { return Ok(()) };
@@ -237,7 +288,7 @@ impl Fleet {
 
     async fn first_writes(
         &mut self,
-        before: &[std::collections::BTreeSet<String>; 2],
+        before: &[BTreeSet<String>; 2],
         begun: Instant,
     ) -> Result<Option<[Duration; 2]>> {
         let mut took = [None; 2];
@@ -265,6 +316,14 @@ impl Fleet {
     /// Lets it go on.
     pub(crate) fn thaw(&self, index: usize) -> Result<()> {
         self.instances[index].running.signal("CONT")
+    }
+
+    /// How often each that runs was fenced on a lane of hot state, by what they said.
+    pub(crate) fn fenced_hot(&self) -> Vec<usize> {
+        let is_hot = |line: &str| line.contains("fenced: ") && !line.contains("-history@");
+        let fenced =
+            |instance: &Instance| instance.running.stderr().lines().filter(|line| is_hot(line)).count();
+        self.instances.iter().map(fenced).collect()
     }
 
     /// Everything that projectors have said, those that are gone included.

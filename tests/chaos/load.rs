@@ -4,7 +4,13 @@
 //! again as they are so that they have to be dropped. Each carries the header `chaos` that says what is expected of
 //! it, which the recount compares with its own judgement.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
@@ -13,6 +19,7 @@ use fleetlog_kafka::{KafkaSettings, LogReader, Offsets, OwnedRecord, PartitionRa
 use fleetlog_producer::{ProducerMetrics, ProducerSettings, RawProducer, RawRecord};
 use fleetlog_testkit::{Fleetlog, Running};
 use fleetlog_tests::{LIMIT, World};
+use futures_util::future::try_join_all;
 use rand::{Rng as _, rngs::StdRng, seq::IndexedRandom as _};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -38,8 +45,6 @@ pub(crate) struct Load {
 pub(crate) struct Sent {
     /// Events whose outcome was an acknowledgement.
     pub(crate) acknowledged: u64,
-    /// Events handed over.
-    pub(crate) sent: u64,
 }
 
 impl Load {
@@ -60,37 +65,76 @@ impl Load {
         let report: Value = serde_json::from_str(&ended.stdout)
             .with_context(|| format!("simulate told nothing: {}", ended.stderr))?;
         let number = |name: &str| report[name].as_u64().with_context(|| format!("{name} in {report}"));
-        Ok(Sent { acknowledged: number("acknowledged")?, sent: number("sent")? })
+        Ok(Sent { acknowledged: number("acknowledged")? })
     }
 }
 
-/// Sends `plan.poisons` poison records over the time that load runs, or until it is stopped; how many were
-/// acknowledged.
-pub(crate) async fn poison(
+/// Sends poison, and counts what was acknowledged. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Poisoner {
     settings: KafkaSettings,
-    plan: Plan,
-    mut random: StdRng,
-    stop: CancellationToken,
-) -> Result<u64> {
-    let producer =
-        RawProducer::connect(&settings, &ProducerSettings::default(), ProducerMetrics::unregistered()?)?;
-    let between_ms = plan.load_ms / plan.poisons.max(1) as u64 * 2;
-    let mut acknowledged = 0;
-    for _ in 0..plan.poisons {
-        let pause = Duration::from_millis(random.random_range(0..between_ms.max(1)));
-        tokio::select! {
-            () = stop.cancelled() => break,
-            () = tokio::time::sleep(pause) => {}
-        }
-        // All draws are made before anything is asked of the log, so that a seed stays the same run.
-        let draw = Draw::of(&mut random);
-        // Nothing to make poison of yet, or the brokers are away: this one is left out.
-        let Ok(Some(record)) = some_record(&settings, &draw).await else { continue };
-        let sent = producer.send(draw.poison(&record)).await?;
-        acknowledged += u64::from(sent.await.is_ok());
+    offsets: Offsets,
+    producer: RawProducer,
+    acknowledged: Arc<AtomicU64>,
+}
+
+impl Poisoner {
+    pub(crate) fn new(settings: KafkaSettings) -> Result<Self> {
+        let metrics = ProducerMetrics::unregistered()?;
+        let producer = RawProducer::connect(&settings, &ProducerSettings::default(), metrics)?;
+        let offsets = Offsets::new(&settings)?;
+        Ok(Self { settings, offsets, producer, acknowledged: Arc::default() })
     }
-    producer.close(LIMIT).await;
-    Ok(acknowledged)
+
+    /// How many were acknowledged.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::SeqCst)
+    }
+
+    /// Sends `plan.poisons` poison records over the time that load runs, or until it is stopped.
+    pub(crate) async fn trickle(self, plan: Plan, mut random: StdRng, stop: CancellationToken) -> Result<()> {
+        let between_ms = plan.load_ms / plan.poisons.max(1) as u64 * 2;
+        for _ in 0..plan.poisons {
+            let pause = Duration::from_millis(random.random_range(0..between_ms.max(1)));
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(pause) => {}
+            }
+            self.send(Draw::of(&mut random)).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends so many at once.
+    pub(crate) async fn burst(&self, random: &mut StdRng, count: usize) -> Result<()> {
+        let draws: Vec<Draw> = (0..count).map(|_| Draw::of(random)).collect();
+        self.send_all(draws).await
+    }
+
+    /// Sends one event like another to every partition of every topic that has one.
+    pub(crate) async fn touch_every_lane(&self) -> Result<()> {
+        let places =
+            TOPICS.iter().flat_map(|topic| (0..PARTITIONS).map(move |partition| (*topic, partition)));
+        let draw = |(topic, partition)| {
+            let event_id = rand::random();
+            Draw { kind: Kind::Again, topic, partition, at: 1.0, event_id }
+        };
+        self.send_all(places.map(draw).collect()).await
+    }
+
+    async fn send_all(&self, draws: Vec<Draw>) -> Result<()> {
+        try_join_all(draws.into_iter().map(|draw| self.send(draw))).await?;
+        Ok(())
+    }
+
+    /// Whatever is drawn is drawn before the log is asked, so that a seed stays the same run.
+    async fn send(&self, draw: Draw) -> Result<()> {
+        // Nothing to make poison of yet, or the brokers are away: this one is left out.
+        let Ok(Some(record)) = some_record(&self.settings, &self.offsets, &draw).await else { return Ok(()) };
+        let sent = self.producer.send(draw.poison(&record)).await?;
+        self.acknowledged.fetch_add(u64::from(sent.await.is_ok()), Ordering::SeqCst);
+        Ok(())
+    }
 }
 
 /// What one poison record will be.
@@ -210,15 +254,21 @@ impl Draw {
 }
 
 /// A record of the fleet's own, near the drawn place; none if the partition has none there.
-async fn some_record(settings: &KafkaSettings, draw: &Draw) -> Result<Option<OwnedRecord>> {
+async fn some_record(
+    settings: &KafkaSettings,
+    offsets: &Offsets,
+    draw: &Draw,
+) -> Result<Option<OwnedRecord>> {
     let topic = settings.topic(draw.topic);
-    let ranges = Offsets::new(settings)?.ranges(&[&topic]).await?;
+    let ranges = offsets.ranges(&[&topic]).await?;
     let range = ranges.get(&(topic.clone(), draw.partition)).context("the partition is there")?;
     if range.end <= range.low {
         return Ok(None);
     }
     let length = range.end - range.low;
     let from = range.low + ((length as f64 * draw.at) as i64).min(length - 1);
+    // Some of what lies there may be poison itself.
+    let from = from.min((range.end - 20).max(range.low));
     let (settings, partition, to) = (settings.clone(), draw.partition, range.end.min(from + 20));
     let read = move || {
         let ranges = [PartitionRange { partition, from, to: Some(to) }];

@@ -8,9 +8,12 @@
 mod faults;
 mod fleet;
 mod load;
+mod mutants;
 mod outcome;
 mod plan;
 mod recount;
+mod recount_fails;
+mod report;
 mod run;
 mod seeds;
 mod watcher;

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
+use crate::plan::Plan;
+
 /// Which check found something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -28,6 +30,10 @@ pub(crate) enum Check {
     Stopped,
     /// A projector did not end as it was told to, or ended by itself.
     Exit,
+    /// A zombie pushed out who took over.
+    Usurped,
+    /// While load went on, a lane did not.
+    Stalled,
     /// A restarted projector did not write in time.
     FirstWrite,
     /// The run itself failed: no verdict.
@@ -113,7 +119,32 @@ pub(crate) struct Reads {
     pub(crate) examples: Vec<String>,
 }
 
+impl Recount {
+    /// How much was found.
+    pub(crate) fn found(&self) -> u64 {
+        self.lost + self.doubled + self.differences + self.set_aside_wrong + self.dead_letters_wrong
+    }
+}
+
 impl Outcome {
+    /// Of a run that is about to begin.
+    pub(crate) fn of(plan: &Plan) -> Self {
+        Self {
+            seed: plan.seed,
+            family: plan.family.name(),
+            processes: plan.processes,
+            seconds: 0.0,
+            struck: BTreeMap::new(),
+            events: 0,
+            poisons: 0,
+            restarts: 0,
+            first_writes_ms: Vec::new(),
+            recount: Recount::default(),
+            reads: Reads::default(),
+            findings: Vec::new(),
+        }
+    }
+
     /// Nothing was found.
     pub(crate) fn is_clean(&self) -> bool {
         self.findings.is_empty()

@@ -42,7 +42,7 @@ impl Plan {
             processes: random.random_range(1..=3),
             units: random.random_range(10..=60),
             rate: random.random_range(150..=500),
-            load_ms: random.random_range(10_000..16_000),
+            load_ms: random.random_range(7_000..12_000),
             poisons: random.random_range(10..=40),
             mutant: None,
         };

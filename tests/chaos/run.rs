@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use fleetlog_testkit::workspace_root;
 use fleetlog_tests::{World, until};
 use futures_util::FutureExt as _;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
@@ -16,7 +17,7 @@ use crate::{
     faults::{Faults, Ground, process},
     fleet::Fleet,
     load::{self, Load},
-    outcome::{Check, Finding, Outcome, Reads, Recount},
+    outcome::{Check, Finding, Outcome},
     plan::Plan,
     recount::{Expected, recount},
     watcher::{Watched, watch},
@@ -25,49 +26,58 @@ use crate::{
 /// How long the lanes may take to catch up when nothing strikes any more. A member that was killed and not replaced
 /// holds its partitions for its session.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(45);
+/// How long a run may take before it is given up.
+const RUN_LIMIT: Duration = Duration::from_secs(180);
 /// Between two looks at how far they are.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Runs a seed. A panic or an error of the run itself is a finding of check `harness`.
 pub(crate) async fn run(plan: Plan, random: StdRng) -> Outcome {
     let begun = Instant::now();
-    let mut outcome = Outcome {
-        seed: plan.seed,
-        family: plan.family.name(),
-        processes: plan.processes,
-        seconds: 0.0,
-        struck: Default::default(),
-        events: 0,
-        poisons: 0,
-        restarts: 0,
-        first_writes_ms: Vec::new(),
-        recount: Recount::default(),
-        reads: Reads::default(),
-        findings: Vec::new(),
-    };
-    let ran = AssertUnwindSafe(run_inner(plan, random, outcome.clone())).catch_unwind().await;
-    match ran {
-        Ok(Ok(ran)) => outcome = ran,
-        Ok(Err(error)) => {
-            outcome.findings.push(Finding { check: Check::Harness, detail: format!("{error:#}") });
-        }
-        Err(panic) => {
+    let mut outcome = Outcome::of(&plan);
+    let running = AssertUnwindSafe(prepare_and_run(&plan, random, &mut outcome)).catch_unwind();
+    let failed = match tokio::time::timeout(RUN_LIMIT, running).await {
+        Ok(Ok(ran)) => ran.err().map(|error| format!("{error:#}")),
+        Ok(Err(panic)) => {
             let said = panic.downcast_ref::<String>().cloned();
             let said = said.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            let detail = format!("panicked: {}", said.unwrap_or_default());
-            outcome.findings.push(Finding { check: Check::Harness, detail });
+            Some(format!("panicked: {}", said.unwrap_or_default()))
         }
-    }
+        Err(_) => Some(format!("not done within {RUN_LIMIT:?}")),
+    };
+    outcome.findings.extend(failed.map(|detail| Finding { check: Check::Harness, detail }));
     outcome.seconds = begun.elapsed().as_secs_f64();
     outcome.judge();
     outcome
 }
 
-async fn run_inner(plan: Plan, mut random: StdRng, mut outcome: Outcome) -> Result<Outcome> {
+async fn prepare_and_run(plan: &Plan, mut random: StdRng, outcome: &mut Outcome) -> Result<()> {
     let mut faults = plan.family.set_up(&mut random).await?;
     let ground = faults.ground();
     let world = World::on(ground.stack.clone(), &format!("chaos{}", plan.seed)).await;
-    let mut fleet = Fleet::new(world, &ground, &plan, faults.restarts_are_timed(), faults.stopped());
+    let mut fleet = Fleet::new(world, &ground, plan, faults.restarts_are_timed(), faults.stopped())?;
+    let ran = run_fleet(&mut fleet, &mut *faults, &ground, plan, &mut random, outcome).await;
+    outcome.struck = std::mem::take(&mut fleet.struck);
+    outcome.restarts = fleet.restarts;
+    outcome.poisons = fleet.poisoner.acknowledged();
+    outcome.first_writes_ms = std::mem::take(&mut fleet.first_writes_ms);
+    outcome.findings = std::mem::take(&mut fleet.findings);
+    if ran.is_err() || !outcome.findings.is_empty() || outcome.recount.found() > 0 {
+        let folder = workspace_root().join(".stack/chaos");
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(folder.join(format!("seed-{}.log", plan.seed)), fleet.said())?;
+    }
+    ran
+}
+
+async fn run_fleet(
+    fleet: &mut Fleet,
+    faults: &mut dyn Faults,
+    ground: &Ground,
+    plan: &Plan,
+    random: &mut StdRng,
+    outcome: &mut Outcome,
+) -> Result<()> {
     let stop_watching = CancellationToken::new();
     let watched = Watched {
         redis_url: fleet.world.redis_url.clone(),
@@ -75,24 +85,19 @@ async fn run_inner(plan: Plan, mut random: StdRng, mut outcome: Outcome) -> Resu
         store_losses: fleet.store_losses(),
     };
     let watching = tokio::spawn(watch(watched, stop_watching.clone()));
-    let (sent, poisons) = load_and_strike(&mut fleet, &mut *faults, &ground, &plan, &mut random).await?;
-    catch_up(&mut fleet, faults.stopped()).await?;
-    if let Some(fault) = faults.strike_in_quiet(&mut fleet, &mut random).await? {
+    let sent = load_and_strike(fleet, faults, ground, plan, random).await?;
+    outcome.events = sent.acknowledged;
+    catch_up(fleet, faults.stopped()).await?;
+    if let Some(fault) = faults.strike_in_quiet(fleet, random).await? {
         fleet.note(fault);
-        catch_up(&mut fleet, faults.stopped()).await?;
+        catch_up(fleet, faults.stopped()).await?;
     }
     fleet.stop_all().await?;
     stop_watching.cancel();
     outcome.reads = watching.await?;
-    let expected = Expected { sent, poisons, without: faults.stopped() };
+    let expected = Expected { sent, poisons: fleet.poisoner.acknowledged(), without: faults.stopped() };
     outcome.recount = recount(&fleet.world, &expected).await?;
-    outcome.events = sent.acknowledged;
-    outcome.poisons = poisons;
-    outcome.struck = fleet.struck;
-    outcome.restarts = fleet.restarts;
-    outcome.first_writes_ms = fleet.first_writes_ms;
-    outcome.findings = fleet.findings;
-    Ok(outcome)
+    Ok(())
 }
 
 /// Load, poison and faults at once, for as long as planned; what was acknowledged.
@@ -102,12 +107,12 @@ async fn load_and_strike(
     ground: &Ground,
     plan: &Plan,
     random: &mut StdRng,
-) -> Result<(load::Sent, u64)> {
+) -> Result<load::Sent> {
     let load = Load::start(&fleet.world, ground, plan)?;
     let stop_poison = CancellationToken::new();
-    let settings = fleet.world.kafka();
     let poison_random = StdRng::seed_from_u64(random.random());
-    let poisoning = tokio::spawn(load::poison(settings, plan.clone(), poison_random, stop_poison.clone()));
+    let trickle = fleet.poisoner.clone().trickle(plan.clone(), poison_random, stop_poison.clone());
+    let poisoning = tokio::spawn(trickle);
     fleet.fill_up()?;
     until("the fleet's first write", async || {
         fleet.world.nonces().await.is_some_and(|stores| stores.iter().all(|nonces| !nonces.is_empty()))
@@ -129,10 +134,10 @@ async fn load_and_strike(
     }
     faults.heal(fleet).await.context("healing")?;
     stop_poison.cancel();
-    let poisons = poisoning.await??;
+    poisoning.await??;
     let sent = load.stop().await?;
     fleet.look_after().await?;
-    Ok((sent, poisons))
+    Ok(sent)
 }
 
 /// Waits until every lane of every projection that goes on has taken everything.

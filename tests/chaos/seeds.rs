@@ -1,14 +1,32 @@
-//! Which seeds run: a few in `make test`, many in `make chaos`, those that ever failed always.
+//! Which seeds run: a few in `make test`, many in `make chaos`, those that ever failed in both.
 
-use crate::{faults::Family, outcome::Outcome, plan::Plan, run::run};
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::Write as _,
+    path::{Path, PathBuf},
+};
 
-/// Runs a seed and says how to replay it.
+use fleetlog_testkit::workspace_root;
+
+use crate::{faults::Family, outcome::Outcome, plan::Plan, report::table, run::run};
+
+/// Seeds that ever failed.
+const REGRESSIONS: &str = include_str!("regressions.txt");
+
+/// A setting of `scripts/chaos.sh`.
+pub(crate) fn setting(name: &str) -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "a test has no configuration file")]
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Runs a seed, with the family that it draws or another, and says how to replay it.
 async fn run_seed(seed: u64, family: Option<Family>) -> Outcome {
     let (plan, random) = match family {
         Some(family) => Plan::of_family(seed, family),
         None => Plan::of(seed),
     };
-    println!("make chaos SEED={seed}    # {plan:?}");
+    println!("make chaos SEED={seed} FAMILY={}    # {plan:?}", plan.family.name());
     let outcome = run(plan, random).await;
     println!("{}", serde_json::to_string(&outcome).unwrap());
     outcome
@@ -16,7 +34,7 @@ async fn run_seed(seed: u64, family: Option<Family>) -> Outcome {
 
 async fn is_clean(seed: u64, family: Family) {
     let outcome = run_seed(seed, Some(family)).await;
-    assert!(outcome.is_clean(), "seed {seed}: {:#?}", outcome.findings);
+    assert!(outcome.is_clean(), "seed {seed}:\n{}", table(&[outcome]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,6 +55,16 @@ async fn retention_overtakes_a_stopped_projector() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_is_deleted_and_made_again() {
     is_clean(4, Family::Recreated).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hot_state_loses_its_tail() {
+    is_clean(12, Family::Tail).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_writes_on_the_chains() {
+    is_clean(13, Family::Chain).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,4 +102,80 @@ async fn wall_clocks_that_jump() {
 #[ignore = "a minute and more: make chaos FAMILY=cluster"]
 async fn three_brokers_of_which_one_is_away() {
     is_clean(11, Family::Cluster).await;
+}
+
+/// Lines of `SEED FAMILY # what was wrong`.
+fn regressions() -> Vec<(u64, Family)> {
+    let lines = REGRESSIONS.lines().map(|line| line.split('#').next().unwrap_or_default());
+    let known = lines.filter(|line| !line.trim().is_empty()).map(|line| {
+        let mut words = line.split_whitespace();
+        let seed = words.next().and_then(|seed| seed.parse().ok());
+        let family = words.next().and_then(Family::named);
+        seed.zip(family).unwrap_or_else(|| panic!("regressions.txt: `{line}`: expected SEED FAMILY # why"))
+    });
+    known.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn seeds_that_once_failed() {
+    for (seed, family) in regressions() {
+        is_clean(seed, family).await;
+    }
+}
+
+/// `make chaos SEEDS=100`: seeds 1 to 100 and those that once failed, but for those that the state file has already.
+/// `make chaos SEED=7 [FAMILY=zombie]`: that one alone, whatever the file has.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: make chaos"]
+async fn many_seeds() {
+    let family = setting("FLEETLOG_CHAOS_FAMILY")
+        .map(|name| Family::named(&name).unwrap_or_else(|| panic!("there is no family `{name}`")));
+    if let Some(seed) = setting("FLEETLOG_CHAOS_SEED") {
+        let outcome = run_seed(seed.parse().expect("SEED is a number"), family).await;
+        println!("\n{}", table(std::slice::from_ref(&outcome)));
+        assert!(outcome.is_clean(), "see the table");
+        return;
+    }
+    let seeds: u64 = setting("FLEETLOG_CHAOS_SEEDS").and_then(|seeds| seeds.parse().ok()).unwrap_or(100);
+    let state = State::open(&setting("FLEETLOG_CHAOS_STATE").unwrap_or_else(|| "chaos".to_owned()));
+    let drawn = (1..=seeds).map(|seed| (seed, family.unwrap_or_else(|| Plan::of(seed).0.family)));
+    let wanted: Vec<(u64, Family)> = regressions().into_iter().chain(drawn).collect();
+    let mut outcomes = state.read();
+    let known: BTreeSet<(u64, String)> =
+        outcomes.iter().map(|outcome| (outcome.seed, outcome.family.clone())).collect();
+    outcomes.retain(|outcome| {
+        wanted.iter().any(|(seed, family)| (*seed, family.name()) == (outcome.seed, outcome.family.clone()))
+    });
+    for (seed, family) in wanted {
+        if known.contains(&(seed, family.name())) {
+            continue;
+        }
+        let outcome = run_seed(seed, Some(family)).await;
+        state.add(&outcome);
+        outcomes.push(outcome);
+    }
+    println!("\n{}", table(&outcomes));
+    assert!(outcomes.iter().all(Outcome::is_clean), "see the table");
+}
+
+/// Outcomes of a build, one JSON a line: a run that was broken off goes on where it stopped.
+struct State(PathBuf);
+
+impl State {
+    fn open(name: &str) -> Self {
+        let folder = workspace_root().join(".stack/chaos");
+        fs::create_dir_all(&folder).unwrap();
+        Self(folder.join(format!("{name}.jsonl")))
+    }
+
+    fn read(&self) -> Vec<Outcome> {
+        let text = fs::read_to_string(Path::new(&self.0)).unwrap_or_default();
+        // A last line that was cut off in writing is a seed that is run again.
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    fn add(&self, outcome: &Outcome) {
+        let mut file = File::options().create(true).append(true).open(&self.0).unwrap();
+        writeln!(file, "{}", serde_json::to_string(outcome).unwrap()).unwrap();
+    }
 }

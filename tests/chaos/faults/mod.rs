@@ -11,6 +11,8 @@ mod network;
 mod postgres;
 pub(crate) mod process;
 mod redis;
+mod tail;
+mod zombie;
 
 use anyhow::Result;
 use fleetlog_testkit::Stack;
@@ -28,6 +30,10 @@ pub(crate) enum Family {
     Process,
     /// A projector frozen beyond its session, while another takes over.
     Zombie,
+    /// Hot state loses its tail.
+    Tail,
+    /// Somebody else writes on the chains.
+    Chain,
     /// Retention overtakes a stopped projector.
     Retention,
     /// A topic is deleted and made again.
@@ -50,9 +56,11 @@ pub(crate) enum Family {
 
 impl Family {
     /// Each with how often a seed draws it.
-    pub(crate) const WEIGHTS: [(Self, u32); 11] = [
+    pub(crate) const WEIGHTS: [(Self, u32); 13] = [
         (Self::Process, 10),
         (Self::Zombie, 4),
+        (Self::Tail, 3),
+        (Self::Chain, 2),
         (Self::Retention, 1),
         (Self::Recreated, 1),
         (Self::Network, 4),
@@ -77,8 +85,10 @@ impl Family {
     /// Its servers, started and answering.
     pub(crate) async fn set_up(self, _random: &mut StdRng) -> Result<Box<dyn Faults>> {
         Ok(match self {
-            Self::Process => Box::new(process::Process::default()),
-            Self::Zombie => Box::new(process::Zombie::default()),
+            Self::Process => Box::new(process::Process),
+            Self::Zombie => Box::new(zombie::Zombie::default()),
+            Self::Tail => Box::new(tail::Tail::default()),
+            Self::Chain => Box::new(tail::Chain),
             Self::Retention => Box::new(log::Retention::default()),
             Self::Recreated => Box::new(log::Recreated::default()),
             Self::Network => Box::new(network::Network::start().await?),

@@ -6,29 +6,8 @@ use anyhow::{Context as _, Result};
 use futures_util::{FutureExt as _, future::LocalBoxFuture};
 use rand::{Rng as _, rngs::StdRng, seq::IndexedRandom as _};
 
-use crate::{
-    faults::Faults,
-    fleet::{Fleet, SESSION_TIMEOUT},
-};
+use crate::{faults::Faults, fleet::Fleet};
 
-/// The points of a projector's way at which it can be made to die: `FLEETLOG_TEST_FAIL_POINT=list fleetlog`, but for
-/// `redis.call`, which is passed only between the parts of a large batch.
-const FAIL_POINTS: [&str; 14] = [
-    "lane.start.read",
-    "lane.start.sought",
-    "step.admitted",
-    "step.states-read",
-    "step.projected",
-    "dead-letters.before",
-    "dead-letters.after",
-    "commit.before",
-    "commit.after",
-    "step.committed",
-    "sql.begun",
-    "sql.rows",
-    "sql.progress",
-    "sql.committed",
-];
 /// How long a projector may take to reach its fail point; dead letters may not come for longer.
 const FAIL_POINT_LIMIT: Duration = Duration::from_secs(4);
 
@@ -50,6 +29,9 @@ impl Faults for Process {
 pub(crate) async fn strike(fleet: &mut Fleet, random: &mut StdRng) -> Result<&'static str> {
     fleet.fill_up()?;
     let index = random.random_range(0..fleet.len());
+    if fleet.only_fail_points {
+        return fail_point(fleet, random, index).await;
+    }
     match random.random_range(0..10) {
         0..=2 => {
             fleet.kill(index).await?;
@@ -88,9 +70,11 @@ pub(crate) async fn strike(fleet: &mut Fleet, random: &mut StdRng) -> Result<&'s
 
 /// One is replaced by one that dies at a fail point, and that by an ordinary one.
 async fn fail_point(fleet: &mut Fleet, random: &mut StdRng, index: usize) -> Result<&'static str> {
-    let point = FAIL_POINTS.choose(random).context("there are fail points")?;
+    let point = fleet.fail_points.choose(random).context("there are fail points")?;
     let nth = random.random_range(1..=12);
     fleet.kill(index).await?;
+    // What it meets is poisoned more than usual: set-asides are part of a step.
+    fleet.poisoner.burst(random, 8).await?;
     fleet.start_failing(point, nth)?;
     let died = fleet.last_dies(FAIL_POINT_LIMIT).await?;
     fleet.restart().await?;
@@ -117,37 +101,6 @@ async fn burst(fleet: &mut Fleet, random: &mut StdRng) -> Result<&'static str> {
         }
     }
     Ok("joining and leaving")
-}
-
-/// One is frozen until the broker has given its partitions away, and wakes up in the middle of what it did. Between
-/// two such, other faults of projectors.
-#[derive(Debug, Default)]
-pub(crate) struct Zombie {
-    strikes: u32,
-}
-
-impl Faults for Zombie {
-    fn strike<'a>(
-        &'a mut self,
-        fleet: &'a mut Fleet,
-        random: &'a mut StdRng,
-    ) -> LocalBoxFuture<'a, Result<&'static str>> {
-        async move {
-            // Somebody has to take over.
-            fleet.at_least(2)?;
-            self.strikes += 1;
-            if self.strikes % 2 == 0 {
-                return strike(fleet, random).await;
-            }
-            let index = random.random_range(0..fleet.len());
-            fleet.freeze(index)?;
-            tokio::time::sleep(SESSION_TIMEOUT).await;
-            pause(random, 500..2000).await;
-            fleet.thaw(index)?;
-            Ok("SIGSTOP beyond the session")
-        }
-        .boxed_local()
-    }
 }
 
 /// Lets a random time pass.

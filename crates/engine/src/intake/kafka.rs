@@ -134,14 +134,20 @@ impl Intake for KafkaIntake {
     }
 
     fn assign(&mut self, lanes: &[(LaneAt, Option<i64>)]) -> Result<(), Failure> {
-        // Where progress is not known yet the end is a place that surely exists; nothing is fetched there, as the
-        // partition is paused before it could be.
-        let place = |offset: Option<i64>| offset.map_or(Offset::End, Offset::Offset);
-        let list = self.list(lanes.iter().map(|(lane, offset)| (*lane, place(*offset))));
+        // Where progress is not known yet the partition is paused, before it is assigned as well, so that nothing is
+        // fetched. Its place until then is a number, never `End`: librdkafka would look that up, and a seek while the
+        // answer is on its way does not end the looking up. It is asked again half a second after the seek, and reading
+        // jumps to the end of the log, over everything between (`outdated offset response` in its
+        // `rd_kafka_toppar_handle_Offset`).
+        let list = self.list(lanes.iter().map(|(lane, offset)| (*lane, Offset::Offset(offset.unwrap_or(0)))));
         let fail = |error: KafkaError| Failure::transient(format!("taking up partitions: {error}"));
-        self.consumer.incremental_assign(&list).map_err(fail)?;
         let unknown = lanes.iter().filter(|(_, offset)| offset.is_none());
         let paused = self.list(unknown.map(|(lane, _)| (*lane, Offset::Invalid)));
+        if paused.count() > 0 {
+            // Not all versions can pause what is not assigned; it is done again below.
+            drop(self.consumer.pause(&paused));
+        }
+        self.consumer.incremental_assign(&list).map_err(fail)?;
         if paused.count() > 0 { self.consumer.pause(&paused).map_err(fail) } else { Ok(()) }
     }
 

@@ -1,0 +1,139 @@
+//! The recount can fail: what a run must not leave behind is put there by hand, and counted.
+
+use fleetlog_kafka::LogReader;
+use fleetlog_kafka::ReadError;
+use fleetlog_tests::{LIMIT, World};
+use rand::{SeedableRng as _, rngs::StdRng};
+use rdkafka::{
+    Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
+};
+use redis::AsyncCommands as _;
+
+use crate::{
+    load::{Poisoner, Sent},
+    outcome::Recount,
+    recount::{Expected, recount},
+};
+
+const EVENTS: u64 = 800;
+
+/// A healthy run with poison in it.
+async fn well() -> (World, Expected) {
+    let world = World::new("recount").await;
+    world.simulate(EVENTS, 1).await;
+    let poisoner = Poisoner::new(world.kafka()).unwrap();
+    poisoner.burst(&mut StdRng::seed_from_u64(1), 40).await.unwrap();
+    world.ok(&["run", "--once"]).await;
+    let sent = Sent { acknowledged: EVENTS };
+    (world, Expected { sent, poisons: poisoner.acknowledged(), without: &[] })
+}
+
+/// What is found beyond what was found before.
+async fn found_more(world: &World, expected: &Expected, before: &mut Recount) -> Recount {
+    let now = recount(world, expected).await.unwrap();
+    let more = Recount {
+        lost: now.lost - before.lost,
+        doubled: now.doubled - before.doubled,
+        differences: now.differences - before.differences,
+        set_aside_wrong: now.set_aside_wrong - before.set_aside_wrong,
+        dead_letters_wrong: now.dead_letters_wrong - before.dead_letters_wrong,
+        ..Recount::default()
+    };
+    *before = now;
+    more
+}
+
+fn counts(found: &Recount) -> [u64; 5] {
+    [found.lost, found.doubled, found.differences, found.set_aside_wrong, found.dead_letters_wrong]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_is_counted() {
+    let (world, expected) = well().await;
+    let mut known = recount(&world, &expected).await.unwrap();
+    assert_eq!(counts(&known), [0; 5], "{known:?}");
+    assert!(known.compared > EVENTS && known.set_aside > 20 && known.duplicates > 3, "{known:?}");
+
+    let mut postgres = world.postgres().await;
+    for (statement, counted) in [
+        ("DELETE FROM telemetry WHERE ctid = (SELECT min(ctid) FROM telemetry)", [1, 0, 0, 0, 0]),
+        ("INSERT INTO unit_event SELECT * FROM unit_event ORDER BY log_partition, log_offset LIMIT 1", [0, 1, 0, 0, 0]),
+        ("UPDATE task_event SET payload = '{}' WHERE event_type = 'Created' AND (log_partition, log_offset) =
+          (SELECT log_partition, log_offset FROM task_event WHERE event_type = 'Created' LIMIT 1)", [0, 0, 1, 0, 0]),
+        ("DELETE FROM fleetlog_set_aside WHERE ctid = (SELECT min(ctid) FROM fleetlog_set_aside)", [0, 0, 0, 1, 0]),
+    ] {
+        sqlx::query(statement).execute(&mut postgres).await.unwrap();
+        let found = found_more(&world, &expected, &mut known).await;
+        assert_eq!(counts(&found), counted, "{statement}: {known:?}");
+    }
+
+    let client = redis::Client::open(world.redis_url.as_str()).unwrap();
+    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    let units: Vec<String> = redis.keys(format!("{}unit:*", world.prefix)).await.unwrap();
+    let ledgers: Vec<String> = redis.keys(format!("{}*:set_aside", world.prefix)).await.unwrap();
+    let _: () = redis.hset(&units[0], "connects", "4711").await.unwrap();
+    assert_eq!(counts(&found_more(&world, &expected, &mut known).await), [0, 0, 1, 0, 0], "{known:?}");
+    let _: () = redis.del(&units[1]).await.unwrap();
+    assert_eq!(counts(&found_more(&world, &expected, &mut known).await), [0, 0, 1, 0, 0], "{known:?}");
+    let _: () = redis.zadd(format!("{}online:501", world.prefix), "s501.unobody", 1).await.unwrap();
+    assert_eq!(counts(&found_more(&world, &expected, &mut known).await), [0, 0, 1, 0, 0], "{known:?}");
+    let _: () = redis.hset(&ledgers[0], "4711", "{\"reason\":\"undecodable\"}").await.unwrap();
+    assert_eq!(counts(&found_more(&world, &expected, &mut known).await), [0, 0, 0, 1, 0], "{known:?}");
+
+    let more = Sent { acknowledged: EVENTS + 3 };
+    let found = found_more(&world, &Expected { sent: more, ..expected }, &mut known).await;
+    assert_eq!(counts(&found), [3, 0, 0, 0, 0], "{known:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_that_is_missing_or_too_many_is_counted() {
+    let (world, expected) = well().await;
+    let mut known = recount(&world, &expected).await.unwrap();
+    assert_eq!(counts(&known), [0; 5], "{known:?}");
+    // Somebody publishes a letter of an event that was taken: one that has a letter, with another offset.
+    let settings = world.kafka();
+    let topic = settings.topic("robot-dlq");
+    let reading = (settings.clone(), topic.clone());
+    let letters = tokio::task::spawn_blocking(move || {
+        let mut letters = Vec::new();
+        LogReader::open_all(&reading.0, &reading.1)?.for_each(|record| {
+            letters.push(record.to_owned_record());
+            Ok::<_, ReadError>(())
+        })?;
+        Ok::<_, ReadError>(letters)
+    });
+    let letters = letters.await.unwrap().unwrap();
+    let mut letter = letters[0].clone();
+    for (name, value) in &mut letter.headers {
+        if name == "fleetlog-dlq-offset" {
+            *value = Some(bytes::Bytes::from_static(b"1000000"));
+        }
+    }
+    let producer = fleetlog_producer::RawProducer::connect(
+        &settings,
+        &fleetlog_producer::ProducerSettings::default(),
+        fleetlog_producer::ProducerMetrics::unregistered().unwrap(),
+    )
+    .unwrap();
+    let forged = fleetlog_producer::RawRecord {
+        topic: topic.clone(),
+        partition: Some(letter.partition),
+        key: letter.key,
+        value: letter.value,
+        timestamp: None,
+        headers: letter.headers,
+    };
+    producer.send(forged).await.unwrap().await.unwrap();
+    producer.close(LIMIT).await;
+    assert_eq!(counts(&found_more(&world, &expected, &mut known).await), [0, 0, 0, 0, 1], "{known:?}");
+
+    // Retention takes the first letter of a partition away.
+    let first = &letters[0];
+    let admin: AdminClient<DefaultClientContext> = settings.client().create().unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(&topic, first.partition, Offset::Offset(first.offset + 1)).unwrap();
+    admin.delete_records(&list, &AdminOptions::new()).await.unwrap();
+    assert_eq!(counts(&found_more(&world, &expected, &mut known).await), [0, 0, 0, 0, 1], "{known:?}");
+}

@@ -153,7 +153,8 @@ impl Fleet {
         *self.struck.entry(fault.to_owned()).or_default() += 1;
     }
 
-    /// A store may lose what it has acknowledged: from now on a reader may see it go back once.
+    /// A store may lose what it has acknowledged, so that a reader may see it go back. Told before and after what may
+    /// cost it its tail.
     pub(crate) fn store_may_lose(&self) {
         self.store_losses.fetch_add(1, Ordering::SeqCst);
     }

@@ -87,8 +87,8 @@ async fn run_fleet(
     let watching = tokio::spawn(watch(watched, stop_watching.clone()));
     let sent = load_and_strike(fleet, faults, ground, plan, random).await?;
     outcome.events = sent.acknowledged;
-    catch_up(fleet, faults.stopped()).await?;
-    if let Some(fault) = faults.strike_in_quiet(fleet, random).await? {
+    let is_quiet = catch_up(fleet, faults.stopped()).await?;
+    if is_quiet && let Some(fault) = faults.strike_in_quiet(fleet, random).await? {
         fleet.note(fault);
         catch_up(fleet, faults.stopped()).await?;
     }
@@ -140,8 +140,8 @@ async fn load_and_strike(
     Ok(sent)
 }
 
-/// Waits until every lane of every projection that goes on has taken everything.
-async fn catch_up(fleet: &mut Fleet, stopped: &[&str]) -> Result<()> {
+/// Waits until every lane of every projection that goes on has taken everything; false, and a finding, if not in time.
+async fn catch_up(fleet: &mut Fleet, stopped: &[&str]) -> Result<bool> {
     let begun = Instant::now();
     loop {
         fleet.look_after().await?;
@@ -154,12 +154,12 @@ async fn catch_up(fleet: &mut Fleet, stopped: &[&str]) -> Result<()> {
             .filter(|row| row["lag_events"] != 0)
             .collect();
         if behind.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         if begun.elapsed() > CATCH_UP_LIMIT {
             let detail = format!("not after {CATCH_UP_LIMIT:?}: {behind:?}\n{}", fleet.said());
             fleet.found(Check::CaughtUp, detail);
-            return Ok(());
+            return Ok(false);
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }

@@ -2,8 +2,7 @@
 //!
 //! An entity must never be older than at the read before, and its parts must belong together: `_state` and `_version`
 //! (exact) with the readable fields and with its place in the site's list, all read in one transaction. A store that
-//! lost its tail is the exception: reads that go back after [`crate::fleet::Fleet::store_may_lose`] are counted apart,
-//! once per entity and loss.
+//! lost its tail is the exception: reads that go back around a [`crate::fleet::Fleet::store_may_lose`] are counted apart.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -11,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use redis::aio::MultiplexedConnection;
@@ -28,6 +27,9 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 const CHUNK: usize = 50;
 /// Tasks come and go; so many of the latest are followed.
 const TASKS_MAX: usize = 100;
+/// How long after a read that went back a store's loss may still be told of that explains it: whoever causes the loss
+/// tells before and after, and the read may come in between.
+const EXPLAINED_WITHIN: Duration = Duration::from_secs(3);
 /// What is described in words.
 const EXAMPLES_MAX: usize = 5;
 
@@ -60,7 +62,7 @@ struct Entity {
 
 /// Polls until it is stopped.
 pub(crate) async fn watch(watched: Watched, stop: CancellationToken) -> Reads {
-    let mut watcher = Watcher { watched, seen: HashMap::new(), reads: Reads::default(), tasks: Vec::new() };
+    let mut watcher = Watcher::new(watched);
     let mut connection = None;
     while !stop.is_cancelled() {
         if connection.is_none() {
@@ -73,11 +75,13 @@ pub(crate) async fn watch(watched: Watched, stop: CancellationToken) -> Reads {
                 connection = None;
             }
         }
+        watcher.resolve(EXPLAINED_WITHIN);
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(ROUND_INTERVAL) => {}
         }
     }
+    watcher.resolve(Duration::ZERO);
     watcher.reads
 }
 
@@ -86,9 +90,26 @@ struct Watcher {
     seen: HashMap<String, Seen>,
     reads: Reads,
     tasks: Vec<Entity>,
+    suspects: Vec<Suspect>,
+}
+
+/// A read that went back, with no loss to explain it so far.
+struct Suspect {
+    at: Instant,
+    losses: u64,
+    what: String,
 }
 
 impl Watcher {
+    fn new(watched: Watched) -> Self {
+        let (seen, reads) = (HashMap::new(), Reads::default());
+        Self { watched, seen, reads, tasks: Vec::new(), suspects: Vec::new() }
+    }
+
+    fn losses(&self) -> u64 {
+        self.watched.store_losses.load(Ordering::SeqCst)
+    }
+
     async fn connect(&self) -> Option<MultiplexedConnection> {
         let client = redis::Client::open(self.watched.redis_url.as_str()).ok()?;
         let connecting = client.get_multiplexed_async_connection();
@@ -99,7 +120,7 @@ impl Watcher {
         let entities = self.entities(redis).await?;
         for chunk in entities.chunks(CHUNK) {
             // Counted before the question: a loss in between belongs to the next read.
-            let losses = self.watched.store_losses.load(Ordering::SeqCst);
+            let losses = self.losses();
             let mut pipe = redis::pipe();
             pipe.atomic();
             for entity in chunk {
@@ -183,13 +204,27 @@ impl Watcher {
 
     fn went_back(&mut self, home: &str, before: &Seen, losses: u64, what: &str) {
         // Counted at this read and at the one before: a loss between them explains it.
-        let current = self.watched.store_losses.load(Ordering::SeqCst);
-        if losses > before.losses || current > before.losses {
+        if losses > before.losses || self.losses() > before.losses {
             self.reads.backward_after_loss += 1;
             return;
         }
-        self.reads.backward += 1;
-        self.example(format!("{home} was at next {} and {what}", before.next));
+        let what = format!("{home} was at next {} and {what}", before.next);
+        self.suspects.push(Suspect { at: Instant::now(), losses: before.losses, what });
+    }
+
+    /// Judges the suspects that are older than this.
+    fn resolve(&mut self, age: Duration) {
+        let losses = self.losses();
+        for suspect in std::mem::take(&mut self.suspects) {
+            if losses > suspect.losses {
+                self.reads.backward_after_loss += 1;
+            } else if suspect.at.elapsed() >= age {
+                self.reads.backward += 1;
+                self.example(suspect.what);
+            } else {
+                self.suspects.push(suspect);
+            }
+        }
     }
 
     fn half_written(&mut self, home: &str, what: &str) {
@@ -259,7 +294,7 @@ mod tests {
     fn watcher() -> Watcher {
         let watched =
             Watched { redis_url: String::new(), prefix: String::new(), store_losses: Arc::default() };
-        Watcher { watched, seen: HashMap::new(), reads: Reads::default(), tasks: Vec::new() }
+        Watcher::new(watched)
     }
 
     fn fields(next: i64, recorded_at: i64) -> HashMap<String, String> {
@@ -283,13 +318,21 @@ mod tests {
         watcher.look(&entity(), &fields(7, 70), Some(70.0), 0);
         watcher.look(&entity(), &fields(8, 80), Some(80.0), 0);
         watcher.look(&entity(), &fields(6, 60), Some(60.0), 0);
+        watcher.resolve(Duration::ZERO);
         assert_eq!((watcher.reads.moves, watcher.reads.backward), (1, 1), "{:?}", watcher.reads);
+        watcher.look(&entity(), &fields(5, 50), Some(50.0), 0);
+        watcher.resolve(EXPLAINED_WITHIN);
         watcher.watched.store_losses.store(1, Ordering::SeqCst);
-        watcher.look(&entity(), &fields(5, 50), Some(50.0), 1);
         watcher.look(&entity(), &fields(4, 40), Some(40.0), 1);
-        assert_eq!((watcher.reads.backward_after_loss, watcher.reads.backward), (1, 2));
+        watcher.resolve(Duration::ZERO);
+        assert_eq!(
+            (watcher.reads.backward_after_loss, watcher.reads.backward),
+            (2, 1),
+            "told before or after"
+        );
         watcher.look(&entity(), &HashMap::new(), None, 1);
-        assert_eq!(watcher.reads.backward, 3, "gone is back, too");
+        watcher.resolve(Duration::ZERO);
+        assert_eq!(watcher.reads.backward, 2, "gone is back, too");
         assert_eq!(watcher.reads.half_written, 0);
     }
 

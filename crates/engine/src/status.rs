@@ -22,7 +22,7 @@ pub enum LaneState {
     Running,
     /// Waits for something that is down: what it does and what was said.
     Waiting(String),
-    /// The group has another generation: waits to be assigned anew.
+    /// The group has another generation: waits until it is clear whose the partition is.
     Parked,
     /// Stopped for good: why.
     Stopped(String),

@@ -129,8 +129,8 @@ pub(crate) trait Faults {
     }
 
     /// Strikes once, while load runs, and returns the fault's name for the table. What it does with projectors it
-    /// does through `fleet`, which notes restarts and findings. Before a fault that may cost a store its tail it
-    /// calls [`Fleet::store_may_lose`]: reads that go backwards after it are counted apart.
+    /// does through `fleet`, which notes restarts and findings. Before and after a fault that may cost a store its
+    /// tail it calls [`Fleet::store_may_lose`]: reads that go backwards around it are counted apart.
     fn strike<'a>(
         &'a mut self,
         fleet: &'a mut Fleet,

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use fleetlog_kafka::Offsets;
 use futures_util::{FutureExt as _, future::LocalBoxFuture};
 use rand::{Rng as _, rngs::StdRng};
-use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
 
 use crate::{
     faults::{Faults, process},
@@ -24,6 +24,8 @@ use crate::{
 const GO_ON_LIMIT: Duration = Duration::from_secs(15);
 /// How long an idle lane may take to look at its link, with room for a busy machine.
 const IDLE_LOOK: Duration = Duration::from_secs(3);
+/// How long a script over all keys may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
 const ASK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// All keys of a fleet as they were.
@@ -119,7 +121,10 @@ impl Faults for Chain {
 
 async fn connect(fleet: &Fleet) -> Result<MultiplexedConnection> {
     let client = redis::Client::open(fleet.world.redis_url.as_str())?;
-    Ok(client.get_multiplexed_async_connection().await?)
+    let patient = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(PATIENCE))
+        .set_response_timeout(Some(PATIENCE));
+    Ok(client.get_multiplexed_async_connection_with_config(&patient).await?)
 }
 
 async fn take(fleet: &Fleet) -> Result<Snapshot> {
@@ -144,7 +149,10 @@ async fn restore(fleet: &Fleet, snapshot: &Snapshot) -> Result<()> {
     for (key, dump) in snapshot {
         command.arg(key).arg(dump.as_slice());
     }
-    let _: i64 = command.query_async(&mut connect(fleet).await?).await?;
+    let restored: redis::RedisResult<i64> = command.query_async(&mut connect(fleet).await?).await;
+    // And after: a read may have come between the word and the deed.
+    fleet.store_may_lose();
+    restored?;
     Ok(())
 }
 

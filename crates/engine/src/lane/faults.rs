@@ -134,8 +134,11 @@ where
         }
     }
 
-    /// After *Fenced*: goes on only once Kafka has taken an offset commit of this member's generation. If the group
-    /// has moved on, the partition is somebody else's: waits to be stopped.
+    /// After *Fenced*: goes on only once Kafka has taken an offset commit of this member's generation.
+    ///
+    /// If the group has moved on, the partition may be somebody else's: then this lane is stopped when the client is
+    /// told. But a cooperative rebalance that leaves the partition here has another generation too, and nobody
+    /// assigns the partition anew then: so the question is asked again, with the generation of the day.
     pub(super) async fn prove_ownership(&self, progress: i64) -> Result<(), Interrupt> {
         let mut pauses = self.pauses();
         loop {
@@ -143,15 +146,14 @@ where
                 Ok(()) => return Ok(()),
                 Err(CommitError::Transient(what)) => {
                     self.waiting("committing an offset to prove ownership", &what);
-                    self.pause(pauses.next()).await?;
                 }
                 Err(CommitError::NotOurs(what)) => {
-                    warn!(lane = %self.lane, "not ours any more: {what}; waiting to be assigned anew");
-                    self.status.set_state(LaneState::Parked);
-                    self.stop.cancelled().await;
-                    return Err(Interrupt::Stopped);
+                    if self.status.set_state(LaneState::Parked) {
+                        warn!(lane = %self.lane, "perhaps not ours any more: {what}; asking again until that is clear");
+                    }
                 }
             }
+            self.pause(pauses.next()).await?;
         }
     }
 

@@ -127,18 +127,38 @@ async fn given_a_fence_the_lane_goes_on_only_after_kafka_took_its_commit() {
     assert_eq!(world.stop().await, End::Stopped);
 }
 
+fn over() -> Result<(), CommitError> {
+    Err(CommitError::NotOurs("illegal generation".into()))
+}
+
 #[tokio::test]
-async fn given_a_fence_in_a_generation_that_is_over_the_lane_waits_to_be_assigned_anew() {
+async fn given_a_fence_in_a_generation_that_is_over_the_lane_goes_on_when_it_is_assigned_anew() {
     let world = World::start(FakeGroup::new(1), quick());
     world.group.send(100);
     world.until_all().await;
-    world.group.state().verdicts.push_back(Err(CommitError::NotOurs("illegal generation".into())));
+    world.group.state().verdicts.extend(std::iter::repeat_with(over).take(100_000));
     steal(&world.sink.inner).await;
     until("parked", || world.status().lanes[0].state == LaneState::Parked).await;
     world.group.send(100);
     world.group.revoke_all(true);
+    world.group.state().verdicts.clear();
     world.group.assign_all();
     world.until_all().await;
+    assert_eq!(world.stop().await, End::Stopped);
+}
+
+/// A cooperative rebalance leaves partitions where they are: there is a new generation, and no new assignment.
+#[tokio::test]
+async fn given_a_fence_during_a_rebalance_that_leaves_the_lane_here_it_goes_on() {
+    let world = World::start(FakeGroup::new(1), quick());
+    world.group.send(100);
+    world.until_all().await;
+    world.group.state().verdicts.extend(std::iter::repeat_with(over).take(3));
+    steal(&world.sink.inner).await;
+    until("fenced", || world.status().lanes[0].fenced == 1).await;
+    world.group.send(100);
+    world.until_all().await;
+    assert!(world.group.state().verdicts.is_empty(), "asked until it was taken");
     assert_eq!(world.stop().await, End::Stopped);
 }
 

@@ -91,6 +91,7 @@ summary() {
 
 required "prerequisites" scripts/prerequisites.sh build tests
 required "stack" scripts/stack.sh up --with registry,pglite,python
+required "binary with faults in it" scripts/build_fault_injection.sh
 required "build" cargo build --workspace --all-targets --locked
 stage "format" cargo fmt --all --check
 stage "lints" cargo clippy --workspace --all-targets --locked -- -D warnings

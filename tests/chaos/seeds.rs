@@ -63,11 +63,6 @@ async fn hot_state_loses_its_tail() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_writes_on_the_chains() {
-    is_clean(13, Family::Chain).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn ways_cut_refused_half_open_and_slow() {
     is_clean(5, Family::Network).await;
 }

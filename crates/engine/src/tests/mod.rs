@@ -48,7 +48,9 @@ async fn given_a_store_that_is_down_polling_goes_on_and_nothing_becomes_a_dead_l
     world.until_all().await;
     world.sink.inner.set_down(true);
     world.group.send(100);
-    until("waiting", || waits(&world.status(), "writing")).await;
+    // At the link, where a lane looked at it just before the events came.
+    let is_waiting = |at| waits(&world.status(), at);
+    until("waiting", || is_waiting("writing") || is_waiting("looking at the link")).await;
     assert!(!world.status().ready() && world.status().healthy());
     let polls = world.group.state().polls;
     until("polls go on", || world.group.state().polls > polls + 50).await;

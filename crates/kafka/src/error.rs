@@ -65,6 +65,8 @@ impl ClusterError {
 pub fn error_code(error: &KafkaError) -> Option<RDKafkaErrorCode> {
     match error {
         KafkaError::Transaction(inner) => Some(inner.code()),
+        // The client knows this code and does not tell it.
+        KafkaError::AdminOp(code) => Some(*code),
         other => other.rdkafka_error_code(),
     }
 }
@@ -144,6 +146,8 @@ mod tests {
         let fault = |code| classify(&KafkaError::Global(code));
         assert_eq!(fault(RDKafkaErrorCode::AllBrokersDown), KafkaFault::Transient);
         assert_eq!(fault(RDKafkaErrorCode::NotEnoughReplicas), KafkaFault::Transient);
+        let question = KafkaError::AdminOp(RDKafkaErrorCode::BrokerTransportFailure);
+        assert_eq!(classify(&question), KafkaFault::Transient);
         for code in [
             RDKafkaErrorCode::UnknownTopicOrPartition,
             RDKafkaErrorCode::OffsetOutOfRange,

@@ -236,6 +236,20 @@ impl Fleet {
         self.bury(instance, Duration::from_secs(5)).await
     }
 
+    /// `kill -9` of one that was made to stop for good: what it said of that is no finding.
+    pub(crate) async fn discard(&mut self, index: usize) -> Result<()> {
+        let mut instance = self.instances.remove(index);
+        instance.running.kill().await
+    }
+
+    /// The name under which one is a static member of its groups.
+    pub(crate) async fn instance_name(&mut self, index: usize) -> Result<String> {
+        let running = &mut self.instances[index].running;
+        let line = running.line_with("running instance=", FIRST_WRITE_LIMIT).await?;
+        let name = line.split("instance=\"").nth(1).and_then(|rest| rest.split('"').next());
+        Ok(name.with_context(|| format!("no instance in `{line}`"))?.to_owned())
+    }
+
     /// SIGTERM for one, which has to end with 0 within its drain deadline.
     pub(crate) async fn terminate(&mut self, index: usize) -> Result<()> {
         let instance = self.instances.remove(index);

@@ -21,7 +21,8 @@ const SEEDS: u64 = 10;
 /// Which faults a mutant is given.
 fn family(mutant: &str) -> Family {
     match mutant {
-        "link-check-off" | "ownership-not-proved" => Family::Zombie,
+        "link-check-off" => Family::Zombie,
+        "ownership-not-proved" => Family::Usurper,
         "cache-kept" | "idle-link-not-read" => Family::Tail,
         "at-or-past" | "nonce-reused" | "stale-prefetch" | "dedup-learns-early" => Family::Chain,
         _ => Family::Process,

@@ -12,6 +12,7 @@ mod postgres;
 pub(crate) mod process;
 mod redis;
 mod tail;
+mod usurper;
 mod zombie;
 
 use anyhow::Result;
@@ -34,6 +35,8 @@ pub(crate) enum Family {
     Tail,
     /// Somebody else writes on the chains.
     Chain,
+    /// Somebody takes a projector's name.
+    Usurper,
     /// Retention overtakes a stopped projector.
     Retention,
     /// A topic is deleted and made again.
@@ -56,7 +59,7 @@ pub(crate) enum Family {
 
 impl Family {
     /// Each with how often a seed draws it.
-    pub(crate) const WEIGHTS: [(Self, u32); 13] = [
+    pub(crate) const WEIGHTS: [(Self, u32); 14] = [
         (Self::Process, 10),
         (Self::Zombie, 4),
         (Self::Tail, 3),
@@ -70,6 +73,7 @@ impl Family {
         (Self::Broker, 2),
         (Self::Cluster, 1),
         (Self::Clock, 2),
+        (Self::Usurper, 2),
     ];
 
     /// All, by the name that the table and `FLEETLOG_CHAOS_FAMILY` have.
@@ -89,6 +93,7 @@ impl Family {
             Self::Zombie => Box::new(zombie::Zombie::default()),
             Self::Tail => Box::new(tail::Tail::default()),
             Self::Chain => Box::new(tail::Chain),
+            Self::Usurper => Box::new(usurper::Usurper::default()),
             Self::Retention => Box::new(log::Retention::default()),
             Self::Recreated => Box::new(log::Recreated::default()),
             Self::Network => Box::new(network::Network::start().await?),

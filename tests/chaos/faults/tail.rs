@@ -119,7 +119,7 @@ impl Faults for Chain {
     }
 }
 
-async fn connect(fleet: &Fleet) -> Result<MultiplexedConnection> {
+pub(super) async fn connect(fleet: &Fleet) -> Result<MultiplexedConnection> {
     let client = redis::Client::open(fleet.world.redis_url.as_str())?;
     let patient = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(PATIENCE))
@@ -159,20 +159,26 @@ async fn restore(fleet: &Fleet, snapshot: &Snapshot) -> Result<()> {
 /// Leaves a link of a new owner in every lane of both stores, as an empty write of that owner would. Its counter is
 /// higher than any that a lane of this run has reached.
 async fn write_on_the_chains(fleet: &Fleet, nonce: u64) -> Result<()> {
+    let link = format!("{nonce:016x}.1000000.0");
+    write_on_hot_chains(fleet, "*", &link).await?;
+    let mut postgres = fleet.world.postgres().await;
+    sqlx::query("UPDATE fleetlog_progress SET link = $1").bind(&link).execute(&mut postgres).await?;
+    Ok(())
+}
+
+/// The same in the lanes of hot state whose names are like this.
+pub(super) async fn write_on_hot_chains(fleet: &Fleet, lanes: &str, link: &str) -> Result<()> {
     const WRITE: &str = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do \
                          if redis.call('TYPE', key).ok == 'hash' and redis.call('HEXISTS', key, 'link') == 1 then \
                          redis.call('HSET', key, 'link', ARGV[2]) end end return 1";
-    let link = format!("{nonce:016x}.1000000.0");
-    let lanes = format!("{}fleetlog:*", fleet.world.prefix);
+    let prefix = &fleet.world.prefix;
     let _: i64 = redis::cmd("EVAL")
         .arg(WRITE)
         .arg(0)
-        .arg(lanes)
-        .arg(&link)
+        .arg(format!("{prefix}fleetlog:{prefix}{lanes}"))
+        .arg(link)
         .query_async(&mut connect(fleet).await?)
         .await?;
-    let mut postgres = fleet.world.postgres().await;
-    sqlx::query("UPDATE fleetlog_progress SET link = $1").bind(&link).execute(&mut postgres).await?;
     Ok(())
 }
 

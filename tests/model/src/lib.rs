@@ -16,8 +16,6 @@
 //!
 //! Not here yet: inbox, redrive, repair and skip. They come with their code; `Phase` and `Action` are where.
 
-#![expect(clippy::expect_used, reason = "a model is a test")]
-
 mod act;
 mod action;
 mod code;

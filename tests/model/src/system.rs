@@ -142,10 +142,8 @@ impl System {
         if !owner.airborne.is_empty() {
             out.push(Action::LetterLands(who));
         }
-        let sizes = |next: i64| match self.now.high - next {
-            ..=0 => 1..=0,
-            left => 1..=self.scene.batch_max.min(usize::try_from(left).unwrap_or(usize::MAX)),
-        };
+        let left = |next: i64| usize::try_from(self.now.high - next).unwrap_or(0);
+        let sizes = |next: i64| 1..=left(next).min(self.scene.batch_max);
         match &owner.phase {
             Phase::Out => {}
             Phase::Start { .. } => out.push(Action::Begin(who)),

@@ -92,13 +92,9 @@ async fn fill<P: Projection, S: Sink<Write = P::Write>>(projection: &P, log: &Te
     let mut cache = P::Cache::default();
     let records: Vec<Record> = log.records.records().iter().filter(|r| r.offset < to).cloned().collect();
     for batch in records.chunks(25) {
-        let sifted = window.sift(batch, |record| log.records.event_id(record.value.as_deref()));
-        let fresh: Vec<&Record> = batch
-            .iter()
-            .zip(&sifted.duplicate)
-            .filter(|(_, duplicate)| !**duplicate)
-            .map(|(r, _)| r)
-            .collect();
+        let duplicate = window.sift(batch, |record| log.records.event_id(record.value.as_deref()));
+        let fresh: Vec<&Record> =
+            batch.iter().zip(&duplicate).filter(|(_, duplicate)| !**duplicate).map(|(r, _)| r).collect();
         let (keys, homes): (Vec<_>, Vec<_>) = projection.missing(&cache, &fresh).into_iter().unzip();
         let stored = sink.read(&lane, &homes).await.unwrap();
         for (key, state) in keys.into_iter().zip(stored.states) {
@@ -117,15 +113,13 @@ async fn fill<P: Projection, S: Sink<Write = P::Write>>(projection: &P, log: &Te
                 inbox: 0,
                 last: Some(LastRecord { offset: last.offset, hash: last.hash() }),
             },
-            entities: projected.entities,
+            entities: projection.settle(&mut cache, projected.pending),
             rows: projected.rows,
             set_aside: projected.set_aside,
             made_at: given::START,
         };
         assert_eq!(sink.commit(&unit).await.unwrap(), Commit::Applied);
         chain.written(leaves);
-        projection.committed(&mut cache, projected.pending);
-        window.learn(sifted);
     }
 }
 

@@ -348,7 +348,7 @@ where
                 stop: stop.clone(),
             };
             let (id, failing) = (lane.lane.to_string(), Arc::clone(&shared));
-            let work = AssertUnwindSafe(lane.run()).catch_unwind().map(move |ended| {
+            let work = AssertUnwindSafe(Arc::new(lane).run()).catch_unwind().map(move |ended| {
                 if ended.is_err() {
                     (failing.fail)(Failure::permanent(format!("lane {id} panicked: this is a bug")));
                 }

@@ -4,11 +4,12 @@
 //! included), has the same key and `event_id` and their timestamps differ by at most 10 minutes (DESIGN §3).
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     hash::{Hash, Hasher},
 };
 
 use fleetlog_event::EventId;
+use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -21,24 +22,15 @@ pub(crate) const TIMESTAMPS_APART_MS_MAX: i64 = 10 * 60 * 1000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DedupWindow {
     span_offsets: i64,
-    ring: VecDeque<Seen>,
-    by_id: HashMap<EventId, SmallVec<[Seen; 1]>>,
+    ring: VecDeque<(EventId, i64)>,
+    by_id: HashMap<EventId, SmallVec<[Seen; 1]>, RandomState>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Seen {
-    event_id: EventId,
     offset: i64,
     timestamp_ms: i64,
     key_hash: u128,
-}
-
-/// What became of a batch: which records are duplicates, and what the window learns once the batch is committed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Sifted {
-    /// For each record of the batch: whether it is a duplicate.
-    pub duplicate: Vec<bool>,
-    learned: Vec<Seen>,
 }
 
 impl Hash for DedupWindow {
@@ -53,7 +45,7 @@ impl DedupWindow {
     /// An empty window that reaches `span_offsets` back.
     #[must_use]
     pub fn new(span_offsets: i64) -> Self {
-        Self { span_offsets, ring: VecDeque::new(), by_id: HashMap::new() }
+        Self { span_offsets, ring: VecDeque::new(), by_id: HashMap::default() }
     }
 
     /// How far it reaches back, in offsets: where a lane has to begin to read to fill it again.
@@ -68,56 +60,53 @@ impl DedupWindow {
         self.by_id.clear();
     }
 
-    /// Finds the duplicates of a batch, which begins after everything learned. Learns nothing: see [`Self::learn`].
-    /// `event_id` reads the id off a record; a record without a readable one is never a duplicate.
-    pub fn sift(&self, records: &[Record], event_id: impl Fn(&Record) -> Option<EventId>) -> Sifted {
+    /// Finds the duplicates among the next records of the log, and remembers every record of them. `event_id` reads
+    /// the id off a record; a record without a readable one is never a duplicate.
+    ///
+    /// What is remembered of a batch that is never committed must go with the window: see
+    /// [`LaneCore`](crate::LaneCore), which lives from one reading of progress to the next.
+    pub fn sift(&mut self, records: &[Record], event_id: impl Fn(&Record) -> Option<EventId>) -> Vec<bool> {
         let mut duplicate = Vec::with_capacity(records.len());
-        let mut learned: Vec<Seen> = Vec::with_capacity(records.len());
-        let mut in_batch: HashMap<EventId, SmallVec<[Seen; 1]>> = HashMap::with_capacity(records.len());
         for record in records {
             let Some(event_id) = event_id(record) else {
                 duplicate.push(false);
                 continue;
             };
             let seen = Seen {
-                event_id,
                 offset: record.offset,
                 timestamp_ms: record.timestamp.0,
                 key_hash: xxh3_128(record.key.as_deref().unwrap_or_default()),
             };
-            let before = self.by_id.get(&event_id).into_iter().chain(in_batch.get(&event_id)).flatten();
-            duplicate.push(before.into_iter().any(|earlier| self.is_duplicate(&seen, earlier)));
-            in_batch.entry(event_id).or_default().push(seen);
-            learned.push(seen);
+            let span = self.span_offsets;
+            let earlier = self.by_id.entry(event_id).or_default();
+            duplicate.push(earlier.iter().any(|earlier| is_duplicate(&seen, earlier, span)));
+            earlier.push(seen);
+            self.ring.push_back((event_id, record.offset));
+            self.forget(record.offset);
         }
-        Sifted { duplicate, learned }
+        duplicate
     }
 
-    fn is_duplicate(&self, record: &Seen, earlier: &Seen) -> bool {
-        record.offset - earlier.offset <= self.span_offsets
-            && record.key_hash == earlier.key_hash
-            && record.timestamp_ms.abs_diff(earlier.timestamp_ms) <= TIMESTAMPS_APART_MS_MAX.unsigned_abs()
-    }
-
-    /// The batch is committed (or lies below progress, on a refill): remembers it, forgets what is out of reach.
-    pub fn learn(&mut self, sifted: Sifted) {
-        for seen in sifted.learned {
-            self.ring.push_back(seen);
-            self.by_id.entry(seen.event_id).or_default().push(seen);
-        }
-        let Some(newest) = self.ring.back().map(|seen| seen.offset) else { return };
-        while let Some(oldest) = self.ring.front().copied()
-            && newest + 1 - oldest.offset > self.span_offsets
+    /// Forgets what no record after `newest` could be a duplicate of.
+    fn forget(&mut self, newest: i64) {
+        while let Some((event_id, offset)) = self.ring.front().copied()
+            && newest + 1 - offset > self.span_offsets
         {
             self.ring.pop_front();
-            if let Some(entries) = self.by_id.get_mut(&oldest.event_id) {
-                entries.retain(|seen| seen.offset != oldest.offset);
-                if entries.is_empty() {
-                    self.by_id.remove(&oldest.event_id);
+            if let Entry::Occupied(mut entries) = self.by_id.entry(event_id) {
+                entries.get_mut().retain(|seen| seen.offset != offset);
+                if entries.get().is_empty() {
+                    entries.remove();
                 }
             }
         }
     }
+}
+
+fn is_duplicate(record: &Seen, earlier: &Seen, span_offsets: i64) -> bool {
+    record.offset - earlier.offset <= span_offsets
+        && record.key_hash == earlier.key_hash
+        && record.timestamp_ms.abs_diff(earlier.timestamp_ms) <= TIMESTAMPS_APART_MS_MAX.unsigned_abs()
 }
 
 #[cfg(test)]
@@ -179,15 +168,10 @@ mod tests {
                     // A seek: the window is filled again from the log, span offsets back.
                     window.clear();
                     let from = log[..read].partition_point(|r| r.offset < log[read - 1].offset + 1 - span);
-                    let sifted = window.sift(&log[from..read], id);
-                    window.learn(sifted);
+                    let _ = window.sift(&log[from..read], id);
                 }
                 let (batch, tail) = rest.split_at(cut.min(rest.len()));
-                // Sifted twice: a batch that was not committed has taught nothing.
-                let _ = window.sift(batch, id);
-                let sifted = window.sift(batch, id);
-                found.extend_from_slice(&sifted.duplicate);
-                window.learn(sifted);
+                found.extend(window.sift(batch, id));
                 read += batch.len();
                 rest = tail;
             }

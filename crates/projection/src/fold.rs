@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use fleetlog_event::{Decode, EntityKey, EventSet, Recorded, Reject};
+use indexmap::IndexSet;
 
 use crate::{
     BadState, EntityChange, FoldProjector, LaneScope, Projected, Projection, Record, Rulings, SetAside,
@@ -39,7 +40,7 @@ impl<P: FoldProjector> Fold<P> {
     }
 }
 
-/// Stored states of a lane's entities; none where the store has none.
+/// States of a lane's entities; none where the store has none.
 pub type FoldCache<S> = HashMap<EntityKey, Option<(Version, S)>>;
 
 /// New states of a batch.
@@ -49,6 +50,7 @@ impl<P: FoldProjector> Projection for Fold<P> {
     type Write = P::Write;
     type Cache = FoldCache<P::State>;
     type Pending = FoldPending<P::State>;
+    type Touched = IndexSet<EntityKey>;
 
     fn id(&self) -> &'static str {
         P::ID
@@ -114,37 +116,49 @@ impl<P: FoldProjector> Projection for Fold<P> {
                 set_aside.push(SetAside { record: record.clone(), reject, event_type });
             }
         }
-        let (mut entities, mut pending) = (Vec::new(), Vec::new());
-        for work in batch.touched.works {
-            if work.taken.is_empty() {
-                continue;
-            }
-            entities.push(self.change(&work));
-            pending.push((work.key, work.version, work.state));
-        }
-        Projected { entities, rows: Vec::new(), set_aside, pending }
+        let taken = batch.touched.works.into_iter().filter(|work| !work.taken.is_empty());
+        let pending = taken.map(|work| (work.key, work.version, work.state)).collect();
+        Projected { pending, rows: Vec::new(), set_aside }
     }
 
-    fn committed(&self, cache: &mut Self::Cache, pending: Self::Pending) {
-        if cache.len() + pending.len() > self.cached_entities_max {
+    fn fold_ahead(&self, cache: &mut Self::Cache, touched: &mut Self::Touched, pending: Self::Pending) {
+        for (key, version, state) in pending {
+            if !touched.contains(&key) {
+                touched.insert(key.clone());
+            }
+            cache.insert(key, Some((version, state)));
+        }
+    }
+
+    fn touched_entities(&self, touched: &Self::Touched) -> usize {
+        touched.len()
+    }
+
+    fn changes(&self, cache: &Self::Cache, touched: Self::Touched) -> Vec<EntityChange<P::Write>> {
+        let known = touched.into_iter().filter_map(|key| {
+            let (version, state) = cache.get(&key)?.as_ref()?;
+            Some(self.change(key, *version, state))
+        });
+        known.collect()
+    }
+
+    fn tidy(&self, cache: &mut Self::Cache) {
+        if cache.len() > self.cached_entities_max {
             // Cheaper than tracking use: what is needed again is read again, in one call a batch.
             cache.clear();
-        }
-        for (key, version, state) in pending {
-            cache.insert(key, Some((version, state)));
         }
     }
 }
 
 impl<P: FoldProjector> Fold<P> {
-    fn change(&self, work: &Work<P::State>) -> EntityChange<P::Write> {
+    fn change(&self, key: EntityKey, version: Version, state: &P::State) -> EntityChange<P::Write> {
         let mut writes = Vec::new();
-        self.projector.writes(&work.key, &work.state, &mut writes);
+        self.projector.writes(&key, state, &mut writes);
         EntityChange {
-            key: work.key.clone(),
-            home: self.projector.home(&work.key),
-            version: work.version,
-            state: encode_state(P::ID, &work.state),
+            home: self.projector.home(&key),
+            key,
+            version,
+            state: encode_state(P::ID, state),
             writes,
         }
     }

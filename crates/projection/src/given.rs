@@ -199,13 +199,12 @@ fn project_batch<P: Projection>(
         }
     }
     let projected = projection.project(&SCOPE, log, batch, &Rulings::default(), cache);
-    let Projected { entities, rows, set_aside, pending } = projected;
-    for entity in entities {
+    let Projected { pending, rows, set_aside } = projected;
+    for entity in projection.settle(cache, pending) {
         outcome.entities.insert(entity.home.clone(), entity);
     }
     outcome.rows.extend(rows);
     outcome.set_aside.extend(set_aside.into_iter().map(|entry| (entry.record.offset, entry.reject)));
-    projection.committed(cache, pending);
 }
 
 /// The events that a projection reads.

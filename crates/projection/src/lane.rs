@@ -3,13 +3,11 @@
 //! Pure, so that each rule can be tested (and a model checker can run it). The engine's lane carries out what this
 //! decides. A [`LaneCore`] lives from one reading of progress to the next *Fenced*: nothing of it survives that.
 
-use std::collections::BTreeSet;
-
 use fleetlog_event::{EventId, LogId, TimestampMs};
 
 use crate::{
     Chain, DedupWindow, EntityChange, LaneId, LaneScope, LastRecord, Link, Progress, Record, RowChange,
-    Rulings, SetAside, Sifted, Stored, UnitOfWork,
+    Rulings, SetAside, Stored, UnitOfWork,
     mutant::{Mutant, on},
 };
 
@@ -122,10 +120,8 @@ pub enum Admission {
 pub struct Taken {
     /// The records at or above progress, duplicates included.
     pub records: Vec<Record>,
-    /// Which of them are duplicates.
-    pub sifted: Sifted,
-    /// Where the lane is once this is written.
-    pub next: i64,
+    /// For each of them: whether it is a duplicate.
+    pub duplicate: Vec<bool>,
     /// How many records below progress only filled the window again.
     pub refilled: usize,
 }
@@ -134,12 +130,12 @@ impl Taken {
     /// The records that are no duplicates.
     #[must_use]
     pub fn fresh(&self) -> Vec<&Record> {
-        let fresh = self.records.iter().zip(&self.sifted.duplicate).filter(|(_, duplicate)| !**duplicate);
+        let fresh = self.records.iter().zip(&self.duplicate).filter(|(_, duplicate)| !**duplicate);
         fresh.map(|(record, _)| record).collect()
     }
 }
 
-/// What a step writes, before it has its place in the chain.
+/// What a step writes, before it has its place in the chain. By default nothing.
 #[derive(Debug)]
 pub struct Writes<W> {
     /// Entities changed.
@@ -150,16 +146,35 @@ pub struct Writes<W> {
     pub set_aside: Vec<SetAside>,
 }
 
+impl<W> Default for Writes<W> {
+    fn default() -> Self {
+        Self { entities: Vec::new(), rows: Vec::new(), set_aside: Vec::new() }
+    }
+}
+
+impl<W> Writes<W> {
+    /// Whether nothing but progress would move.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entities.is_empty() && self.rows.is_empty() && self.set_aside.is_empty()
+    }
+}
+
 /// A lane's place: in the log, in the chain, in the duplicate window.
+///
+/// Batches may be admitted ahead of the write that is under way; the next write covers all of them. What was admitted
+/// and is never written is forgotten with the `LaneCore`, which does not outlive a failure.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LaneCore {
     lane: LaneId,
     scope: LaneScope,
     chain: Chain,
     progress: Progress,
+    /// Up to here the log was admitted, and this was the last record of it.
     cursor: i64,
+    last: Option<LastRecord>,
     dedup: DedupWindow,
-    named: BTreeSet<i64>,
+    rulings: Rulings,
     unchecked: Option<LastRecord>,
 }
 
@@ -179,7 +194,7 @@ impl LaneCore {
     ) -> Result<Self, LogLost> {
         let chain = Chain::resume(nonce, stored.link);
         let dedup = DedupWindow::new(dedup_span_offsets);
-        let named = stored.named.iter().copied().collect();
+        let rulings = Rulings { named: stored.named.iter().copied().collect(), ..Rulings::default() };
         let Some(progress) = stored.progress else {
             let progress = Progress { log: log.scope.log, main: log.low, inbox: 0, last: None };
             let cursor = log.low;
@@ -189,8 +204,9 @@ impl LaneCore {
                 chain,
                 progress,
                 cursor,
+                last: None,
                 dedup,
-                named,
+                rulings,
                 unchecked: None,
             });
         };
@@ -198,7 +214,17 @@ impl LaneCore {
         let unchecked = progress.last.filter(|last| last.offset >= log.low);
         let window = progress.main - dedup_span_offsets;
         let cursor = unchecked.map_or(window, |last| window.min(last.offset)).max(log.low);
-        Ok(Self { lane, scope: log.scope, chain, progress, cursor, dedup, named, unchecked })
+        Ok(Self {
+            lane,
+            scope: log.scope,
+            chain,
+            progress,
+            cursor,
+            last: progress.last,
+            dedup,
+            rulings,
+            unchecked,
+        })
     }
 
     /// The lane.
@@ -245,12 +271,11 @@ impl LaneCore {
 
     /// Rulings for a batch's first projection.
     #[must_use]
-    pub fn rulings(&self) -> Rulings {
-        Rulings { named: self.named.clone(), ..Rulings::default() }
+    pub fn rulings(&self) -> &Rulings {
+        &self.rulings
     }
 
-    /// Judges a batch and moves the cursor over it. The duplicate window learns what lies below progress at once, and
-    /// the rest only when it is [written](Self::written).
+    /// Judges a batch and moves the cursor over it.
     ///
     /// # Errors
     /// When the last record taken is not where it was.
@@ -266,14 +291,13 @@ impl LaneCore {
         let refilled = records.partition_point(|record| record.offset < self.progress.main);
         let fresh = records.split_off(refilled);
         self.check_last(&records, batch.next)?;
-        let below = self.dedup.sift(&records, &event_id);
-        self.dedup.learn(below);
-        let sifted = self.dedup.sift(&fresh, &event_id);
-        if on(Mutant::DedupLearnsEarly) {
-            self.dedup.learn(sifted.clone());
-        }
+        let _ = self.dedup.sift(&records, &event_id);
+        let duplicate = self.dedup.sift(&fresh, &event_id);
         self.cursor = batch.next;
-        Ok(Admission::Take(Taken { records: fresh, sifted, next: batch.next, refilled }))
+        if let Some(record) = fresh.last() {
+            self.last = Some(LastRecord { offset: record.offset, hash: record.hash() });
+        }
+        Ok(Admission::Take(Taken { records: fresh, duplicate, refilled }))
     }
 
     fn check_last(&mut self, below: &[Record], next: i64) -> Result<(), LogLost> {
@@ -288,26 +312,21 @@ impl LaneCore {
         Ok(())
     }
 
-    /// The write that takes the lane over `taken`, in its place in the chain. Each call is a write of its own.
-    pub fn unit<W>(&mut self, taken: &Taken, writes: Writes<W>, made_at: TimestampMs) -> UnitOfWork<W> {
-        let last = taken.records.last().map(|r| LastRecord { offset: r.offset, hash: r.hash() });
-        let beyond = i64::from(on(Mutant::ProgressOffByOne) && last.is_some());
-        let progress = Progress {
-            main: taken.next.max(self.progress.main) + beyond,
-            last: last.or(self.progress.last),
-            ..self.progress
-        };
-        self.unit_at(progress, writes, made_at)
+    /// The write that takes the lane over everything admitted, in its place in the chain: made when no other is under
+    /// way. Without `writes` it only moves progress, over transaction markers and duplicates.
+    pub fn unit<W>(&mut self, writes: Writes<W>, made_at: TimestampMs) -> UnitOfWork<W> {
+        let beyond = i64::from(on(Mutant::ProgressOffByOne) && !writes.is_empty());
+        let main = self.cursor.max(self.progress.main) + beyond;
+        self.unit_to(Progress { main, last: self.last, ..self.progress }, writes, made_at)
     }
 
-    /// The write that only moves progress to the cursor, over transaction markers.
-    pub fn empty_move<W>(&mut self, made_at: TimestampMs) -> UnitOfWork<W> {
-        let progress = Progress { main: self.cursor.max(self.progress.main), ..self.progress };
-        let writes = Writes { entities: Vec::new(), rows: Vec::new(), set_aside: Vec::new() };
-        self.unit_at(progress, writes, made_at)
-    }
-
-    fn unit_at<W>(&mut self, progress: Progress, writes: Writes<W>, made_at: TimestampMs) -> UnitOfWork<W> {
+    /// The write that takes the lane to `progress`, where an earlier one that the store refused would have taken it.
+    pub fn unit_to<W>(
+        &mut self,
+        progress: Progress,
+        writes: Writes<W>,
+        made_at: TimestampMs,
+    ) -> UnitOfWork<W> {
         let (follows, leaves) = self.chain.next();
         let Writes { entities, rows, set_aside } = writes;
         let lane = self.lane.clone();
@@ -315,15 +334,11 @@ impl LaneCore {
     }
 
     /// The write was taken.
-    pub fn written<W>(&mut self, unit: &UnitOfWork<W>, learned: Option<Sifted>) {
-        self.chain.written(unit.leaves);
-        self.progress = unit.progress;
-        self.named = self.named.split_off(&self.progress.main);
-        if let Some(sifted) = learned
-            && !on(Mutant::DedupLearnsEarly)
-        {
-            self.dedup.learn(sifted);
-        }
+    pub fn written(&mut self, leaves: Link, progress: Progress) {
+        self.chain.written(leaves);
+        self.progress = progress;
+        let named = self.rulings.named.split_off(&progress.main);
+        self.rulings.named = named;
     }
 
     /// What a mutant lets outlive *Fenced*.

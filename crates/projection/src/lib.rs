@@ -25,7 +25,7 @@ mod sink;
 mod unit_of_work;
 
 pub use chain::{Chain, Link, Verdict, judge};
-pub use dedup::{DedupWindow, Sifted};
+pub use dedup::DedupWindow;
 pub use fold::{Fold, FoldCache, FoldPending};
 pub use hot::HotWrite;
 pub use lane::{Admission, Batch, LaneCore, LogLost, LogNow, Taken, Writes};

@@ -3,8 +3,8 @@
 use fleetlog_event::{Decode, EntityKey, EventSet};
 
 use crate::{
-    BadState, LaneScope, MapProjector, Projected, Projection, Record, RowChange, Rulings, SetAside,
-    StoredState,
+    BadState, EntityChange, LaneScope, MapProjector, Projected, Projection, Record, RowChange, Rulings,
+    SetAside, StoredState,
     projection::{key_of, read_event, refused},
 };
 
@@ -16,6 +16,7 @@ impl<P: MapProjector> Projection for Map<P> {
     type Write = P::Write;
     type Cache = ();
     type Pending = ();
+    type Touched = ();
 
     fn id(&self) -> &'static str {
         P::ID
@@ -38,7 +39,14 @@ impl<P: MapProjector> Projection for Map<P> {
     ) -> Result<(), BadState> {
         Ok(())
     }
-    fn committed(&self, (): &mut (), (): ()) {}
+    fn fold_ahead(&self, (): &mut (), (): &mut (), (): ()) {}
+    fn touched_entities(&self, (): &()) -> usize {
+        0
+    }
+    fn changes(&self, (): &(), (): ()) -> Vec<EntityChange<P::Write>> {
+        Vec::new()
+    }
+    fn tidy(&self, (): &mut ()) {}
 
     fn project<D: Decode>(
         &self,
@@ -48,12 +56,8 @@ impl<P: MapProjector> Projection for Map<P> {
         rulings: &Rulings,
         (): &(),
     ) -> Projected<P::Write, ()> {
-        let mut projected = Projected {
-            entities: Vec::new(),
-            rows: Vec::with_capacity(records.len()),
-            set_aside: Vec::new(),
-            pending: (),
-        };
+        let mut projected =
+            Projected { pending: (), rows: Vec::with_capacity(records.len()), set_aside: Vec::new() };
         let mut rows = Vec::new();
         for &record in records {
             if rulings.named.contains(&record.offset) {

@@ -23,7 +23,7 @@ pub enum Mutant {
     DeadLetterNotAwaited,
     /// Records that were read before a seek are taken after it.
     StalePrefetch,
-    /// The duplicate window learns a batch before it is committed, and outlives *Fenced*.
+    /// The duplicate window outlives *Fenced*, with what it learned of batches that were never committed.
     DedupLearnsEarly,
     /// Progress is one further than what was taken.
     ProgressOffByOne,

@@ -26,17 +26,15 @@ pub struct Rulings {
     pub refused: BTreeMap<i64, String>,
 }
 
-/// A batch, projected: what is to be written, and what the lane's cache will be once it is.
+/// A batch, projected.
 #[derive(Debug)]
 pub struct Projected<W, P> {
-    /// Entities changed (fold), in the order in which the batch first touched them.
-    pub entities: Vec<EntityChange<W>>,
+    /// New states of the entities that the batch touched (fold): to be taken into the cache.
+    pub pending: P,
     /// Rows added (map), in log order.
     pub rows: Vec<RowChange<W>>,
     /// Events not taken, in log order.
     pub set_aside: Vec<SetAside>,
-    /// What the cache learns when, and only when, the write was taken.
-    pub pending: P,
 }
 
 /// A stored state that this projection cannot go on from: Permanent.
@@ -70,10 +68,13 @@ pub enum BadState {
 pub trait Projection: Send + Sync + 'static {
     /// What it writes.
     type Write: Send + Sync + 'static;
-    /// States of entities that a lane keeps between batches.
+    /// States of entities that a lane keeps between batches, as the log has them up to what was folded last. Dropped
+    /// as a whole when the chain is broken.
     type Cache: Default + Send + Sync + 'static;
-    /// New states of a batch that is not committed yet.
+    /// New states of one batch.
     type Pending: Send + 'static;
+    /// Which entities were folded and not written yet.
+    type Touched: Default + Send + Sync + 'static;
 
     /// The projection's ID.
     fn id(&self) -> &'static str;
@@ -107,8 +108,27 @@ pub trait Projection: Send + Sync + 'static {
         cache: &Self::Cache,
     ) -> Projected<Self::Write, Self::Pending>;
 
-    /// The write was taken: the cache learns the new states. Bounds the cache.
-    fn committed(&self, cache: &mut Self::Cache, pending: Self::Pending);
+    /// Takes the new states of a batch into the cache, ahead of their being written: batches are folded one onto the
+    /// other while an earlier write is under way, and each entity is written once for all of them.
+    fn fold_ahead(&self, cache: &mut Self::Cache, touched: &mut Self::Touched, pending: Self::Pending);
+
+    /// How many entities were touched.
+    fn touched_entities(&self, touched: &Self::Touched) -> usize;
+
+    /// What to write of the entities touched, as the cache has them, in the order in which they were first touched. Pure.
+    fn changes(&self, cache: &Self::Cache, touched: Self::Touched) -> Vec<EntityChange<Self::Write>>;
+
+    /// Bounds the cache. Called when everything folded is on its way to the store, from where it can be read again.
+    fn tidy(&self, cache: &mut Self::Cache);
+
+    /// Folds one batch and says what to write of it: for those who write batch by batch.
+    fn settle(&self, cache: &mut Self::Cache, pending: Self::Pending) -> Vec<EntityChange<Self::Write>> {
+        let mut touched = Self::Touched::default();
+        self.fold_ahead(cache, &mut touched, pending);
+        let changes = self.changes(cache, touched);
+        self.tidy(cache);
+        changes
+    }
 }
 
 /// The record's key as entity key.

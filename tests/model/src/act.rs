@@ -203,7 +203,7 @@ impl System {
     fn idle(&self, state: &mut State, who: Who) {
         let mut work = Self::idle_work(state, who);
         if work.core.moved_silently() {
-            let unit = Arc::make_mut(&mut work).core.empty_move(TimestampMs(0));
+            let unit = Arc::make_mut(&mut work).core.unit(Writes::default(), TimestampMs(0));
             self.send(state, who, work, None, Vec::new(), unit);
         } else {
             Self::fenced(state, who);
@@ -234,12 +234,13 @@ impl System {
     }
 
     fn project(&self, state: &mut State, who: Who, work: Arc<Work>, step: Step) {
-        let mut rulings = work.core.rulings();
+        let mut rulings = work.core.rulings().clone();
         rulings.refused.clone_from(&step.refused);
         let fresh = step.taken.fresh();
-        let Projected { entities, rows, set_aside, pending } =
+        let Projected { pending, rows, set_aside } =
             self.codes[who].project(work.core.scope(), &self.log.0, &fresh, &rulings, &work.cache);
         let awaits = set_aside.iter().any(|aside| !step.published.contains(&aside.record.offset));
+        let entities = self.codes[who].settle(&mut work.cache.clone(), pending.clone());
         let made = Arc::new(Made { entities, rows, set_aside, pending });
         state.owners[who].phase = Phase::Publishing { work, step: Arc::new(step), made };
         if !awaits {
@@ -260,7 +261,7 @@ impl System {
             Arc::make_mut(&mut step).published.extend(letters);
         }
         let (writes, pending): (Writes<Write>, Pending) = Arc::unwrap_or_clone(made).into_writes();
-        let unit = Arc::make_mut(&mut work).core.unit(&step.taken, writes, TimestampMs(0));
+        let unit = Arc::make_mut(&mut work).core.unit(writes, TimestampMs(0));
         self.send(state, who, work, Some(step), pending, unit);
     }
 
@@ -337,8 +338,9 @@ impl System {
             Sent::Over(_) => {
                 let Some(unit) = committing.then.take() else {
                     let Work { core, cache } = Arc::make_mut(&mut work);
-                    core.written(committing.unit(), committing.learned());
-                    self.codes[who].committed(cache, committing.pending);
+                    let unit = committing.unit();
+                    core.written(unit.leaves, unit.progress);
+                    self.codes[who].settle(cache, committing.pending);
                     state.owners[who].phase = Phase::Idle(work);
                     return;
                 };

@@ -10,7 +10,7 @@ use fleetlog_event::{
     robot::{Connected, RobotEvent},
 };
 use fleetlog_projection::{
-    Fold, FoldCache, FoldPending, FoldProjector, LaneScope, Map, MapProjector, Projected, Projection, Record,
+    EntityChange, Fold, FoldCache, FoldPending, FoldProjector, LaneScope, Map, MapProjector, Projected, Projection, Record,
     Rulings, StoredState, given::MemoryLog,
 };
 
@@ -144,17 +144,18 @@ impl Code {
         match self {
             Self::Fold(fold) => fold.project(scope, log, fresh, rulings, &cache.0),
             Self::Map(map) => {
-                let Projected { entities, rows, set_aside, pending: () } =
+                let Projected { pending: (), rows, set_aside } =
                     map.project(scope, log, fresh, rulings, &());
-                Projected { entities, rows, set_aside, pending: Vec::new() }
+                Projected { pending: Vec::new(), rows, set_aside }
             }
         }
     }
 
-    pub(crate) fn committed(&self, cache: &mut Cache, pending: Pending) {
+    /// Takes a batch's states into the cache; what is to be written of them.
+    pub(crate) fn settle(&self, cache: &mut Cache, pending: Pending) -> Vec<EntityChange<Write>> {
         match self {
-            Self::Fold(fold) => fold.committed(&mut cache.0, pending),
-            Self::Map(_) => {}
+            Self::Fold(fold) => fold.settle(&mut cache.0, pending),
+            Self::Map(_) => Vec::new(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use fleetlog_projection::{
-    Batch, LaneCore, Link, SetAside, Sifted, Taken, UnitOfWork, Writes, parts::Parts, parts::Sending,
+    Batch, LaneCore, Link, SetAside, Taken, UnitOfWork, Writes, parts::Parts, parts::Sending,
 };
 
 use crate::{
@@ -64,11 +64,6 @@ pub(crate) struct Committing {
 impl Committing {
     pub(crate) fn unit(&self) -> &UnitOfWork<Write> {
         &self.flight.unit
-    }
-
-    /// What the duplicate window learns.
-    pub(crate) fn learned(&self) -> Option<Sifted> {
-        self.step.as_ref().map(|step| step.taken.sifted.clone())
     }
 
     /// The same unit once more, as after a failure of unknown outcome. Returns what is still under way.

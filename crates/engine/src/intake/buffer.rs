@@ -236,12 +236,16 @@ impl LaneFeed {
         Self { at, incarnation, buffer, commands, bytes_max }
     }
 
+    /// What a batch may have of `configured` bytes while `held` bytes of earlier ones are held: at most half of what
+    /// the lane may hold, since the other half fills meanwhile.
+    pub(crate) fn batch_bytes_max(&self, configured: usize, held: usize) -> usize {
+        configured.min(self.bytes_max.load(Ordering::Relaxed) / 2).saturating_sub(held)
+    }
+
     /// Waits for something to take. Cancel-safe: nothing is taken before it is returned.
     pub(crate) async fn take(&self, cursor: i64, events_max: usize, bytes_max: usize) -> Taking {
         loop {
             let readable = self.buffer.readable.notified();
-            // Half of what the lane may hold: the other half fills while this batch is at work.
-            let bytes_max = bytes_max.min(self.bytes_max.load(Ordering::Relaxed) / 2);
             if let Some(taking) = self.buffer.try_take(cursor, events_max, bytes_max) {
                 return taking;
             }

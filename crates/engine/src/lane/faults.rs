@@ -105,7 +105,11 @@ where
     }
 
     /// The store must hold the link that this owner left.
-    pub(super) fn check_link(&self, work: &Work<P>, stored: Option<Link>) -> Result<(), Interrupt> {
+    pub(super) fn check_link(
+        &self,
+        work: &Work<P, C::Decode>,
+        stored: Option<Link>,
+    ) -> Result<(), Interrupt> {
         if work.core.owns(stored) {
             return Ok(());
         }
@@ -161,7 +165,7 @@ where
     /// events.
     pub(super) fn check_flood(
         &self,
-        work: &mut Work<P>,
+        work: &mut Work<P, C::Decode>,
         taken: usize,
         set_aside: usize,
     ) -> Result<(), Interrupt> {

@@ -2,6 +2,7 @@
 //!
 //! The decisions are [`LaneCore`]'s, which is pure; this carries them out. The main path is [`Lane::step`].
 
+mod ahead;
 mod faults;
 mod mutants;
 mod start;
@@ -14,7 +15,7 @@ use std::{
 };
 
 use fail::fail_point;
-use fleetlog_event::{Decode, TimestampMs, partition_of};
+use fleetlog_event::{Reason, TimestampMs, partition_of};
 use fleetlog_projection::{
     Admission, Batch, Commit, LaneCore, LaneId, Projected, Projection, Record, RefusedAt, Rulings, SetAside,
     Sink, Taken, UnitOfWork, Writes,
@@ -32,6 +33,7 @@ use crate::{
     status::{Counts, LaneState, LaneStatus, ProjectionStatus},
 };
 
+use ahead::{Ahead, Flight, Landed, Source, Tally, offsets};
 pub(crate) use start::SharedLogs;
 
 /// What the lanes of one projection share.
@@ -61,13 +63,25 @@ pub(crate) struct Lane<P, S, C> {
 }
 
 /// What a lane knows between two readings of its progress; dropped as a whole when the chain is broken.
-pub(crate) struct Work<P: Projection> {
+pub(crate) struct Work<P: Projection, D> {
     core: LaneCore,
     cache: P::Cache,
+    ahead: Ahead<P, D>,
+    flight: Option<Flight<P::Write, D>>,
+    /// Bytes of records that are being worked on right now: neither buffered, nor ahead, nor under way.
+    at_hand_bytes: usize,
     /// When to look at the link, or to write a move over markers.
     idle_at: Instant,
     /// Set aside without one event taken between, counted by whole batches.
     set_aside_in_a_row: usize,
+}
+
+impl<P: Projection, D> Work<P, D> {
+    /// Bytes of records that still count although they were taken off the buffer.
+    fn held_bytes(&self) -> usize {
+        let flying = self.flight.as_ref().map_or(0, |flight| flight.tally.held_bytes);
+        self.at_hand_bytes + self.ahead.tally.held_bytes + flying
+    }
 }
 
 impl<P, S, C> Lane<P, S, C>
@@ -77,7 +91,7 @@ where
     C: Schemas,
 {
     /// Works until it is stopped, or something permanent stops its projection.
-    pub(crate) async fn run(self) {
+    pub(crate) async fn run(self: Arc<Self>) {
         let mut fenced = false;
         let mut survivor = mutants::Survivor::none();
         let end = loop {
@@ -85,6 +99,7 @@ where
                 Ok(mut work) => {
                     survivor.enter(&mut work);
                     let interrupt = self.work(&mut work).await;
+                    self.feed.release(work.held_bytes());
                     survivor.leave(work);
                     interrupt
                 }
@@ -101,48 +116,65 @@ where
         }
     }
 
-    async fn work(&self, work: &mut Work<P>) -> Interrupt {
-        let config = &self.shared.config;
+    /// Takes and projects batches while a write is under way; when it is back, the next one goes out with all that
+    /// was projected meanwhile: low latency when quiet, large writes under load.
+    async fn work(self: &Arc<Self>, work: &mut Work<P, C::Decode>) -> Interrupt {
         loop {
-            let taking = tokio::select! {
+            let room = self.room(&work.ahead);
+            let Work { core, flight, idle_at, .. } = &mut *work;
+            let flying = flight.is_some();
+            let can_take = !flying || (room.events > 0 && room.bytes > 0);
+            let next = tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return Interrupt::Stopped,
-                taking = self.feed.take(work.core.cursor(), config.batch_events_max, config.batch_bytes_max) => {
-                    Some(taking)
-                }
-                () = tokio::time::sleep_until(work.idle_at) => None,
+                () = self.stop.cancelled() => Next::Stop,
+                landed = landing(flight) => Next::Landed(landed),
+                taking = self.feed.take(core.cursor(), room.events, room.bytes), if can_take => Next::Taking(taking),
+                () = tokio::time::sleep_until(*idle_at), if !flying => Next::Idle,
             };
-            let done = match taking {
-                Some(Taking::Batch(batch)) => {
-                    let bytes = batch.records.iter().map(Record::size_bytes).sum();
-                    let done = self.step(work, batch).await;
-                    self.feed.release(bytes);
-                    self.shared.status.counts.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-                    done
+            let done = match next {
+                Next::Stop => {
+                    // What is under way finishes; what was projected ahead is read again next time.
+                    let finished = self.land(work).await;
+                    return finished.err().unwrap_or(Interrupt::Stopped);
                 }
-                Some(Taking::OutOfRange) => {
+                Next::Landed(landed) => self.landed(work, landed).await,
+                Next::Taking(Taking::Batch(batch)) => self.step(work, batch).await,
+                Next::Taking(Taking::OutOfRange) => {
                     Err(Interrupt::Restart("an offset does not exist any more".into()))
                 }
-                None => self.idle(work).await,
+                Next::Idle => self.idle(work).await,
             };
-            if let Err(interrupt) = done {
+            if let Err(interrupt) = done.and_then(|()| self.launch(work)) {
                 return interrupt;
             }
         }
     }
 
-    /// The heart: drop what is stale or a duplicate → read states → project → dead letters acknowledged → commit on
-    /// the chain → acknowledge.
-    async fn step(&self, work: &mut Work<P>, batch: Batch) -> Result<(), Interrupt> {
+    /// What may still be taken ahead of the write under way.
+    fn room(&self, ahead: &Ahead<P, C::Decode>) -> Room {
+        let EngineConfig { batch_events_max, batch_bytes_max, .. } = *self.shared.config;
+        let (items, bytes) = ahead.size(&self.shared.projection);
+        Room {
+            events: batch_events_max.saturating_sub(items),
+            bytes: self.feed.batch_bytes_max(batch_bytes_max, bytes),
+        }
+    }
+
+    /// The heart: drop what is stale or a duplicate → read states → project → dead letters acknowledged; then
+    /// [`Self::launch`] commits on the chain, and [`Self::landed`] acknowledges.
+    async fn step(self: &Arc<Self>, work: &mut Work<P, C::Decode>, batch: Batch) -> Result<(), Interrupt> {
+        let size = |records: &[Record]| records.iter().map(Record::size_bytes).sum::<usize>();
+        let bytes = size(&batch.records);
+        work.at_hand_bytes += bytes;
+        self.shared.status.counts.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let event_id = |record: &Record| self.shared.schemas.event_id(record.value.as_deref());
-        let taken =
-            match work.core.admit(batch, event_id).map_err(|lost| Interrupt::Permanent(lost.to_string()))? {
-                Admission::Take(taken) => taken,
-                Admission::Stale => {
-                    self.feed.read_from(work.core.cursor());
-                    return Ok(());
-                }
-            };
+        let admission = work.core.admit(batch, event_id);
+        let Admission::Take(taken) = admission.map_err(|lost| Interrupt::Permanent(lost.to_string()))? else {
+            self.release(work, bytes);
+            self.feed.read_from(work.core.cursor());
+            return Ok(());
+        };
+        self.release(work, bytes - size(&taken.records));
         if taken.records.is_empty() {
             return self.move_silently(work).await;
         }
@@ -151,17 +183,134 @@ where
         let decode = self.persist("looking up schemas", || self.shared.schemas.prepare(&fresh)).await?;
         self.read_states(work, &fresh).await?;
         fail_point!("step.states-read");
-        let (unit, pending) = self.write(work, &taken, &fresh, &decode).await?;
-        self.count(&taken, &unit);
-        work.core.written(&unit, Some(taken.sifted));
-        self.shared.projection.committed(&mut work.cache, pending);
-        fail_point!("step.committed");
-        self.moved(work);
+        let projected = self.project(work, &taken, work.core.rulings(), &decode)?;
+        fail_point!("step.projected");
+        self.check_flood(work, fresh.len(), projected.set_aside.len())?;
+        self.publish(work, &projected.set_aside).await?;
+        let Work { ahead, cache, at_hand_bytes, .. } = work;
+        let held = ahead.add(&self.shared.projection, cache, Source { taken, decode }, projected);
+        *at_hand_bytes -= held;
+        let done = *at_hand_bytes;
+        self.release(work, done);
         Ok(())
     }
 
+    /// Records at hand are done with: their bytes no longer count.
+    fn release(&self, work: &mut Work<P, C::Decode>, bytes: usize) {
+        work.at_hand_bytes -= bytes;
+        self.feed.release(bytes);
+    }
+
+    /// Writes what was projected, if no write is under way.
+    fn launch(self: &Arc<Self>, work: &mut Work<P, C::Decode>) -> Result<(), Interrupt> {
+        if work.flight.is_some() || work.ahead.is_empty() {
+            return Ok(());
+        }
+        let Ahead { touched, rows, set_aside, sources, tally } = std::mem::take(&mut work.ahead);
+        let projection = &self.shared.projection;
+        let entities = self.caught("the last batches", || projection.changes(&work.cache, touched))?;
+        projection.tidy(&mut work.cache);
+        let unit = work.core.unit(Writes { entities, rows, set_aside }, now());
+        work.flight = Some(self.fly(unit, sources, tally));
+        Ok(())
+    }
+
+    fn fly(
+        self: &Arc<Self>,
+        mut unit: UnitOfWork<P::Write>,
+        sources: Vec<Source<C::Decode>>,
+        tally: Tally,
+    ) -> Flight<P::Write, C::Decode> {
+        let lane = Arc::clone(self);
+        let write = async move {
+            let outcome = lane.commit(&mut unit).await;
+            Landed { unit, outcome }
+        };
+        Flight::start(write, sources, tally)
+    }
+
+    /// Waits for the write under way, if there is one.
+    async fn land(self: &Arc<Self>, work: &mut Work<P, C::Decode>) -> Result<(), Interrupt> {
+        while let Some(flight) = &mut work.flight {
+            let landed = flight.landed().await;
+            self.landed(work, landed).await?;
+        }
+        Ok(())
+    }
+
+    /// A write is back: what it did is counted and acknowledged. What the store refused is set aside, and the rest
+    /// projected and written again.
+    async fn landed(
+        self: &Arc<Self>,
+        work: &mut Work<P, C::Decode>,
+        landed: Result<Landed<P::Write>, Interrupt>,
+    ) -> Result<(), Interrupt> {
+        let Some(Flight { sources, tally, .. }) = work.flight.take() else { return Ok(()) };
+        work.at_hand_bytes += tally.held_bytes;
+        let Landed { unit, outcome } = landed?;
+        match outcome? {
+            Commit::Applied | Commit::AlreadyApplied => {
+                work.core.written(unit.leaves, unit.progress);
+                fail_point!("step.committed");
+                self.release(work, tally.held_bytes);
+                self.count(&tally, &unit);
+                self.moved(work);
+            }
+            Commit::Refused(at) => {
+                let flight = self.without_refused(work, unit, at, sources, tally).await?;
+                work.at_hand_bytes -= flight.tally.held_bytes;
+                work.flight = Some(flight);
+            }
+        }
+        Ok(())
+    }
+
+    /// The same write without what the store refused of it.
+    async fn without_refused(
+        self: &Arc<Self>,
+        work: &mut Work<P, C::Decode>,
+        unit: UnitOfWork<P::Write>,
+        refused: Vec<RefusedAt>,
+        sources: Vec<Source<C::Decode>>,
+        tally: Tally,
+    ) -> Result<Flight<P::Write, C::Decode>, Interrupt> {
+        let refused: BTreeMap<i64, String> = refused.into_iter().map(|at| (at.offset, at.detail)).collect();
+        let known: BTreeSet<i64> = unit.set_aside.iter().map(|aside| aside.record.offset).collect();
+        if sources.is_empty() || refused.keys().all(|offset| known.contains(offset)) {
+            let what = "the store refuses nothing that could be set aside; this is a bug of the sink";
+            return Err(Interrupt::Permanent(format!("lane {}: {what}", self.lane)));
+        }
+        let mut rulings = work.core.rulings().clone();
+        let before = unit.set_aside.iter().filter(|aside| aside.reject.reason == Reason::RefusedByStore);
+        rulings.refused = before.map(|aside| (aside.record.offset, aside.reject.detail.clone())).collect();
+        rulings.refused.extend(refused);
+        let mut writes = Writes::default();
+        for Source { taken, decode } in &sources {
+            let projected = self.project(work, taken, &rulings, decode)?;
+            writes.rows.extend(projected.rows);
+            writes.set_aside.extend(projected.set_aside);
+        }
+        // What was set aside in batches without a row has no source here, and stays.
+        let covered = |aside: &SetAside| {
+            sources.iter().any(|source| {
+                let (first, last) = offsets(&source.taken);
+                (first..=last).contains(&aside.record.offset)
+            })
+        };
+        writes.set_aside.extend(unit.set_aside.into_iter().filter(|aside| !covered(aside)));
+        let new: Vec<SetAside> =
+            writes.set_aside.iter().filter(|aside| !known.contains(&aside.record.offset)).cloned().collect();
+        self.publish(work, &new).await?;
+        let unit = work.core.unit_to(unit.progress, writes, now());
+        Ok(self.fly(unit, sources, tally))
+    }
+
     /// Reads the states that the batch needs and the cache lacks.
-    async fn read_states(&self, work: &mut Work<P>, fresh: &[&Record]) -> Result<(), Interrupt> {
+    async fn read_states(
+        self: &Arc<Self>,
+        work: &mut Work<P, C::Decode>,
+        fresh: &[&Record],
+    ) -> Result<(), Interrupt> {
         let Shared { projection, sink, .. } = &*self.shared;
         let scope = *work.core.scope();
         let missing = projection.missing(&work.cache, fresh).into_iter();
@@ -173,6 +322,8 @@ where
         if homes.is_empty() {
             return Ok(());
         }
+        // Beside a write of our own the link read could be any of its parts'.
+        self.land(work).await?;
         let stored = self.persist("reading states", || sink.read(&self.lane, &homes)).await?;
         self.check_link(work, stored.link)?;
         for (key, state) in keys.into_iter().zip(stored.states) {
@@ -182,60 +333,35 @@ where
         Ok(())
     }
 
-    /// Projects and writes; what the store refuses is set aside and the rest projected again.
-    async fn write<D: Decode>(
+    /// Projects a batch.
+    fn project(
         &self,
-        work: &mut Work<P>,
+        work: &Work<P, C::Decode>,
         taken: &Taken,
-        fresh: &[&Record],
-        decode: &D,
-    ) -> Result<(UnitOfWork<P::Write>, P::Pending), Interrupt> {
-        let mut rulings = work.core.rulings();
-        let mut published = BTreeSet::new();
-        loop {
-            let Projected { entities, rows, set_aside, pending } =
-                self.project(work, fresh, &rulings, decode)?;
-            fail_point!("step.projected");
-            self.check_flood(work, fresh.len(), set_aside.len())?;
-            self.publish(work, &set_aside, &mut published).await?;
-            let mut unit = work.core.unit(taken, Writes { entities, rows, set_aside }, now());
-            match self.commit(&mut unit).await? {
-                Commit::Applied | Commit::AlreadyApplied => return Ok((unit, pending)),
-                Commit::Refused(at) => self.add_refused(&mut rulings, at)?,
-            }
-        }
+        rulings: &Rulings,
+        decode: &C::Decode,
+    ) -> Result<Projected<P::Write, P::Pending>, Interrupt> {
+        let (first, last) = offsets(taken);
+        let (projection, fresh) = (&self.shared.projection, taken.fresh());
+        self.caught(format_args!("a batch of offsets {first} to {last}"), || {
+            projection.project(work.core.scope(), decode, &fresh, rulings, &work.cache)
+        })
     }
 
-    /// Pure, but somebody's code: a panic in it is a bug, stops the projection, and sets nothing aside.
-    fn project<D: Decode>(
-        &self,
-        work: &Work<P>,
-        fresh: &[&Record],
-        rulings: &Rulings,
-        decode: &D,
-    ) -> Result<Projected<P::Write, P::Pending>, Interrupt> {
-        let projection = &self.shared.projection;
-        let call =
-            AssertUnwindSafe(|| projection.project(work.core.scope(), decode, fresh, rulings, &work.cache));
-        std::panic::catch_unwind(call).map_err(|panic| {
+    /// Calls what is pure, but somebody's code: a panic in it is a bug, stops the projection, and sets nothing aside.
+    fn caught<T>(&self, of: impl std::fmt::Display, call: impl FnOnce() -> T) -> Result<T, Interrupt> {
+        std::panic::catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
             let said = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
             let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            let offsets = (fresh.first().map_or(0, |r| r.offset), fresh.last().map_or(0, |r| r.offset));
             Interrupt::Permanent(format!(
-                "lane {}: the projector panicked on a batch of offsets {} to {}: {said}; this is a bug of `{}`, no \
-                 event was set aside",
-                self.lane, offsets.0, offsets.1, self.lane.projection
+                "lane {}: the projector panicked on {of}: {said}; this is a bug of `{}`, no event was set aside",
+                self.lane, self.lane.projection
             ))
         })
     }
 
-    /// Sends dead letters and waits until every one is acknowledged; each once per step.
-    async fn publish(
-        &self,
-        work: &Work<P>,
-        set_aside: &[SetAside],
-        published: &mut BTreeSet<i64>,
-    ) -> Result<(), Interrupt> {
+    /// Sends dead letters and waits until every one is acknowledged.
+    async fn publish(&self, work: &Work<P, C::Decode>, set_aside: &[SetAside]) -> Result<(), Interrupt> {
         let config = &self.shared.config;
         let origin = Origin {
             lane: &self.lane,
@@ -244,9 +370,8 @@ where
             application_version: &config.application_version,
             now: now(),
         };
-        let new = set_aside.iter().filter(|aside| !published.contains(&aside.record.offset));
-        let letters: Vec<DeadLetter> =
-            new.map(|aside| DeadLetter::new(aside, &origin, config.dead_letter_bytes_max)).collect();
+        let letter = |aside| DeadLetter::new(aside, &origin, config.dead_letter_bytes_max);
+        let letters: Vec<DeadLetter> = set_aside.iter().map(letter).collect();
         if letters.is_empty() {
             return Ok(());
         }
@@ -258,7 +383,6 @@ where
         }
         self.persist("publishing dead letters", || self.shared.dead_letters.publish(&letters)).await?;
         fail_point!("dead-letters.after");
-        published.extend(set_aside.iter().map(|aside| aside.record.offset));
         Ok(())
     }
 
@@ -272,20 +396,9 @@ where
         Ok(committed)
     }
 
-    fn add_refused(&self, rulings: &mut Rulings, refused: Vec<RefusedAt>) -> Result<(), Interrupt> {
-        let before = rulings.refused.len();
-        let refused: BTreeMap<i64, String> = refused.into_iter().map(|at| (at.offset, at.detail)).collect();
-        rulings.refused.extend(refused);
-        if rulings.refused.len() == before {
-            let what = "the store refuses nothing that was not set aside already; this is a bug of the sink";
-            return Err(Interrupt::Permanent(format!("lane {}: {what}", self.lane)));
-        }
-        Ok(())
-    }
-
     /// Over transaction markers and records below progress: written at once if that was not done lately.
-    async fn move_silently(&self, work: &mut Work<P>) -> Result<(), Interrupt> {
-        if work.core.moved_silently() && Instant::now() >= work.idle_at {
+    async fn move_silently(&self, work: &mut Work<P, C::Decode>) -> Result<(), Interrupt> {
+        if work.flight.is_none() && work.core.moved_silently() && Instant::now() >= work.idle_at {
             return self.idle(work).await;
         }
         Ok(())
@@ -293,12 +406,12 @@ where
 
     /// Every second of quiet: a pending move over markers is written, else the link is looked at, so that a lost
     /// tail or another owner is noticed.
-    async fn idle(&self, work: &mut Work<P>) -> Result<(), Interrupt> {
+    async fn idle(&self, work: &mut Work<P, C::Decode>) -> Result<(), Interrupt> {
         if work.core.moved_silently() {
-            let mut unit = work.core.empty_move(now());
+            let mut unit = work.core.unit(Writes::default(), now());
             // An empty write has no rows that could be refused.
             self.commit(&mut unit).await?;
-            work.core.written(&unit, None);
+            work.core.written(unit.leaves, unit.progress);
             self.moved(work);
         } else if !on(Mutant::IdleLinkNotRead) {
             let stored =
@@ -310,7 +423,7 @@ where
     }
 
     /// Progress was written.
-    fn moved(&self, work: &mut Work<P>) {
+    fn moved(&self, work: &mut Work<P, C::Decode>) {
         let main = work.core.progress().main;
         self.feed.acknowledge(main);
         self.status.set_progress(main);
@@ -322,24 +435,43 @@ where
         work.idle_at = Instant::now() + self.shared.config.idle_interval();
     }
 
-    fn count(&self, taken: &Taken, unit: &UnitOfWork<P::Write>) {
-        let records = taken.records.len() as u64;
-        let duplicates = taken.sifted.duplicate.iter().filter(|duplicate| **duplicate).count() as u64;
-        let events = records - duplicates;
-        let set_aside = unit.set_aside.len() as u64;
+    fn count(&self, tally: &Tally, unit: &UnitOfWork<P::Write>) {
+        let (events, set_aside) = (tally.recorded_at.len() as u64, unit.set_aside.len() as u64);
         self.metrics.events.inc_by(events);
-        self.metrics.duplicates.inc_by(duplicates);
+        self.metrics.duplicates.inc_by(tally.duplicates);
         self.metrics.batch_events.observe(events as f64);
         let (visible, at) = (self.metrics.visible_seconds.local(), now().0);
-        for record in taken.fresh() {
-            visible.observe((at - record.timestamp.0).max(0) as f64 / 1000.0);
+        for recorded_at in &tally.recorded_at {
+            visible.observe((at - recorded_at.0).max(0) as f64 / 1000.0);
         }
         visible.flush();
         unit.set_aside.iter().for_each(|aside| self.metrics.set_aside(aside.reject.reason.as_str()));
         let Counts { events: e, duplicates: d, set_aside: s, batches: b, .. } = &self.shared.status.counts;
-        for (counter, by) in [(e, events), (d, duplicates), (s, set_aside), (b, 1)] {
+        for (counter, by) in [(e, events), (d, tally.duplicates), (s, set_aside), (b, 1)] {
             counter.fetch_add(by, Ordering::Relaxed);
         }
+    }
+}
+
+/// Room for more records in what the next write covers.
+struct Room {
+    events: usize,
+    bytes: usize,
+}
+
+/// What a lane does next.
+enum Next<W> {
+    Stop,
+    Landed(Result<Landed<W>, Interrupt>),
+    Taking(Taking),
+    Idle,
+}
+
+/// Waits for the write under way; for ever if there is none.
+async fn landing<W: Send + 'static, D>(flight: &mut Option<Flight<W, D>>) -> Result<Landed<W>, Interrupt> {
+    match flight {
+        Some(flight) => flight.landed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -7,15 +7,15 @@ use fleetlog_projection::{
 use super::Work;
 
 /// Carries over *Fenced* what must not outlive it.
-pub(super) struct Survivor<P: Projection>(Option<Work<P>>);
+pub(super) struct Survivor<P: Projection, D>(Option<Work<P, D>>);
 
-impl<P: Projection> Survivor<P> {
+impl<P: Projection, D> Survivor<P, D> {
     pub(super) fn none() -> Self {
         Self(None)
     }
 
     /// A lane begins again.
-    pub(super) fn enter(&mut self, work: &mut Work<P>) {
+    pub(super) fn enter(&mut self, work: &mut Work<P, D>) {
         let Some(mut before) = self.0.take() else { return };
         #[cfg(feature = "mutants")]
         work.core.inherit(&mut before.core);
@@ -25,8 +25,9 @@ impl<P: Projection> Survivor<P> {
     }
 
     /// A lane was interrupted.
-    pub(super) fn leave(&mut self, work: Work<P>) {
+    pub(super) fn leave(&mut self, mut work: Work<P, D>) {
         if on(Mutant::CacheKept) || on(Mutant::DedupLearnsEarly) {
+            (work.flight, work.ahead) = (None, super::Ahead::default());
             self.0 = Some(work);
         }
     }

@@ -8,7 +8,7 @@ use fleetlog_projection::{
 };
 use tokio::{sync::Mutex, time::Instant};
 
-use super::{Lane, Work, mutants};
+use super::{Lane, Work, ahead::Ahead, mutants};
 use crate::{
     Failure,
     fault::Interrupt,
@@ -56,7 +56,7 @@ where
     C: Schemas,
 {
     /// Reads progress and asks to be read from where it says. After *Fenced* only with proof of ownership.
-    pub(super) async fn start(&self, fenced: bool) -> Result<Work<P>, Interrupt> {
+    pub(super) async fn start(&self, fenced: bool) -> Result<Work<P, C::Decode>, Interrupt> {
         self.status.set_state(LaneState::Starting);
         let since = Instant::now();
         let (stored, log) = tokio::try_join!(
@@ -83,7 +83,15 @@ where
         self.status.set_progress(core.progress().main);
         self.status.set_end(log.high);
         self.status.set_state(LaneState::Running);
-        Ok(Work { core, cache: P::Cache::default(), idle_at: Instant::now(), set_aside_in_a_row: 0 })
+        Ok(Work {
+            core,
+            cache: P::Cache::default(),
+            ahead: Ahead::default(),
+            flight: None,
+            at_hand_bytes: 0,
+            idle_at: Instant::now(),
+            set_aside_in_a_row: 0,
+        })
     }
 
     async fn log(&self, since: Instant) -> Result<LogNow, Interrupt> {

@@ -76,6 +76,54 @@ async fn given_a_store_that_hangs_the_same_write_is_made_again_and_counts_once()
 }
 
 #[tokio::test]
+async fn given_a_slow_store_what_comes_meanwhile_is_projected_and_goes_out_in_one_write() {
+    // Its first write is carried out, and the answer never comes: it is made again until one does.
+    let world = World::start(FakeGroup::new(1), EngineConfig { store_timeout_ms: 50, ..quick() });
+    world.sink.hang.set(true);
+    world.group.send(40);
+    until("the first write", || world.rows() > 0).await;
+    let first = world.rows();
+    for _ in 0..10 {
+        world.group.send(40);
+        let polls = world.group.state().polls;
+        until("read", || world.group.state().polls > polls + 5).await;
+        assert_eq!(world.rows(), first, "a second write beside the first");
+    }
+    world.sink.hang.set(false);
+    world.until_all().await;
+    assert_eq!(world.rows(), 440);
+    let writes = world.sink.inner.lane(&lane(0)).link.expect("wrote").to_string();
+    let counter: u64 =
+        writes.split('.').nth(1).and_then(|text| text.parse().ok()).expect("nonce.counter.part");
+    assert!(counter <= 3, "{writes}: 400 events that came meanwhile took more than two writes");
+    assert_eq!(world.stop().await, End::Stopped);
+}
+
+#[tokio::test]
+async fn given_a_broken_chain_what_was_projected_ahead_is_dropped_and_its_memory_given_back() {
+    let config = EngineConfig {
+        memory_bytes_max: 4 << 20,
+        batch_bytes_max: 64 << 10,
+        store_timeout_ms: 30,
+        ..quick()
+    };
+    let world = World::start(FakeGroup::new(1), config);
+    world.group.send(100);
+    world.until_all().await;
+    for _ in 0..40 {
+        world.sink.hang.set(true);
+        let met = world.sink.hang.met();
+        world.group.send(500);
+        until("under way", || world.sink.hang.met() > met).await;
+        steal(&world.sink.inner).await;
+        world.sink.hang.set(false);
+        world.until_all().await;
+    }
+    assert!(world.status().lanes[0].fenced >= 40, "{}", world.status().lanes[0].fenced);
+    assert_eq!(world.stop().await, End::Stopped);
+}
+
+#[tokio::test]
 async fn given_a_full_lane_its_partition_is_paused_within_the_memory_and_read_on_later() {
     let config = EngineConfig {
         memory_bytes_max: 4 << 20,
@@ -177,7 +225,7 @@ async fn steal(sink: &MemorySink<fleetlog_event::Position>) {
         high: i64::MAX,
     };
     let mut zombie = fleetlog_projection::LaneCore::start(lane(0), &stored, &log, 0, 99).expect("starts");
-    let unit = zombie.empty_move(fleetlog_event::TimestampMs(0));
+    let unit = zombie.unit(fleetlog_projection::Writes::default(), fleetlog_event::TimestampMs(0));
     sink.commit(&unit).await.expect("takes over");
 }
 

@@ -50,6 +50,26 @@ fn project(
     Fold::new(Sites).project(&SCOPE, log, &records, rulings, cache)
 }
 
+/// What is written of one batch.
+fn written(projected: Projected<HotWrite, FoldPending<Vec<String>>>) -> Vec<EntityChange<HotWrite>> {
+    Fold::new(Sites).settle(&mut FoldCache::new(), projected.pending)
+}
+
+#[test]
+fn batches_folded_ahead_are_written_once_with_the_last_state() {
+    let (fold, log) = (Fold::new(Sites), connected_times(5));
+    let (mut cache, mut touched) = (FoldCache::new(), Default::default());
+    let records: Vec<&Record> = log.records().iter().collect();
+    for batch in records.chunks(2) {
+        let projected = fold.project(&SCOPE, &log, batch, &Rulings::default(), &cache);
+        fold.fold_ahead(&mut cache, &mut touched, projected.pending);
+    }
+    assert_eq!(fold.touched_entities(&touched), 1);
+    let changes = fold.changes(&cache, touched);
+    assert_eq!((changes.len(), changes[0].version.next), (1, 5));
+    assert_eq!(changes[0].writes, [HotWrite::field("count", "5")]);
+}
+
 fn connected_times(n: usize) -> MemoryLog {
     let mut log = MemoryLog::default();
     (0..n).for_each(|_| _ = log.append(connected()));
@@ -59,19 +79,20 @@ fn connected_times(n: usize) -> MemoryLog {
 #[test]
 fn a_batch_writes_each_entity_once() {
     let projected = project(&connected_times(3), &Rulings::default(), &FoldCache::new());
-    assert_eq!(projected.entities.len(), 1);
-    let change = &projected.entities[0];
+    assert_eq!(projected.pending[0].2.len(), 3, "what the cache will learn is the state written");
+    let entities = written(projected);
+    assert_eq!(entities.len(), 1);
+    let change = &entities[0];
     assert_eq!((change.home.as_str(), change.version.next), ("sites:s504.u1", 3));
     assert_eq!(change.writes, [HotWrite::field("count", "3")]);
-    assert_eq!(projected.pending[0].2.len(), 3, "what the cache will learn is the state written");
 }
 
 #[test]
 fn what_the_ledger_names_is_neither_taken_nor_judged_again() {
     let rulings = Rulings { named: [1].into(), ..Rulings::default() };
     let projected = project(&connected_times(3), &rulings, &FoldCache::new());
-    assert_eq!(projected.entities[0].writes, [HotWrite::field("count", "2")]);
     assert!(projected.set_aside.is_empty());
+    assert_eq!(written(projected)[0].writes, [HotWrite::field("count", "2")]);
 }
 
 #[test]
@@ -86,7 +107,7 @@ fn what_the_entitys_version_covers_is_not_even_decoded() {
     let cache =
         FoldCache::from([(EntityKey::from("s504.u1"), Some((version, vec!["Connected".to_owned()])))]);
     let projected = project(&log, &Rulings::default(), &cache);
-    assert!(projected.entities.is_empty(), "the second event was applied before");
+    assert!(projected.pending.is_empty(), "the second event was applied before");
     let set_aside: Vec<i64> = projected.set_aside.iter().map(|entry| entry.record.offset).collect();
     assert_eq!(set_aside, [2], "only what is not covered is judged");
 }
@@ -140,15 +161,13 @@ fn a_rejected_event_leaves_no_trace_wherever_it_comes() {
         (0..4).for_each(|n| _ = log.append(if rejected_at.contains(&n) { gone() } else { connected() }));
         let projected = project(&log, &Rulings::default(), &FoldCache::new());
         let taken = 4 - rejected_at.len();
-        assert_eq!(
-            projected.entities[0].state,
-            serde_json::to_vec(&vec!["Connected"; taken]).expect("texts")
-        );
         assert_eq!(projected.set_aside.len(), rejected_at.len());
+        let state = serde_json::to_vec(&vec!["Connected"; taken]).expect("texts");
+        assert_eq!(written(projected)[0].state, state);
     }
     let mut log = MemoryLog::default();
     log.append(gone());
-    assert!(project(&log, &Rulings::default(), &FoldCache::new()).entities.is_empty(), "nothing to write");
+    assert!(project(&log, &Rulings::default(), &FoldCache::new()).pending.is_empty(), "nothing to write");
 }
 
 #[test]
@@ -175,8 +194,8 @@ fn the_cache_is_bounded() {
     let version = Version { log: SCOPE.log, partition: 0, next: 1, revision: 0 };
     let mut cache = FoldCache::new();
     for n in 0..10 {
-        fold.committed(&mut cache, vec![(EntityKey::from(format!("k{n}")), version, Vec::new())]);
+        let changes = fold.settle(&mut cache, vec![(EntityKey::from(format!("k{n}")), version, Vec::new())]);
+        assert_eq!(changes.len(), 1, "what is written does not depend on the bound");
         assert!(cache.len() <= 2, "{n}");
-        assert!(cache.contains_key(&EntityKey::from(format!("k{n}"))), "the newest is there");
     }
 }

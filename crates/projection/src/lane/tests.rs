@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use uuid::Uuid;
 
@@ -49,8 +51,10 @@ fn take(core: &mut LaneCore, batch: Batch) -> Taken {
     }
 }
 
-fn nothing() -> Writes<()> {
-    Writes { entities: Vec::new(), rows: Vec::new(), set_aside: Vec::new() }
+fn write(core: &mut LaneCore) -> UnitOfWork<()> {
+    let unit = core.unit(Writes::default(), TimestampMs(0));
+    core.written(unit.leaves, unit.progress);
+    unit
 }
 
 #[test]
@@ -129,20 +133,45 @@ fn records_below_progress_fill_the_window_and_are_not_taken_again() {
 }
 
 #[test]
-fn a_batch_that_was_not_written_teaches_nothing_and_one_that_was_does() {
+fn one_write_covers_all_that_was_admitted_and_progress_moves_when_it_is_taken() {
     let mut core = start(&Stored::default(), log(1, 0, 90)).expect("starts");
-    let taken = take(&mut core, batch(0, 0..2, 2));
-    let unit = core.unit(&taken, nothing(), TimestampMs(0));
-    assert_eq!((unit.follows, unit.progress.main), (None, 2));
-    assert_eq!(unit.progress.last.map(|last| last.offset), Some(1));
+    take(&mut core, batch(0, 0..2, 2));
+    take(&mut core, batch(2, 2..4, 5));
+    let unit = core.unit::<()>(Writes::default(), TimestampMs(0));
+    assert_eq!((unit.follows, unit.progress.main), (None, 5));
+    assert_eq!(unit.progress.last.map(|last| last.offset), Some(3));
     assert_eq!(core.progress().main, 0, "not before it is written");
-    core.written(&unit, Some(taken.sifted));
-    assert_eq!(core.progress().main, 2);
+    core.written(unit.leaves, unit.progress);
+    assert_eq!(core.progress().main, 5);
     assert!(core.owns(Some(unit.leaves)) && !core.owns(None));
+}
 
-    let mut read = batch(2, 3..3, 4);
-    read.records.push(Record { offset: 3, ..record(1) });
-    assert!(take(&mut core, read).fresh().is_empty(), "1 again");
+#[test]
+fn a_batch_admitted_while_a_write_is_under_way_belongs_to_the_next_one() {
+    let mut core = start(&Stored::default(), log(1, 0, 90)).expect("starts");
+    take(&mut core, batch(0, 0..2, 2));
+    let first = core.unit::<()>(Writes::default(), TimestampMs(0));
+    take(&mut core, batch(2, 2..4, 4));
+    assert_eq!(first.progress.main, 2);
+    core.written(first.leaves, first.progress);
+    assert!(core.moved_silently());
+    let second = write(&mut core);
+    assert_eq!((second.follows, second.progress.main), (Some(first.leaves), 4));
+}
+
+#[test]
+fn duplicates_are_found_before_the_earlier_one_is_written_and_a_new_start_has_forgotten_them() {
+    let again = || {
+        let mut read = batch(2, 3..3, 4);
+        read.records.push(Record { offset: 3, ..record(1) });
+        read
+    };
+    let mut core = start(&Stored::default(), log(1, 0, 90)).expect("starts");
+    take(&mut core, batch(0, 0..2, 2));
+    assert!(take(&mut core, again()).fresh().is_empty(), "1 again");
+
+    let mut core = start(&Stored::default(), log(1, 0, 90)).expect("starts");
+    assert_eq!(take(&mut core, batch(0, 0..2, 2)).fresh().len(), 2, "nothing of it was written");
 }
 
 #[test]
@@ -152,9 +181,8 @@ fn an_empty_move_takes_progress_over_markers_and_keeps_the_last_record() {
     assert!(!core.moved_silently());
     take(&mut core, batch(50, 50..50, 53));
     assert!(core.moved_silently());
-    let unit = core.empty_move::<()>(TimestampMs(0));
+    let unit = write(&mut core);
     assert_eq!((unit.progress.main, unit.progress.last.map(|last| last.offset)), (53, Some(49)));
-    core.written(&unit, None);
     assert!(!core.moved_silently());
 }
 
@@ -162,8 +190,7 @@ fn an_empty_move_takes_progress_over_markers_and_keeps_the_last_record() {
 fn what_the_ledger_names_is_forgotten_once_progress_is_past_it() {
     let mut core = start(&Stored { named: vec![50, 60], ..at(50, None) }, log(1, 50, 90)).expect("starts");
     assert_eq!(core.rulings().named, BTreeSet::from([50, 60]));
-    let taken = take(&mut core, batch(50, 50..55, 55));
-    let unit = core.unit(&taken, nothing(), TimestampMs(0));
-    core.written(&unit, Some(taken.sifted));
+    take(&mut core, batch(50, 50..55, 55));
+    write(&mut core);
     assert_eq!(core.rulings().named, BTreeSet::from([60]));
 }

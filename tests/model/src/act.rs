@@ -1,10 +1,10 @@
 //! What follows from each action.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use fleetlog_event::TimestampMs;
+use fleetlog_event::{Reason, TimestampMs};
 use fleetlog_projection::{
-    Admission, Batch, LaneCore, Projected, UnitOfWork, Writes,
+    Admission, Batch, LaneCore, Projected, SetAside, Taken, UnitOfWork, Writes,
     memory::World,
     mutant::{Mutant, on},
     parts::{Sending, Sent},
@@ -12,9 +12,9 @@ use fleetlog_projection::{
 
 use crate::{
     action::{Action, Who},
-    code::{Cache, Pending, Write},
+    code::{Cache, Write},
     flight::{Flight, Landed, cut},
-    owner::{Committing, Made, Owner, Phase, Step, Work},
+    owner::{Ahead, Committing, Made, Owner, Phase, Work},
     properties::Finding,
     system::{State, System},
 };
@@ -64,10 +64,8 @@ impl System {
         match *fault {
             Action::Timeout(who) => {
                 state.left.timeouts -= 1;
-                let Phase::Committing(_, committing) = &mut state.owners[who].phase else {
-                    unreachable!("only a commit times out")
-                };
-                let before = committing.send_again();
+                let committing = state.owners[who].committing.as_mut();
+                let before = committing.expect("only a commit times out").send_again();
                 Self::goes_on_alone(state, Some(before));
             }
             Action::Crash(who) => {
@@ -108,7 +106,7 @@ impl System {
         let started =
             LaneCore::start(self.lane.clone(), &stored, &self.now, self.scene.dedup_span_offsets, nonce);
         let Ok(core) = started else { return Self::stop(state, who) };
-        let mut work = Work { core, cache: Cache::default() };
+        let mut work = Work { core, cache: Cache::default(), ahead: Ahead::default() };
         let owner = &mut state.owners[who];
         owner.nonce = nonce;
         if let Some(survivor) = owner.survivor.take() {
@@ -145,6 +143,7 @@ impl System {
         if on(Mutant::CacheKept) || on(Mutant::DedupLearnsEarly) {
             owner.survivor = owner.work().cloned();
         }
+        // Everything ahead goes with it.
         owner.phase = Phase::Start { fenced: true };
     }
 
@@ -178,12 +177,11 @@ impl System {
             return;
         }
         let (keys, _) = self.codes[who].missing(&work.cache, &taken.fresh());
-        let step = Step { taken, refused: BTreeMap::new(), published: Default::default() };
         if keys.is_empty() {
-            self.project(state, who, work, step);
+            self.project(state, who, work, taken);
         } else {
             let link = if self.scene.reads_at_once { None } else { state.world.link(&self.lane) };
-            state.owners[who].phase = Phase::Reading { work, step: Arc::new(step), link };
+            state.owners[who].phase = Phase::Reading { work, taken: Arc::new(taken), link };
         }
     }
 
@@ -204,75 +202,94 @@ impl System {
         let mut work = Self::idle_work(state, who);
         if work.core.moved_silently() {
             let unit = Arc::make_mut(&mut work).core.unit(Writes::default(), TimestampMs(0));
-            self.send(state, who, work, None, Vec::new(), unit);
+            state.owners[who].phase = Phase::Idle(work);
+            self.send(state, who, unit, Vec::new(), true);
         } else {
+            state.owners[who].phase = Phase::Idle(work);
             Self::fenced(state, who);
-            let owner = &mut state.owners[who];
-            if on(Mutant::CacheKept) || on(Mutant::DedupLearnsEarly) {
-                owner.survivor = Some(work);
-            }
         }
     }
 
     fn read_states(&self, state: &mut State, who: Who) {
-        let Phase::Reading { mut work, step, link } = state.owners[who].phase.clone() else {
+        let Phase::Reading { mut work, taken, link } = state.owners[who].phase.clone() else {
             unreachable!("it reads once")
         };
-        let (keys, homes) = self.codes[who].missing(&work.cache, &step.taken.fresh());
+        let (keys, homes) = self.codes[who].missing(&work.cache, &taken.fresh());
         let states = state.world.read(&self.lane, &homes).states;
         let link = if self.scene.reads_at_once { state.world.link(&self.lane) } else { link };
         if !work.core.owns(link) {
             return Self::fenced(state, who);
         }
-        let Work { core, cache } = Arc::make_mut(&mut work);
+        let Work { core, cache, .. } = Arc::make_mut(&mut work);
         for (key, stored) in keys.into_iter().zip(states) {
             if self.codes[who].admit(cache, core.scope(), key, stored).is_err() {
                 return Self::stop(state, who);
             }
         }
-        self.project(state, who, work, Arc::unwrap_or_clone(step));
+        self.project(state, who, work, Arc::unwrap_or_clone(taken));
     }
 
-    fn project(&self, state: &mut State, who: Who, work: Arc<Work>, step: Step) {
-        let mut rulings = work.core.rulings().clone();
-        rulings.refused.clone_from(&step.refused);
-        let fresh = step.taken.fresh();
+    fn project(&self, state: &mut State, who: Who, work: Arc<Work>, taken: Taken) {
+        let (core, fresh) = (&work.core, taken.fresh());
         let Projected { pending, rows, set_aside } =
-            self.codes[who].project(work.core.scope(), &self.log.0, &fresh, &rulings, &work.cache);
-        let awaits = set_aside.iter().any(|aside| !step.published.contains(&aside.record.offset));
-        let entities = self.codes[who].settle(&mut work.cache.clone(), pending.clone());
-        let made = Arc::new(Made { entities, rows, set_aside, pending });
-        state.owners[who].phase = Phase::Publishing { work, step: Arc::new(step), made };
+            self.codes[who].project(core.scope(), &self.log.0, &fresh, core.rulings(), &work.cache);
+        let awaits = !set_aside.is_empty();
+        let made = Arc::new(Made { pending, rows, set_aside });
+        state.owners[who].phase = Phase::Publishing { work, taken: Arc::new(taken), made };
         if !awaits {
             self.publish(state, who);
         }
     }
 
-    /// The dead letters, if there are any, are acknowledged; the write is sent.
+    /// The dead letters, if there are any, are acknowledged; the batch is added to what is ahead.
     fn publish(&self, state: &mut State, who: Who) {
-        let Phase::Publishing { mut work, mut step, made } = state.owners[who].phase.clone() else {
+        let Phase::Publishing { mut work, taken, made } = state.owners[who].phase.clone() else {
             unreachable!("it publishes what it projected")
         };
-        let letters = made.set_aside.iter().map(|aside| aside.record.offset);
-        if on(Mutant::DeadLetterNotAwaited) {
-            state.owners[who].airborne.extend(letters);
-        } else {
-            state.letters.extend(letters.clone());
-            Arc::make_mut(&mut step).published.extend(letters);
+        let Made { pending, rows, set_aside } = Arc::unwrap_or_clone(made);
+        Self::acknowledge(state, who, &set_aside);
+        let Work { cache, ahead, .. } = Arc::make_mut(&mut work);
+        self.codes[who].fold_ahead(cache, &mut ahead.touched, pending);
+        ahead.any = true;
+        ahead.set_aside.extend(set_aside);
+        if !rows.is_empty() {
+            ahead.rows.extend(rows);
+            ahead.sources.push(Arc::unwrap_or_clone(taken));
         }
-        let (writes, pending): (Writes<Write>, Pending) = Arc::unwrap_or_clone(made).into_writes();
-        let unit = Arc::make_mut(&mut work).core.unit(writes, TimestampMs(0));
-        self.send(state, who, work, Some(step), pending, unit);
+        state.owners[who].phase = Phase::Idle(work);
+        self.launch(state, who);
+    }
+
+    fn acknowledge(state: &mut State, who: Who, set_aside: &[SetAside]) {
+        let offsets = set_aside.iter().map(|aside| aside.record.offset);
+        if on(Mutant::DeadLetterNotAwaited) {
+            state.owners[who].airborne.extend(offsets);
+        } else {
+            state.letters.extend(offsets);
+        }
+    }
+
+    /// Writes what is ahead, if no write is under way.
+    fn launch(&self, state: &mut State, who: Who) {
+        let owner = &mut state.owners[who];
+        let Phase::Idle(work) = &mut owner.phase else { return };
+        if owner.committing.is_some() || !work.ahead.any {
+            return;
+        }
+        let Work { core, cache, ahead } = Arc::make_mut(work);
+        let Ahead { touched, rows, set_aside, sources, .. } = std::mem::take(ahead);
+        let entities = self.codes[who].changes(cache, touched);
+        let unit = core.unit(Writes { entities, rows, set_aside }, TimestampMs(0));
+        self.send(state, who, unit, sources, false);
     }
 
     fn send(
         &self,
         state: &mut State,
         who: Who,
-        work: Arc<Work>,
-        step: Option<Arc<Step>>,
-        pending: Pending,
         mut unit: UnitOfWork<Write>,
+        sources: Vec<Taken>,
+        is_awaited: bool,
     ) {
         let before = on(Mutant::ProgressBeforeData).then(|| progress_alone(&mut unit));
         let unit = Arc::new(unit);
@@ -283,15 +300,12 @@ impl System {
         let sending = Sending::default();
         let parts = Arc::new(cut(&first, self.scene.store));
         let flight = Flight::of(first, parts, &sending);
-        let committing = Committing { step, pending, then, sending, flight };
-        state.owners[who].phase = Phase::Committing(work, committing);
+        state.owners[who].committing = Some(Committing { sources, is_awaited, then, sending, flight });
     }
 
     fn land(&self, state: &mut State, who: Who) {
         let before = Arc::clone(&state.world);
-        let Phase::Committing(_, committing) = &mut state.owners[who].phase else {
-            unreachable!("only a commit lands")
-        };
+        let committing = state.owners[who].committing.as_mut().expect("only a commit lands");
         let landed = committing.flight.land(&mut state.world, &self.refused);
         self.look(state, &before, landed);
     }
@@ -315,15 +329,9 @@ impl System {
     }
 
     fn answer(&self, state: &mut State, who: Who) {
-        let Phase::Committing(mut work, mut committing) = state.owners[who].phase.clone() else {
-            unreachable!("only a commit is answered")
-        };
+        let mut committing = state.owners[who].committing.take().expect("only a commit is answered");
         if !committing.flight.refused.is_empty() {
-            let Some(step) = &committing.step else { return Self::stop(state, who) };
-            let mut step = Step::clone(step);
-            let refused = committing.flight.refused.iter().map(|&offset| (offset, "refused".to_owned()));
-            step.refused.extend(refused);
-            return self.project(state, who, work, step);
+            return self.without_refused(state, who, committing);
         }
         let (any_taken, last) = committing.flight.replies();
         let parts = Arc::clone(&committing.flight.parts);
@@ -337,18 +345,42 @@ impl System {
             Sent::Fenced(_) => return Self::fenced(state, who),
             Sent::Over(_) => {
                 let Some(unit) = committing.then.take() else {
-                    let Work { core, cache } = Arc::make_mut(&mut work);
-                    let unit = committing.unit();
-                    core.written(unit.leaves, unit.progress);
-                    self.codes[who].settle(cache, committing.pending);
-                    state.owners[who].phase = Phase::Idle(work);
-                    return;
+                    let work = state.owners[who].work_mut().expect("whose write is under way");
+                    let unit = &committing.flight.unit;
+                    Arc::make_mut(work).core.written(unit.leaves, unit.progress);
+                    return self.launch(state, who);
                 };
                 let parts = Arc::new(cut(&unit, self.scene.store));
                 committing.send(unit, parts);
             }
         }
-        state.owners[who].phase = Phase::Committing(work, committing);
+        state.owners[who].committing = Some(committing);
+    }
+
+    /// The same write without what the store refused of it.
+    fn without_refused(&self, state: &mut State, who: Who, committing: Committing) {
+        let Committing { sources, flight, .. } = committing;
+        let unit = flight.unit;
+        let work = state.owners[who].work().expect("whose write is under way").clone();
+        let mut rulings = work.core.rulings().clone();
+        let before = unit.set_aside.iter().filter(|aside| aside.reject.reason == Reason::RefusedByStore);
+        rulings.refused = before.map(|aside| (aside.record.offset, aside.reject.detail.clone())).collect();
+        rulings.refused.extend(flight.refused.iter().map(|&offset| (offset, "refused".to_owned())));
+        let mut writes = Writes::default();
+        for taken in &sources {
+            let (scope, fresh) = (work.core.scope(), taken.fresh());
+            let made = self.codes[who].project(scope, &self.log.0, &fresh, &rulings, &work.cache);
+            writes.rows.extend(made.rows);
+            writes.set_aside.extend(made.set_aside);
+        }
+        let covered = |aside: &&SetAside| {
+            sources.iter().flat_map(|taken| &taken.records).any(|record| record.offset == aside.record.offset)
+        };
+        writes.set_aside.extend(unit.set_aside.iter().filter(|aside| !covered(aside)).cloned());
+        Self::acknowledge(state, who, &writes.set_aside);
+        let work = state.owners[who].work_mut().expect("whose write is under way");
+        let unit = Arc::make_mut(work).core.unit_to(unit.progress, writes, TimestampMs(0));
+        self.send(state, who, unit, sources, false);
     }
 }
 
@@ -363,6 +395,7 @@ fn progress_alone(unit: &mut UnitOfWork<Write>) -> UnitOfWork<Write> {
 /// As `mutants::Survivor` of the engine.
 fn outlive(work: &mut Work, survivor: Arc<Work>) {
     let mut survivor = Arc::unwrap_or_clone(survivor);
+    survivor.ahead = Ahead::default();
     #[cfg(feature = "mutants")]
     work.core.inherit(&mut survivor.core);
     if on(Mutant::CacheKept) {

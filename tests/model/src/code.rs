@@ -10,8 +10,8 @@ use fleetlog_event::{
     robot::{Connected, RobotEvent},
 };
 use fleetlog_projection::{
-    EntityChange, Fold, FoldCache, FoldPending, FoldProjector, LaneScope, Map, MapProjector, Projected, Projection, Record,
-    Rulings, StoredState, given::MemoryLog,
+    EntityChange, Fold, FoldCache, FoldPending, FoldProjector, LaneScope, Map, MapProjector, Projected,
+    Projection, Record, Rulings, StoredState, given::MemoryLog,
 };
 
 use crate::{action::Who, scene::StoreKind};
@@ -21,6 +21,9 @@ pub(crate) type Taken = Vec<(i64, u8)>;
 
 /// What is written beside states: whose code made the row.
 pub(crate) type Write = u8;
+
+/// Entities folded and not written yet.
+type Touched = <Fold<Folded> as Projection>::Touched;
 
 /// New states of a batch; empty for a map.
 pub(crate) type Pending = FoldPending<Taken>;
@@ -144,18 +147,26 @@ impl Code {
         match self {
             Self::Fold(fold) => fold.project(scope, log, fresh, rulings, &cache.0),
             Self::Map(map) => {
-                let Projected { pending: (), rows, set_aside } =
-                    map.project(scope, log, fresh, rulings, &());
+                let Projected { pending: (), rows, set_aside } = map.project(scope, log, fresh, rulings, &());
                 Projected { pending: Vec::new(), rows, set_aside }
             }
         }
     }
 
-    /// Takes a batch's states into the cache; what is to be written of them.
-    pub(crate) fn settle(&self, cache: &mut Cache, pending: Pending) -> Vec<EntityChange<Write>> {
-        match self {
-            Self::Fold(fold) => fold.settle(&mut cache.0, pending),
-            Self::Map(_) => Vec::new(),
+    /// Takes a batch's states into the cache, ahead of their being written.
+    pub(crate) fn fold_ahead(&self, cache: &mut Cache, touched: &mut Vec<EntityKey>, pending: Pending) {
+        if let Self::Fold(fold) = self {
+            let mut set: Touched = touched.drain(..).collect();
+            fold.fold_ahead(&mut cache.0, &mut set, pending);
+            touched.extend(set);
         }
+    }
+
+    /// What is to be written of the entities touched; the cache is bounded.
+    pub(crate) fn changes(&self, cache: &mut Cache, touched: Vec<EntityKey>) -> Vec<EntityChange<Write>> {
+        let Self::Fold(fold) = self else { return Vec::new() };
+        let changes = fold.changes(&cache.0, touched.into_iter().collect());
+        fold.tidy(&mut cache.0);
+        changes
     }
 }

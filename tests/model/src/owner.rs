@@ -1,12 +1,10 @@
 //! An owner of the lane: where it is in its step, and what it knows.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
+use fleetlog_event::EntityKey;
 use fleetlog_projection::{
-    Batch, LaneCore, Link, SetAside, Taken, UnitOfWork, Writes, parts::Parts, parts::Sending,
+    Batch, LaneCore, Link, RowChange, SetAside, Taken, UnitOfWork, parts::Parts, parts::Sending,
 };
 
 use crate::{
@@ -14,56 +12,60 @@ use crate::{
     flight::Flight,
 };
 
+impl Eq for Cache {}
+
 /// What a lane knows between two readings of its progress: dropped as a whole when the chain is broken.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Work {
     pub(crate) core: LaneCore,
     pub(crate) cache: Cache,
+    pub(crate) ahead: Ahead,
 }
 
-impl Eq for Cache {}
-
-/// A batch at work.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Step {
-    pub(crate) taken: Taken,
-    /// What the store refused of it.
-    pub(crate) refused: BTreeMap<i64, String>,
-    /// Offsets whose dead letters are acknowledged.
-    pub(crate) published: BTreeSet<i64>,
+/// Batches that were projected and not written yet: the next write covers all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Ahead {
+    pub(crate) touched: Vec<EntityKey>,
+    pub(crate) rows: Vec<RowChange<Write>>,
+    pub(crate) set_aside: Vec<SetAside>,
+    /// What rows were made from.
+    pub(crate) sources: Vec<Taken>,
+    /// Whether any record was taken, be it a duplicate.
+    pub(crate) any: bool,
 }
 
-/// What a step writes, and what the lane learns when it was taken.
+impl Ahead {
+    /// Entities, rows and set-asides to write.
+    pub(crate) fn items(&self) -> usize {
+        self.touched.len() + self.rows.len() + self.set_aside.len()
+    }
+}
+
+/// A batch, projected.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Made {
-    pub(crate) entities: Vec<fleetlog_projection::EntityChange<Write>>,
-    pub(crate) rows: Vec<fleetlog_projection::RowChange<Write>>,
-    pub(crate) set_aside: Vec<SetAside>,
     pub(crate) pending: Pending,
-}
-
-impl Made {
-    pub(crate) fn into_writes(self) -> (Writes<Write>, Pending) {
-        let Self { entities, rows, set_aside, pending } = self;
-        (Writes { entities, rows, set_aside }, pending)
-    }
+    pub(crate) rows: Vec<RowChange<Write>>,
+    pub(crate) set_aside: Vec<SetAside>,
 }
 
 /// A commit under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Committing {
-    /// The batch; none when progress only moves over markers.
-    pub(crate) step: Option<Arc<Step>>,
-    pub(crate) pending: Pending,
-    /// What is still to be written after the unit in flight: the step's own unit, if a mutant put another before it.
+    /// What its rows were made from.
+    pub(crate) sources: Vec<Taken>,
+    /// Whether the lane waits for it and does nothing else: a move over markers.
+    pub(crate) is_awaited: bool,
+    /// What is still to be written after the unit in flight: the lane's own unit, if a mutant put another before it.
     pub(crate) then: Option<Arc<UnitOfWork<Write>>>,
     pub(crate) sending: Sending,
     pub(crate) flight: Flight,
 }
 
 impl Committing {
-    pub(crate) fn unit(&self) -> &UnitOfWork<Write> {
-        &self.flight.unit
+    /// Whether what became of it is known, or some of it.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.flight.has_landed() || !self.flight.refused.is_empty()
     }
 
     /// The same unit once more, as after a failure of unknown outcome. Returns what is still under way.
@@ -88,14 +90,12 @@ pub(crate) enum Phase {
     Start { fenced: bool },
     /// Progress was read; whether the partition is its own is not proven.
     Proving(Arc<Work>),
-    /// It waits for records.
+    /// It waits for records, or for the write under way.
     Idle(Arc<Work>),
-    /// States have to be read; the link was, if a store reads it by itself.
-    Reading { work: Arc<Work>, step: Arc<Step>, link: Option<Link> },
+    /// States have to be read, when no write is under way; the link was, if a store reads it by itself.
+    Reading { work: Arc<Work>, taken: Arc<Taken>, link: Option<Link> },
     /// The batch is projected; dead letters were not acknowledged.
-    Publishing { work: Arc<Work>, step: Arc<Step>, made: Arc<Made> },
-    /// The write was sent.
-    Committing(Arc<Work>, Committing),
+    Publishing { work: Arc<Work>, taken: Arc<Taken>, made: Arc<Made> },
 }
 
 /// What is fetched for a lane.
@@ -111,6 +111,8 @@ pub(crate) struct Feed {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Owner {
     pub(crate) phase: Phase,
+    /// The write under way: one at most, beside whatever the lane does.
+    pub(crate) committing: Option<Committing>,
     pub(crate) feed: Feed,
     /// Of its chain; 0 before the first.
     pub(crate) nonce: u64,
@@ -122,7 +124,14 @@ pub(crate) struct Owner {
 
 impl Owner {
     pub(crate) fn out() -> Self {
-        Self { phase: Phase::Out, feed: Feed::default(), nonce: 0, airborne: BTreeSet::new(), survivor: None }
+        Self {
+            phase: Phase::Out,
+            committing: None,
+            feed: Feed::default(),
+            nonce: 0,
+            airborne: BTreeSet::new(),
+            survivor: None,
+        }
     }
 
     pub(crate) fn has_lane(&self) -> bool {
@@ -135,17 +144,23 @@ impl Owner {
             Phase::Proving(work)
             | Phase::Idle(work)
             | Phase::Reading { work, .. }
-            | Phase::Publishing { work, .. }
-            | Phase::Committing(work, _) => Some(work),
+            | Phase::Publishing { work, .. } => Some(work),
+        }
+    }
+
+    pub(crate) fn work_mut(&mut self) -> Option<&mut Arc<Work>> {
+        match &mut self.phase {
+            Phase::Out | Phase::Start { .. } => None,
+            Phase::Proving(work)
+            | Phase::Idle(work)
+            | Phase::Reading { work, .. }
+            | Phase::Publishing { work, .. } => Some(work),
         }
     }
 
     /// It ends, in whatever it does. Returns what it leaves under way.
     pub(crate) fn end(&mut self) -> Option<Flight> {
         let owner = std::mem::replace(self, Self::out());
-        match owner.phase {
-            Phase::Committing(_, committing) => Some(committing.flight),
-            _ => None,
-        }
+        owner.committing.map(|committing| committing.flight)
     }
 }

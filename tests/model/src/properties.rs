@@ -10,7 +10,7 @@ use stateright::Property;
 
 use crate::{
     code::{Taken, Write},
-    owner::Phase,
+    owner::{Owner, Phase},
     scene::Scene,
     system::{State, System},
 };
@@ -199,12 +199,16 @@ pub(crate) fn all(scene: &Scene) -> Vec<Property<System>> {
             })
         }));
     }
+    if scene.log.len() > 1 {
+        all.push(Property::sometimes("a batch is projected ahead of a write", |_, state: &State| {
+            let ahead = |owner: &Owner| owner.work().is_some_and(|work| work.ahead.any);
+            state.owners.iter().any(|owner| owner.committing.is_some() && ahead(owner))
+        }));
+    }
     if faults.timeouts > 0 {
         all.push(Property::sometimes("a write meets itself", |_, state: &State| {
-            state.owners.iter().any(|owner| match &owner.phase {
-                Phase::Committing(_, committing) => committing.flight.met_itself(),
-                _ => false,
-            })
+            let mut flights = state.owners.iter().filter_map(|owner| owner.committing.as_ref());
+            flights.any(|committing| committing.flight.met_itself())
         }));
     }
     if faults.crashes > 0 && matches!(scene.store, crate::StoreKind::Parts(_)) {

@@ -72,7 +72,7 @@ pub struct Scene {
     pub ends_with_marker: bool,
     /// The store.
     pub store: StoreKind,
-    /// Most events that are taken at once.
+    /// Most events that are taken at once, and most entities, rows and set-asides ahead of a write under way.
     pub batch_max: usize,
     /// Whether records are read ahead while a commit is under way.
     pub prefetches: bool,

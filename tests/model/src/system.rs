@@ -142,8 +142,7 @@ impl System {
         if !owner.airborne.is_empty() {
             out.push(Action::LetterLands(who));
         }
-        let left = |next: i64| usize::try_from(self.now.high - next).unwrap_or(0);
-        let sizes = |next: i64| 1..=left(next).min(self.scene.batch_max);
+        let left = usize::try_from(self.now.high - owner.feed.next).unwrap_or(0);
         match &owner.phase {
             Phase::Out => {}
             Phase::Start { .. } => out.push(Action::Begin(who)),
@@ -151,24 +150,34 @@ impl System {
             Phase::Proving(_) if state.group != who => {}
             Phase::Proving(_) => out.push(Action::Prove(who)),
             Phase::Idle(work) => {
-                if owner.feed.prefetched.is_some() {
+                let room = match &owner.committing {
+                    None => self.scene.batch_max,
+                    Some(committing) if committing.is_awaited => 0,
+                    Some(_) => self.scene.batch_max.saturating_sub(work.ahead.items()),
+                };
+                if owner.feed.prefetched.is_none() {
+                    out.extend((1..=left.min(room)).rev().map(|n| Action::Take(who, n)));
+                } else if room > 0 {
                     out.push(Action::TakePrefetched(who));
-                } else {
-                    out.extend(sizes(owner.feed.next).rev().map(|n| Action::Take(who, n)));
                 }
-                if self.idle_would_act(state, work) {
+                if owner.committing.is_none() && self.idle_would_act(state, work) {
                     out.push(Action::Idle(who));
                 }
             }
+            Phase::Reading { .. } if owner.committing.is_some() => {}
             Phase::Reading { .. } => out.push(Action::ReadStates(who)),
             Phase::Publishing { .. } => out.push(Action::Publish(who)),
-            Phase::Committing(_, committing) => {
-                let landed = committing.flight.has_landed() || !committing.flight.refused.is_empty();
-                out.push(if landed { Action::Answer(who) } else { Action::Land(who) });
-                // How much is read ahead makes no difference to what it is good for: being stale.
-                if self.scene.prefetches && owner.feed.prefetched.is_none() {
-                    out.extend(sizes(owner.feed.next).last().map(|n| Action::Prefetch(who, n)));
-                }
+        }
+        if let Some(committing) = &owner.committing {
+            if !committing.is_answered() {
+                out.push(Action::Land(who));
+            } else if !matches!(owner.phase, Phase::Publishing { .. }) {
+                // While it publishes a lane looks at nothing else.
+                out.push(Action::Answer(who));
+            }
+            // How much is read ahead makes no difference to what it is good for: being stale.
+            if self.scene.prefetches && owner.feed.prefetched.is_none() && left > 0 {
+                out.push(Action::Prefetch(who, left.min(self.scene.batch_max)));
             }
         }
         if owner.has_lane() && state.group != who {
@@ -179,7 +188,7 @@ impl System {
     fn faults(state: &State, out: &mut Vec<Action>) {
         let left = state.left;
         for (who, owner) in state.owners.iter().enumerate() {
-            if left.timeouts > 0 && matches!(owner.phase, Phase::Committing(..)) {
+            if left.timeouts > 0 && owner.committing.is_some() {
                 out.push(Action::Timeout(who));
             }
             // One that does nothing yet is killed without a trace.

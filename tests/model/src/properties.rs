@@ -199,7 +199,7 @@ pub(crate) fn all(scene: &Scene) -> Vec<Property<System>> {
             })
         }));
     }
-    if scene.log.len() > 1 {
+    if scene.log.len() > 2 {
         all.push(Property::sometimes("a batch is projected ahead of a write", |_, state: &State| {
             let ahead = |owner: &Owner| owner.work().is_some_and(|work| work.ahead.any);
             state.owners.iter().any(|owner| owner.committing.is_some() && ahead(owner))

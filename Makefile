@@ -1,7 +1,7 @@
 # The recipes a person runs, and CI runs the same. `make help` lists them.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos mutants model bench stack stop clean fmt lint
+.PHONY: help demo test chaos mutants model fuzz bench stack stop clean fmt lint
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ chaos: ## faults by seed: make chaos SEEDS=100 goes on where it stopped, make ch
 
 mutants: ## every guarantee broken on purpose, and which check notices
 	@MUTANT="$(MUTANT)" scripts/chaos.sh mutants
+
+fuzz: ## hostile input, as many for each target as INPUTS says (1000000 takes an hour or so); SEED=n for others
+	@scripts/fuzz.sh
 
 bench: ## how fast the projections catch up, printed as a table for bench/README.md
 	@bench/catch_up.sh

@@ -10,6 +10,8 @@ mod engine_parts;
 mod exit;
 #[cfg(feature = "fault-injection")]
 mod fault_injection;
+#[cfg(test)]
+mod fuzz;
 mod http;
 mod instance;
 mod lanes;

@@ -158,6 +158,7 @@ impl Prepared {
             return self.decode(payload).map(AnyEvent::Fleet);
         }
         let name = datum.schema.name().to_owned();
+        datum.skim()?;
         let json = datum.read(|schema, rest| schema.plain.read_value(rest)?.try_into())?;
         Ok(AnyEvent::Foreign { name, json })
     }
@@ -202,19 +203,30 @@ struct Datum<'a> {
 }
 
 impl Datum<'_> {
+    /// Whether it is as long as it says, and of bounded size: asked before a tree is made of it. The fast path needs no
+    /// such question: it makes nothing that is not in the datum.
+    fn skim(&self) -> Result<(), Reject> {
+        match self.schema.skim(self.bytes) {
+            Ok([]) => Ok(()),
+            Ok(rest) => Err(self.undecodable(&format!("{} bytes are left over after the datum", rest.len()))),
+            Err(error) => Err(self.undecodable(&error.to_string())),
+        }
+    }
+
+    fn undecodable(&self, detail: &str) -> Reject {
+        Reject::new(Reason::Undecodable, format!("no {:?}: {}", self.schema, shortened(detail)))
+    }
+
     fn read<T>(
         self,
         read: impl FnOnce(&WriterSchema, &mut &[u8]) -> Result<T, apache_avro::Error>,
     ) -> Result<T, Reject> {
         let mut rest = self.bytes;
-        let undecodable = |detail: &str| {
-            Reject::new(Reason::Undecodable, format!("no {:?}: {}", self.schema, shortened(detail)))
-        };
-        let value = read(self.schema, &mut rest).map_err(|error| undecodable(&error.to_string()))?;
+        let value = read(self.schema, &mut rest).map_err(|error| self.undecodable(&error.to_string()))?;
         if rest.is_empty() {
             return Ok(value);
         }
-        Err(undecodable(&format!("{} bytes are left over after the datum", rest.len())))
+        Err(self.undecodable(&format!("{} bytes are left over after the datum", rest.len())))
     }
 }
 
@@ -224,7 +236,10 @@ impl DecodeOne for Datum<'_> {
     fn one<E: Event>(self) -> Result<E, Reject> {
         match &self.schema.resolving {
             None => self.read(|schema, rest| schema.plain.read_deser(rest)),
-            Some(resolving) => self.read(|_, rest| apache_avro::from_value(&resolving.read_value(rest)?)),
+            Some(resolving) => {
+                self.skim()?;
+                self.read(|_, rest| apache_avro::from_value(&resolving.read_value(rest)?))
+            }
         }
     }
 }

@@ -4,8 +4,9 @@
 //! - both framings (Confluent, Avro single-object) are always readable, whichever is configured for writing;
 //! - a record written with another version of a schema is read as that schema and ours say (defaults, aliases, enum
 //!   fallbacks), whether the version is compiled in or came from a registry or the schema topic;
-//! - no payload, however hostile, makes decoding panic, recurse without bound or allocate more than a few times its
-//!   own length;
+//! - no payload, however hostile, makes decoding panic, recurse without bound, or hold more than 8 MiB and 64 bytes
+//!   for each of its own (with a foreign schema: a tree of values of at most 32 MiB while it is read); `tests/fuzz`
+//!   measures it;
 //! - a schema that cannot be looked up *now* is an error to wait on; only a definite denial rejects the record.
 //!
 //! It does not check values (see `EventSet::validate`) and knows nothing about Kafka.

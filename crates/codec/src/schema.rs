@@ -6,14 +6,20 @@ use std::{
 };
 
 use apache_avro::{
-    Schema, rabin::Rabin, reader::datum::GenericDatumReader, writer::datum::GenericDatumWriter,
+    Schema,
+    rabin::Rabin,
+    reader::datum::GenericDatumReader,
+    schema::{NamesRef, ResolvedSchema},
+    writer::datum::GenericDatumWriter,
 };
 use fleetlog_event::{Event, FleetEvent};
 
 pub(crate) use self::{alias::with_names_of, bounds::check_bounds};
 
 mod alias;
+mod attributes;
 mod bounds;
+mod skim;
 
 /// CRC-64-AVRO of a schema's canonical form; on the wire 8 bytes, little-endian.
 pub type Fingerprint = u64;
@@ -21,8 +27,13 @@ pub type Fingerprint = u64;
 /// Longest schema text that is read, in bytes.
 pub const SCHEMA_BYTES_MAX: usize = 1 << 20;
 
-/// Most bytes that one length prefix may claim; more than any payload within bounds can need.
-const ALLOCATION_BYTES_MAX: usize = 64 << 20;
+/// Most bytes that apache-avro reserves for what one length prefix claims, before it sees that the data is shorter.
+/// More than any text of a payload within bounds has; for items of arrays of foreign schemas it is a limit of its own
+/// (150,000 of them).
+const ALLOCATION_BYTES_MAX: usize = 8 << 20;
+
+/// Longest text of an error, in bytes: apache-avro prints whole schemas.
+const ERROR_BYTES_MAX: usize = 400;
 
 /// A schema file compiled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +71,8 @@ pub struct WriterSchema {
     /// The version of our own file, if it is one.
     version: Option<u32>,
     schema: &'static Schema,
+    /// The schema's named types.
+    names: NamesRef<'static>,
     /// Reads a datum as it was written: straight into the struct for our own versions.
     pub(crate) plain: GenericDatumReader<'static>,
     /// Reads a datum into the newest version of our event; for versions that are not compiled in.
@@ -85,10 +98,6 @@ impl WriterSchema {
         let lock = || SEEN.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(seen) = lock().get(json) {
             return Ok(Arc::clone(seen));
-        }
-        if json.len() > SCHEMA_BYTES_MAX {
-            let detail = format!("it has {} bytes, at most {SCHEMA_BYTES_MAX} are read", json.len());
-            return Err(SchemaError::Unbounded(detail));
         }
         let schema = parse_avro(json)?;
         let parsed = match builtin().by_fingerprint.get(&fingerprint_of(&schema)) {
@@ -132,6 +141,7 @@ impl WriterSchema {
             json: json.to_owned(),
             version,
             schema,
+            names: ResolvedSchema::try_from(schema).map_err(invalid)?.get_names().clone(),
             plain: GenericDatumReader::builder(schema).build().map_err(invalid)?,
             resolving,
         })
@@ -159,6 +169,11 @@ impl WriterSchema {
     #[must_use]
     pub fn is_known(&self) -> bool {
         self.version.is_some()
+    }
+
+    /// What is left over after the datum at the beginning of `bytes`, or why there is none.
+    pub(crate) fn skim<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8], skim::SkimError> {
+        skim::skim(self.schema, &self.names, bytes)
     }
 
     /// Its version, if it is compiled in.
@@ -268,6 +283,14 @@ pub(crate) fn file_version(path: &str) -> Option<u32> {
 }
 
 pub(crate) fn parse_avro(json: &str) -> Result<Schema, SchemaError> {
+    if json.len() > SCHEMA_BYTES_MAX {
+        let detail = format!("it has {} bytes, at most {SCHEMA_BYTES_MAX} are read", json.len());
+        return Err(SchemaError::Unbounded(detail));
+    }
+    // What is no JSON is told by apache-avro, in its words.
+    if let Ok(value) = serde_json::from_str(json) {
+        attributes::check_attributes(&value)?;
+    }
     Schema::parse_str(json).map_err(invalid)
 }
 
@@ -279,7 +302,9 @@ fn full_name(schema: &Schema) -> String {
 }
 
 fn invalid(error: apache_avro::Error) -> SchemaError {
-    SchemaError::Invalid(error.to_string())
+    let mut text = error.to_string();
+    text.truncate(text.floor_char_boundary(ERROR_BYTES_MAX));
+    SchemaError::Invalid(text)
 }
 
 fn leak<T>(value: T) -> &'static T {

@@ -1,4 +1,4 @@
-//! The calls of librdkafka that crate rdkafka does not wrap; the only unsafe code of the workspace.
+//! The calls of librdkafka that crate rdkafka does not wrap; the only unsafe code that runs in production.
 //!
 //! Two admin requests (DescribeTopics, for topic ids, and IncrementalAlterConfigs, which leaves alone what it does
 //! not name) and the fault injection for tests of fatal errors. All requests are *blocking*: each polls a queue of

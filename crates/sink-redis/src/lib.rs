@@ -12,6 +12,9 @@ mod calls;
 mod check;
 mod connection;
 mod fault;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod fuzz;
 mod keys;
 mod sink;
 

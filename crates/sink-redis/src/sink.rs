@@ -210,7 +210,7 @@ fn text(value: &Value) -> Result<String, String> {
 }
 
 /// A stored link; the empty text is none.
-fn parse_link(value: &Value) -> Result<Option<Link>, String> {
+pub(crate) fn parse_link(value: &Value) -> Result<Option<Link>, String> {
     let text = text(value)?;
     if text.is_empty() {
         return Ok(None);
@@ -218,7 +218,7 @@ fn parse_link(value: &Value) -> Result<Option<Link>, String> {
     text.parse().map(Some).map_err(|error: fleetlog_projection::chain::NotALink| error.to_string())
 }
 
-fn parse_lane(replies: Vec<Value>) -> Result<Stored, String> {
+pub(crate) fn parse_lane(replies: Vec<Value>) -> Result<Stored, String> {
     let [Value::Array(read)] = replies.as_slice() else {
         return Err(format!("{replies:?} where a lane belongs"));
     };
@@ -254,7 +254,7 @@ fn parse_log(text: &str) -> Result<LogId, String> {
         .map_err(|_| format!("`{text}` as a log's id"))
 }
 
-fn parse_state(reply: Value) -> Result<Option<StoredState>, String> {
+pub(crate) fn parse_state(reply: Value) -> Result<Option<StoredState>, String> {
     let Value::Array(mut fields) = reply else { return Err(format!("{reply:?} where a hash belongs")) };
     match (fields.pop(), fields.pop()) {
         (Some(Value::Nil), Some(Value::Nil)) => Ok(None),

@@ -8,6 +8,7 @@
 //! - [`FaultProxy`]: a way to a server that can be refused, cut, half-open, slow.
 //! - [`WallClock`]: a wall clock that jumps, for a process under test.
 //! - [`Fleetlog`]: the `fleetlog` binary as a child process.
+//! - [`fuzz`]: seeded inputs over a corpus, with memory and time bounded.
 //!
 //! Nothing here asserts anything about fleetlog itself. Errors are `anyhow`: a test prints them and fails.
 
@@ -18,6 +19,7 @@ mod clock;
 mod cluster;
 mod database;
 mod disk;
+pub mod fuzz;
 mod kafka;
 mod pglite;
 mod postgres;

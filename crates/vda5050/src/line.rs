@@ -21,6 +21,9 @@ pub struct Line {
     pub payload: String,
 }
 
+/// Longest reason, in bytes: serde repeats a value that does not fit, however long it is.
+const REASON_BYTES_MAX: usize = 300;
+
 /// Why a line of a recording holds no message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
@@ -38,9 +41,13 @@ impl Line {
     /// # Errors
     /// When it is no JSON, or no message.
     pub fn parse(bytes: &[u8]) -> Result<Self, LineError> {
-        serde_json::from_slice(bytes).map_err(|error| match error.classify() {
-            serde_json::error::Category::Data => LineError::NotAMessage(error.to_string()),
-            _ => LineError::NotJson(error.to_string()),
+        serde_json::from_slice(bytes).map_err(|error| {
+            let mut reason = error.to_string();
+            reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+            match error.classify() {
+                serde_json::error::Category::Data => LineError::NotAMessage(reason),
+                _ => LineError::NotJson(reason),
+            }
         })
     }
 }
@@ -65,5 +72,8 @@ mod tests {
             assert!(matches!(Line::parse(text.as_bytes()), Err(LineError::NotAMessage(_))), "{text}");
         }
         assert!(matches!(Line::parse(b"\"\xff\""), Err(LineError::NotJson(_))));
+        let long = format!("{{\"ts_ms\":\"{}\"}}", "ä".repeat(100_000));
+        let error = Line::parse(long.as_bytes()).map_err(|error| error.to_string());
+        assert!(error.as_ref().is_err_and(|error| error.len() < 500), "{error:?}");
     }
 }

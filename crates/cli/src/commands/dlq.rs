@@ -48,12 +48,13 @@ pub(crate) struct List {
     limit: usize,
 }
 
+/// A dead letter as it is listed.
 #[derive(Clone, Debug, Serialize)]
-struct Row {
-    place: String,
+pub(crate) struct Row {
+    pub(crate) place: String,
     group: String,
     reason: String,
-    origin: String,
+    pub(crate) origin: String,
     key: String,
     set_aside_at: String,
     error: String,
@@ -207,7 +208,7 @@ fn header(record: &OwnedRecord, name: &str) -> String {
 }
 
 /// Reads the headers that our own dead letters carry, and where they are missing those of Kafka Connect and Spring.
-fn row(prefix: &str, record: &OwnedRecord) -> Row {
+pub(crate) fn row(prefix: &str, record: &OwnedRecord) -> Row {
     let first = |names: &[&str]| {
         names.iter().map(|name| header(record, name)).find(|text| !text.is_empty()).unwrap_or_default()
     };
@@ -244,7 +245,7 @@ fn row(prefix: &str, record: &OwnedRecord) -> Row {
 }
 
 /// A header's value: Spring's numbers are binary, big-endian; others are text, or hex where they are none.
-fn shown(name: &str, value: Option<&[u8]>) -> Value {
+pub(crate) fn shown(name: &str, value: Option<&[u8]>) -> Value {
     let Some(value) = value else { return Value::Null };
     if name.starts_with("kafka_dlt-original-")
         && !name.ends_with("topic")
@@ -275,7 +276,7 @@ fn plain(value: &Value) -> String {
 const HEX_BYTES_MAX: usize = 512;
 
 /// Offset, sixteen bytes in hex, and as text where they are printable.
-fn hex_dump(bytes: &[u8]) -> String {
+pub(crate) fn hex_dump(bytes: &[u8]) -> String {
     let mut out = String::new();
     for (n, chunk) in bytes[..bytes.len().min(HEX_BYTES_MAX)].chunks(16).enumerate() {
         let hex: String = chunk.iter().map(|byte| format!("{byte:02x} ")).collect();

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use figment::{
     Figment,
-    providers::{Env, Format, Toml},
+    providers::{Data, Env, Format, Toml},
     value::{Dict, Value},
 };
 use serde::{Deserialize, Serialize};
@@ -144,9 +144,14 @@ impl Config {
         {
             return Err(ConfigError::one("--config", format!("there is no file `{}`", file.display())));
         }
+        Self::read(file.map(|file| Toml::file_exact(PathBuf::from(file))))
+    }
+
+    /// As [`load`](Self::load), with the user's file opened, or its text given.
+    pub(crate) fn read(file: Option<Data<Toml>>) -> Result<Loaded, ConfigError> {
         let mut figment = Figment::from(Toml::string(DEFAULT_TOML));
         if let Some(file) = file {
-            figment = figment.merge(Toml::file_exact(PathBuf::from(file)));
+            figment = figment.merge(file);
         }
         let environment = Env::prefixed("FLEETLOG_")
             .filter(|key| !NO_SETTINGS.iter().any(|other| key.as_str().to_uppercase().starts_with(other)))

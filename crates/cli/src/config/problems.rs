@@ -219,7 +219,9 @@ fn shown(value: &Value) -> String {
 /// Values that are possible each, and wrong together or out of range.
 fn relations(config: &Config, sources: &BTreeMap<String, String>, problems: &mut Vec<Problem>) {
     let mut wrong = |key: &str, what: String| {
-        let place = sources.get(key).cloned().unwrap_or_default();
+        // A section comes from where the first of its keys does.
+        let mut within = sources.range(key.to_owned()..).take_while(|(k, _)| k.starts_with(key));
+        let place = within.next().map_or("settings", |(_, place)| place).to_owned();
         problems.push(Problem { place, what: format!("`{key}` {what}") });
     };
     kafka(config, &mut wrong);

@@ -96,7 +96,7 @@ fn properties_of_librdkafka_are_taken_and_wrong_ones_named() {
     );
     assert_eq!(text, "");
     let text = problems(&[], Some("[kafka.properties]\n\"socket.timeouts\" = \"1\"\n"));
-    assert!(text.contains("`kafka.properties` hold what librdkafka does not take"), "{text}");
+    assert!(text.contains("fleetlog.toml: `kafka.properties` hold what librdkafka does not take"), "{text}");
 }
 
 #[test]

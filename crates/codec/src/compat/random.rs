@@ -12,13 +12,18 @@ use apache_avro::{
 #[derive(Clone, Debug)]
 pub struct Random {
     state: u64,
+    /// How many values (and bytes of fixed ones) may still be made.
+    left: usize,
 }
+
+/// Most values, and bytes of fixed ones, of one datum: lists of lists of lists have no end otherwise.
+const VALUES_MAX: usize = 100_000;
 
 impl Random {
     /// The sequence of `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { state: seed }
+        Self { state: seed, left: 0 }
     }
 
     fn next(&mut self) -> u64 {
@@ -37,13 +42,18 @@ impl Random {
     /// Random data of `schema`; with `whole` every optional part is there and no list is empty.
     ///
     /// # Errors
-    /// Names the type that events do not use and this does not make.
+    /// Names the type that events do not use and this does not make; says when its lists are nested so deep that the
+    /// data would be too large.
     pub fn value(&mut self, schema: &Schema, whole: bool) -> Result<Value, String> {
         let resolved = ResolvedSchema::try_from(schema).map_err(|error| error.to_string())?;
+        self.left = VALUES_MAX;
         self.of(schema, resolved.get_names(), whole)
     }
 
     fn of(&mut self, schema: &Schema, names: &NamesRef<'_>, whole: bool) -> Result<Value, String> {
+        let needed = if let Schema::Fixed(fixed) = schema { fixed.size } else { 1 };
+        let too_large = || "data to try it with would be too large: nest fewer lists".to_owned();
+        self.left = self.left.checked_sub(needed).ok_or_else(too_large)?;
         Ok(match schema {
             Schema::Ref { name } => match names.get(name).copied() {
                 Some(schema) => self.of(schema, names, whole)?,

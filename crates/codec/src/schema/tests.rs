@@ -96,3 +96,22 @@ fn what_is_no_schema_is_named() {
     let error = WriterSchema::parse("{\"type\":\"recor\"}").unwrap_err();
     assert!(matches!(error, SchemaError::Invalid(_)), "{error}");
 }
+
+/// Each of them made apache-avro 0.22 panic.
+#[test]
+fn an_attribute_of_the_wrong_type_is_named() {
+    for (attribute, words) in [
+        ("\"symbols\":5", "`symbols` is a number"),
+        ("\"values\":null", "`values` is null"),
+        ("\"scale\":0.5", "`scale` is a number"),
+        ("\"size\":\"large\"", "`size` is a text"),
+        ("\"items\":[[true]]", "`items` is a list"),
+    ] {
+        let json = format!(
+            r#"{{"type":"record","name":"x.R","fields":[{{"name":"a","type":{{"type":"int",{attribute}}}}}]}}"#
+        );
+        let error = WriterSchema::parse(&json).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+        assert_eq!(fingerprint(&json).unwrap_err().to_string(), error);
+    }
+}

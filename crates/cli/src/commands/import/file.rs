@@ -62,35 +62,65 @@ impl Recording {
         &self,
     ) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Vec<u8>>> + Send + use<>> {
         let context = format!("recording `{}`", self.path.display());
-        let mut file = BufReader::new(File::open(&self.path).with_context(|| context.clone())?);
-        let packed = file.fill_buf().with_context(|| context.clone())?.starts_with(&ZSTD_MAGIC);
-        let plain: Box<dyn Read + Send> = if packed {
-            Box::new(zstd::Decoder::with_buffer(file).with_context(|| context.clone())?)
-        } else {
-            Box::new(file)
-        };
-        let mut plain = BufReader::with_capacity(1 << 20, plain);
-        let mut number = 0_u64;
-        Ok(std::iter::from_fn(move || {
-            let mut line = Vec::new();
-            number += 1;
-            match plain.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line) {
-                Ok(0) => None,
-                Ok(_) if line.len() as u64 == LINE_BYTES_MAX => Some(Err(anyhow::anyhow!(
-                    "{context}: line {number} is longer than {LINE_BYTES_MAX} bytes"
-                ))),
-                Ok(_) => {
-                    if line.last() == Some(&b'\n') {
-                        line.pop();
-                    }
-                    Some(Ok(line))
-                }
-                Err(error) => {
-                    Some(Err(anyhow::Error::from(error).context(format!("{context}, line {number}"))))
-                }
-            }
-        }))
+        let file = File::open(&self.path).with_context(|| context.clone())?;
+        lines(BufReader::new(file), context)
     }
+}
+
+/// The lines of a recording, plain or packed, without their ends. `context` says whose they are, in errors.
+pub(crate) fn lines(
+    mut file: impl BufRead + Send + 'static,
+    context: String,
+) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Vec<u8>>> + Send> {
+    let packed = file.fill_buf().with_context(|| context.clone())?.starts_with(&ZSTD_MAGIC);
+    let plain: Box<dyn Read + Send> = if packed {
+        Box::new(zstd::Decoder::with_buffer(file).with_context(|| context.clone())?)
+    } else {
+        Box::new(file)
+    };
+    let mut plain = BufReader::with_capacity(1 << 20, plain);
+    let (mut number, mut over) = (0_u64, false);
+    Ok(std::iter::from_fn(move || {
+        if over {
+            return None;
+        }
+        let mut line = Vec::new();
+        number += 1;
+        match plain.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line) {
+            Ok(0) => None,
+            Ok(_) if line.len() as u64 == LINE_BYTES_MAX => {
+                over = true;
+                Some(Err(anyhow::anyhow!("{context}: line {number} is longer than {LINE_BYTES_MAX} bytes")))
+            }
+            Ok(_) => {
+                if line.last() == Some(&b'\n') {
+                    line.pop();
+                }
+                Some(Ok(line))
+            }
+            Err(error) => {
+                over = true;
+                Some(Err(unreadable(error, packed).context(format!("{context}, line {number}"))))
+            }
+        }
+    }))
+}
+
+/// What is wrong with the file, and what to do about it.
+fn unreadable(error: std::io::Error, packed: bool) -> anyhow::Error {
+    if !packed {
+        return error.into();
+    }
+    let message = match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => "the file ends in the middle of its zstd data".to_owned(),
+        _ => format!("its zstd data cannot be unpacked: {error}"),
+    };
+    Failure::new(
+        Code::Failed,
+        message,
+        "it was cut short or changed on the way: copy it again; `zstd -t FILE` checks it",
+    )
+    .into()
 }
 
 #[cfg(test)]
@@ -117,7 +147,9 @@ mod tests {
         let path = dir.path().join("cut.jsonl.zst");
         let packed = zstd::encode_all(&[b'x'; 100_000][..], 1)?;
         std::fs::write(&path, &packed[..packed.len() - 3])?;
-        assert!(Recording::open(&path).is_err());
+        let error = Recording::open(&path).err().context("it is taken for whole")?;
+        let failure = error.downcast_ref::<Failure>().context("there is no hint")?;
+        assert!(failure.message.contains("ends in the middle"), "{error:#}");
         Ok(())
     }
 }

@@ -4,7 +4,7 @@
 //! the topic `import-places`. So a killed import goes on exactly where it was, and importing a file again adds nothing.
 //! The mapping is replayed from the first line each time, without sending: it is pure, so its state comes out the same.
 
-mod file;
+pub(crate) mod file;
 mod place;
 mod report;
 
@@ -254,8 +254,7 @@ impl Pace {
         let due = self.factor.and_then(|factor| {
             let at_ms = Line::parse(line).ok()?.ts_ms;
             let (start, first_ms) = *self.start.get_or_insert_with(|| (Instant::now(), at_ms));
-            let apart_ms = u64::try_from(at_ms - first_ms).unwrap_or(0);
-            Some(start + Duration::from_millis(apart_ms).div_f64(factor))
+            start.checked_add(apart(first_ms, at_ms, factor)?)
         });
         async move {
             if let Some(due) = due {
@@ -263,6 +262,13 @@ impl Pace {
             }
         }
     }
+}
+
+/// How far apart two lines go out. Nothing to wait for where time goes back, or further on than can be told: times of a
+/// recording may be anything.
+fn apart(first_ms: i64, at_ms: i64, factor: f64) -> Option<Duration> {
+    let apart_ms = u64::try_from(at_ms.saturating_sub(first_ms)).unwrap_or(0);
+    Duration::try_from_secs_f64(Duration::from_millis(apart_ms).as_secs_f64() / factor).ok()
 }
 
 /// The transactional way out.
@@ -334,5 +340,18 @@ impl Sender {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_go_out_as_far_apart_as_they_came_in_whatever_their_times_are() {
+        assert_eq!(apart(1_000, 4_000, 2.0), Some(Duration::from_millis(1_500)));
+        assert_eq!(apart(4_000, 1_000, 2.0), Some(Duration::ZERO));
+        assert_eq!(apart(i64::MIN, i64::MAX, 1e-9), None);
+        assert_eq!(apart(i64::MAX, i64::MIN, 1e-9), Some(Duration::ZERO));
     }
 }

@@ -134,7 +134,6 @@ impl WriterSchema {
         version: Option<u32>,
         resolving: Option<GenericDatumReader<'static>>,
     ) -> Result<Self, SchemaError> {
-        apache_avro::util::max_allocation_bytes(ALLOCATION_BYTES_MAX);
         Ok(Self {
             name: full_name(schema),
             fingerprint: fingerprint_of(schema),
@@ -282,7 +281,10 @@ pub(crate) fn file_version(path: &str) -> Option<u32> {
     version.parse().ok().filter(|n: &u32| n.to_string() == version && *n > 0)
 }
 
+/// Reads a schema's JSON. Nothing is read with apache-avro before this was called, so its limit, which the first caller
+/// sets for the whole process, is ours.
 pub(crate) fn parse_avro(json: &str) -> Result<Schema, SchemaError> {
+    apache_avro::util::max_allocation_bytes(ALLOCATION_BYTES_MAX);
     if json.len() > SCHEMA_BYTES_MAX {
         let detail = format!("it has {} bytes, at most {SCHEMA_BYTES_MAX} are read", json.len());
         return Err(SchemaError::Unbounded(detail));

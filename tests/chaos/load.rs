@@ -238,9 +238,9 @@ impl Draw {
             Kind::Again => Some(anew()),
         };
         let mut headers = well.headers.clone();
-        headers.push((EXPECTED.to_owned(), Some(Bytes::from_static(self.kind.expected().as_bytes()))));
-        headers.push(("kept".to_owned(), Some(Bytes::from_static(b"\xff\x00"))));
-        headers.push(("kept".to_owned(), None));
+        headers.push((EXPECTED.into(), Some(Bytes::from_static(self.kind.expected().as_bytes()))));
+        headers.push(("kept".into(), Some(Bytes::from_static(b"\xff\x00"))));
+        headers.push(("kept".into(), None));
         RawRecord {
             topic: well.topic.to_string(),
             partition: Some(partition),

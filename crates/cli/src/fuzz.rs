@@ -177,7 +177,7 @@ fn check_dead_letter(input: &[u8]) -> Answer {
     let parts: Vec<&[u8]> = input.split(|byte| *byte == 0).collect();
     let header = |pair: &[&[u8]]| {
         let value = pair.get(1).map(|value| Bytes::copy_from_slice(value));
-        (String::from_utf8_lossy(pair[0]).into_owned(), value)
+        (pair[0].into(), value)
     };
     let record = OwnedRecord {
         topic: "x-robot-dlq".into(),
@@ -195,7 +195,7 @@ fn check_dead_letter(input: &[u8]) -> Answer {
         return Err(format!("it has no place or no origin: {row:?}"));
     }
     for (name, value) in &record.headers {
-        drop(dlq::shown(name, value.as_deref()));
+        drop(dlq::shown(&name.to_string(), value.as_deref()));
     }
     if dlq::hex_dump(input).len() > 4_000 {
         return Err("a long dump".to_owned());

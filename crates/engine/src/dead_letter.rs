@@ -14,6 +14,7 @@
 use bytes::Bytes;
 use fleetlog_codec::frame;
 use fleetlog_event::{LogId, Reason, TimestampMs, catalogue::dead_letter_name};
+use fleetlog_kafka::HeaderName;
 use fleetlog_projection::{LaneId, Record, SetAside};
 
 /// Longest text of a header, in bytes.
@@ -37,7 +38,7 @@ pub struct DeadLetter {
     /// The record's value, untouched.
     pub value: Option<Bytes>,
     /// Foreign headers untouched, then ours.
-    pub headers: Vec<(String, Option<Bytes>)>,
+    pub headers: Vec<(HeaderName, Option<Bytes>)>,
     /// A hash of the record's position, by which a record without a key finds its partition.
     pub position_hash: u32,
 }
@@ -89,14 +90,15 @@ impl DeadLetter {
     }
 }
 
-type Header = (String, Option<Bytes>);
+type Header = (HeaderName, Option<Bytes>);
 
 fn foreign_headers(record: &Record) -> Vec<Header> {
-    let is_ours = |name: &str| {
-        OWNED_NAMES.contains(&name) || OWNED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    let is_ours = |name: &[u8]| {
+        OWNED_NAMES.iter().any(|ours| name == ours.as_bytes())
+            || OWNED_PREFIXES.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
     };
     let foreign = record.headers.iter().filter(|(name, _)| !is_ours(name));
-    foreign.map(|(name, value)| (name.to_owned(), value.map(Bytes::copy_from_slice))).collect()
+    foreign.map(|(name, value)| (name.into(), value.map(Bytes::copy_from_slice))).collect()
 }
 
 /// Murmur2 over the position, as over a key.
@@ -111,11 +113,11 @@ fn text(name: &str, value: impl Into<String>) -> Header {
         let cut = (0..=TEXT_BYTES_MAX).rev().find(|at| value.is_char_boundary(*at)).unwrap_or(0);
         value.truncate(cut);
     }
-    (name.to_owned(), Some(Bytes::from(value)))
+    (name.into(), Some(Bytes::from(value)))
 }
 
 fn binary(name: &str, value: &[u8]) -> Header {
-    (name.to_owned(), Some(Bytes::copy_from_slice(value)))
+    (name.into(), Some(Bytes::copy_from_slice(value)))
 }
 
 /// What `Reason` says in Connect's terms: where in the way of a record it failed.
@@ -227,7 +229,7 @@ mod tests {
     }
 
     fn all<'a>(letter: &'a DeadLetter, name: &str) -> Vec<&'a [u8]> {
-        letter.headers.iter().filter(|(n, _)| n == name).filter_map(|(_, v)| v.as_deref()).collect()
+        letter.headers.iter().filter(|(n, _)| *n == name).filter_map(|(_, v)| v.as_deref()).collect()
     }
 
     #[test]
@@ -236,8 +238,8 @@ mod tests {
         let letter = letter(&aside, usize::MAX);
         assert_eq!((&letter.key, &letter.value), (&aside.record.key, &aside.record.value));
         assert_eq!(letter.topic, "x-robot-dlq");
-        let foreign: Vec<_> = letter.headers[..3].iter().map(|(n, v)| (n.as_str(), v.as_deref())).collect();
-        assert_eq!(foreign, [("a", Some(&b"1"[..])), ("a", Some(b"2")), ("nothing", None)]);
+        let foreign: Vec<_> = letter.headers[..3].iter().map(|(n, v)| (n.as_ref(), v.as_deref())).collect();
+        assert_eq!(foreign, [(&b"a"[..], Some(&b"1"[..])), (b"a", Some(b"2")), (b"nothing", None)]);
     }
 
     #[test]

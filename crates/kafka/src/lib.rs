@@ -8,6 +8,7 @@
 mod admin;
 mod context;
 mod error;
+mod headers;
 mod native;
 mod offsets;
 mod plan;
@@ -18,6 +19,7 @@ mod settings;
 pub use admin::{Admin, ClusterFacts};
 pub use context::{TracingContext, log_error, log_line};
 pub use error::{ClusterError, KafkaFault, classify, error_code};
+pub use headers::{HeaderName, headers, native_headers};
 pub use native::fail_client_for_test;
 pub use offsets::{GroupOffsets, Offsets, PartitionOffsets};
 pub use plan::{Change, ConfigChange, Plan, Refusal, TopicFacts, Warning};

@@ -1,7 +1,7 @@
 //! The calls of librdkafka that crate rdkafka does not wrap; the only unsafe code that runs in production.
 //!
 //! Two admin requests (DescribeTopics, for topic ids, and IncrementalAlterConfigs, which leaves alone what it does
-//! not name) and the fault injection for tests of fatal errors. All requests are *blocking*: each polls a queue of
+//! not name), headers whose names are no UTF-8, and the fault injection for tests of fatal errors. All requests are *blocking*: each polls a queue of
 //! its own until its one answer is there.
 #![expect(unsafe_code, reason = "calls of librdkafka that crate rdkafka does not wrap")]
 
@@ -15,6 +15,7 @@ use rdkafka::{
     ClientContext,
     client::Client,
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    message::{BorrowedHeaders, OwnedHeaders},
 };
 use rdkafka_sys as sys;
 use uuid::Uuid;
@@ -274,6 +275,47 @@ impl Drop for Answer {
 
 fn millis(timeout: Duration) -> i32 {
     i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX)
+}
+
+/// Header number `index`: its name, whatever bytes that has, and its value. None beyond the last.
+pub(crate) fn header_at(headers: &BorrowedHeaders, index: usize) -> Option<(&[u8], Option<&[u8]>)> {
+    let (mut name, mut value, mut size) = (std::ptr::null(), std::ptr::null(), 0_usize);
+    // SAFETY: rdkafka makes a `BorrowedHeaders` of librdkafka's pointer by a cast, and this is the way back; it is valid
+    // as long as the borrow. The call only writes the three places.
+    let code: RDKafkaErrorCode = unsafe {
+        let native = std::ptr::from_ref(headers).cast::<sys::rd_kafka_headers_t>();
+        sys::rd_kafka_header_get_all(native, index, &raw mut name, &raw mut value, &raw mut size)
+    }
+    .into();
+    if code != RDKafkaErrorCode::NoError {
+        return None;
+    }
+    // SAFETY: the name is NUL-terminated, the value has `size` bytes, and both live as long as the headers.
+    unsafe {
+        let name = CStr::from_ptr(name).to_bytes();
+        let value = (!value.is_null()).then(|| std::slice::from_raw_parts(value.cast::<u8>(), size));
+        Some((name, value))
+    }
+}
+
+/// Adds a header whose name may be any bytes.
+pub(crate) fn add_header(headers: &mut OwnedHeaders, name: &[u8], value: Option<&[u8]>) {
+    let (start, size) = value.map_or((std::ptr::null(), 0), |value| (value.as_ptr(), value.len()));
+    // SAFETY: as in `header_at`; the headers are owned and not shared, so they may be written. Name and value are copied
+    // by the lengths given, which fit: no slice is longer than isize::MAX.
+    let code: RDKafkaErrorCode = unsafe {
+        let native = std::ptr::from_ref(headers.as_borrowed()).cast::<sys::rd_kafka_headers_t>().cast_mut();
+        sys::rd_kafka_header_add(
+            native,
+            name.as_ptr().cast(),
+            name.len().cast_signed(),
+            start.cast(),
+            size.cast_signed(),
+        )
+    }
+    .into();
+    // It only fails for headers that are read-only, as those of a received message are.
+    assert_eq!(code, RDKafkaErrorCode::NoError, "headers that are owned can be written");
 }
 
 /// Puts a client into the state of a fatal error, as librdkafka's own tests do. For tests of recovery only.

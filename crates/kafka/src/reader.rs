@@ -12,10 +12,12 @@ use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
-    message::{BorrowedMessage, Headers},
+    message::BorrowedMessage,
 };
 
-use crate::{ClusterError, KafkaFault, KafkaSettings, Offsets, TracingContext, classify, error_code};
+use crate::{
+    ClusterError, HeaderName, KafkaFault, KafkaSettings, Offsets, TracingContext, classify, error_code, headers,
+};
 
 /// What to read of a partition: `[from, to)`; without `to` it never ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +107,7 @@ pub struct OwnedRecord {
     /// The value.
     pub value: Option<Bytes>,
     /// The headers, in order, names repeated where they are.
-    pub headers: Vec<(String, Option<Bytes>)>,
+    pub headers: Vec<(HeaderName, Option<Bytes>)>,
 }
 
 impl RecordView<'_> {
@@ -142,8 +144,7 @@ impl RecordView<'_> {
     /// The value of the last header of that name.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&[u8]> {
-        let headers = self.0.headers()?;
-        (0..headers.count()).rev().map(|i| headers.get(i)).find(|header| header.key == name)?.value
+        headers(&self.0).filter(|(found, _)| *found == name.as_bytes()).last()?.1
     }
 
     /// Copies the record out of librdkafka's buffer.
@@ -156,17 +157,11 @@ impl RecordView<'_> {
             timestamp: self.timestamp(),
             key: self.key().map(Bytes::copy_from_slice),
             value: self.value().map(Bytes::copy_from_slice),
-            headers: self.0.headers().map(owned_headers).unwrap_or_default(),
+            headers: headers(&self.0)
+                .map(|(name, value)| (name.into(), value.map(Bytes::copy_from_slice)))
+                .collect(),
         }
     }
-}
-
-fn owned_headers(headers: &impl Headers) -> Vec<(String, Option<Bytes>)> {
-    let copy = |i| {
-        let header = headers.get(i);
-        (header.key.to_owned(), header.value.map(Bytes::copy_from_slice))
-    };
-    (0..headers.count()).map(copy).collect()
 }
 
 /// Reads ranges of one topic. *Blocking*: for a thread of its own. Commits nothing and joins no group.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fleetlog_event::{EventId, TimestampMs};
-use rdkafka::message::{Header, OwnedHeaders};
+use fleetlog_kafka::HeaderName;
+use rdkafka::message::OwnedHeaders;
 
 use crate::{cloud_events::EventHeaders, metrics::TopicMetrics};
 
@@ -22,7 +23,7 @@ pub struct RawRecord {
     /// The record's timestamp; now if none.
     pub timestamp: Option<TimestampMs>,
     /// The headers, in this order.
-    pub headers: Vec<(String, Option<Bytes>)>,
+    pub headers: Vec<(HeaderName, Option<Bytes>)>,
 }
 
 /// Where records go, with its counters.
@@ -47,7 +48,7 @@ pub(crate) struct Outgoing {
 #[derive(Debug)]
 pub(crate) enum RecordHeaders {
     Event(EventHeaders),
-    Raw(Vec<(String, Option<Bytes>)>),
+    Raw(Vec<(HeaderName, Option<Bytes>)>),
 }
 
 /// What a record costs in memory beside its bytes: librdkafka's message, our entry, header objects.
@@ -74,13 +75,7 @@ impl Outgoing {
     pub(crate) fn native_headers(&self) -> Option<OwnedHeaders> {
         match &self.headers {
             RecordHeaders::Event(headers) => Some(headers.to_native(self.key.as_deref().unwrap_or_default())),
-            RecordHeaders::Raw(headers) if headers.is_empty() => None,
-            RecordHeaders::Raw(headers) => {
-                let native = OwnedHeaders::new_with_capacity(headers.len());
-                Some(headers.iter().fold(native, |native, (key, value)| {
-                    native.insert(Header { key, value: value.as_deref() })
-                }))
-            }
+            RecordHeaders::Raw(headers) => fleetlog_kafka::native_headers(headers),
         }
     }
 }

@@ -56,31 +56,34 @@ pub struct Headers(Bytes);
 impl Headers {
     /// Packs headers, keeping order and repeated names.
     #[must_use]
-    pub fn pack<'a>(headers: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>) -> Self {
+    pub fn pack<'a, N: AsRef<[u8]> + ?Sized + 'a>(
+        headers: impl IntoIterator<Item = (&'a N, Option<&'a [u8]>)>,
+    ) -> Self {
         let mut packed = BytesMut::new();
         for (name, value) in headers {
+            let name = name.as_ref();
             packed.put_u64_le(name.len() as u64);
-            packed.put_slice(name.as_bytes());
+            packed.put_slice(name);
             packed.put_u64_le(value.map_or(u64::MAX, |value| value.len() as u64));
             packed.put_slice(value.unwrap_or_default());
         }
         Self(packed.freeze())
     }
 
-    /// The headers, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
+    /// The headers, in order. A name is a text by the protocol, and whatever bytes somebody sent in fact.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         let mut rest: &[u8] = &self.0;
         std::iter::from_fn(move || {
             let name = take(&mut rest)?.unwrap_or_default();
             let value = take(&mut rest)?;
-            Some((std::str::from_utf8(name).unwrap_or_default(), value))
+            Some((name, value))
         })
     }
 
     /// The last header of that name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.iter().filter(|(n, _)| *n == name).last().and_then(|(_, value)| value)
+        self.iter().filter(|(n, _)| *n == name.as_bytes()).last().and_then(|(_, value)| value)
     }
 
     /// Whether there are none.
@@ -109,7 +112,8 @@ mod tests {
 
     #[test]
     fn headers_come_out_as_they_went_in() {
-        let headers = [("a", Some(&b"1"[..])), ("b", None), ("a", Some(b"")), ("", Some(b"x"))];
+        let headers: [(&[u8], Option<&[u8]>); 5] =
+            [(b"a", Some(b"1")), (b"b", None), (b"\xff", Some(b"y")), (b"a", Some(b"")), (b"", Some(b"x"))];
         let packed = Headers::pack(headers);
         assert_eq!(packed.iter().collect::<Vec<_>>(), headers);
         assert_eq!(packed.get("a"), Some(&b""[..]));

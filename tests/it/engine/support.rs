@@ -21,7 +21,9 @@ use fleetlog_event::{
     robot::{Connected, RobotEvent},
     telemetry::Telemetry,
 };
-use fleetlog_kafka::{Admin, KafkaSettings, LogReader, OwnedRecord, ReadError, RecordView};
+use fleetlog_kafka::{
+    Admin, HeaderName, KafkaSettings, LogReader, OwnedRecord, ReadError, RecordView, native_headers,
+};
 use fleetlog_projection::{Fold, FoldProjector, HotWrite, Map, MapProjector, MemorySink, Projection, Sink};
 use fleetlog_testkit::{Stack, unique};
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -165,12 +167,12 @@ impl Fleet {
         partition: i32,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
-        headers: &[(&str, Option<&[u8]>)],
+        headers: &[(&[u8], Option<&[u8]>)],
     ) {
         let topic = self.robot();
-        let headers = headers
-            .iter()
-            .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: *value }));
+        let headers: Vec<(HeaderName, Option<Bytes>)> =
+            headers.iter().map(|(name, value)| ((*name).into(), value.map(Bytes::copy_from_slice))).collect();
+        let headers = native_headers(&headers).unwrap_or_default();
         let mut record = BaseRecord::<[u8], [u8]>::to(&topic).partition(partition).headers(headers);
         record.key = key;
         record.payload = value;
@@ -334,9 +336,7 @@ impl DeadLetters for DirectDeadLetters {
     fn publish<'a>(&'a self, letters: &'a [DeadLetter]) -> BoxFuture<'a, Result<(), Failure>> {
         async move {
             for letter in letters {
-                let headers = letter.headers.iter().fold(OwnedHeaders::new(), |all, (key, value)| {
-                    all.insert(Header { key, value: value.as_deref() })
-                });
+                let headers = native_headers(&letter.headers).unwrap_or_default();
                 let mut record = FutureRecord::<[u8], [u8]>::to(&letter.topic).headers(headers);
                 record.key = letter.key.as_deref();
                 record.payload = letter.value.as_deref();
@@ -356,5 +356,5 @@ impl DeadLetters for DirectDeadLetters {
 
 /// The headers of a record by name; of a repeated name the last.
 pub(crate) fn headers(record: &OwnedRecord) -> BTreeMap<String, Bytes> {
-    record.headers.iter().map(|(name, value)| (name.clone(), value.clone().unwrap_or_default())).collect()
+    record.headers.iter().map(|(name, value)| (name.to_string(), value.clone().unwrap_or_default())).collect()
 }

@@ -143,7 +143,7 @@ async fn show(place: &str, config: &Config, format: Format) -> anyhow::Result<Co
     let (event_type, event) = events::describe(&decoder, &record).await?;
     let value = record.value.as_deref();
     let headers: Map<String, Value> =
-        record.headers.iter().map(|(name, value)| (name.clone(), shown(name, value.as_deref()))).collect();
+        record.headers.iter().map(|(name, value)| (name.to_string(), shown(&name.to_string(), value.as_deref()))).collect();
     let row = row(&config.kafka.topic_prefix, &record);
     let all = json!({
         "place": row.place, "group": row.group, "reason": row.reason, "origin": row.origin, "key": row.key,
@@ -203,7 +203,7 @@ fn collect(reader: Result<LogReader, ReadError>) -> Result<Vec<OwnedRecord>, Rea
 }
 
 fn header(record: &OwnedRecord, name: &str) -> String {
-    let value = record.headers.iter().rev().find(|(n, _)| n == name).and_then(|(_, value)| value.as_deref());
+    let value = record.headers.iter().rev().find(|(n, _)| *n == name).and_then(|(_, value)| value.as_deref());
     String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
 }
 

@@ -168,7 +168,7 @@ async fn record_at(config: &Config, lane: &Lane, offset: i64) -> anyhow::Result<
             lane.id.topic, lane.id.partition
         )
     })?;
-    let headers = Headers::pack(record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())));
+    let headers = Headers::pack(record.headers.iter().map(|(name, value)| (name, value.as_deref())));
     Ok(Record { offset, timestamp: record.timestamp, key: record.key, value: record.value, headers })
 }
 

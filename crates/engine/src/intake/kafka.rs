@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    panic::AssertUnwindSafe,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -19,7 +18,7 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
-    message::{BorrowedMessage, Headers as _, Message as _},
+    message::{BorrowedMessage, Message as _},
     types::RDKafkaRespErr,
 };
 use tracing::warn;
@@ -229,24 +228,8 @@ fn copy(message: &BorrowedMessage<'_>, chunk: &mut BytesMut) -> Record {
         timestamp: TimestampMs(message.timestamp().to_millis().unwrap_or_default()),
         key: part(key),
         value: part(value),
-        headers: headers(message),
+        headers: Headers::pack(fleetlog_kafka::headers(message)),
     }
-}
-
-/// A message's headers. The client panics on a name that is no UTF-8; such headers are left out as a whole rather
-/// than stopping the projection.
-fn headers(message: &BorrowedMessage<'_>) -> Headers {
-    let Some(found) = message.headers() else { return Headers::default() };
-    let pack = AssertUnwindSafe(|| Headers::pack(found.iter().map(|header| (header.key, header.value))));
-    std::panic::catch_unwind(pack).unwrap_or_else(|_| {
-        warn!(
-            topic = message.topic(),
-            partition = message.partition(),
-            offset = message.offset(),
-            "headers left out: a name is no UTF-8"
-        );
-        Headers::default()
-    })
 }
 
 fn over(what: String) -> Polled {

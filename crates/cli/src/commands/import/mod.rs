@@ -217,7 +217,7 @@ fn dead_letter(
         Ok(message) => (message.topic, Bytes::from(message.payload)),
         Err(_) => (String::new(), Bytes::copy_from_slice(line)),
     };
-    let text = |name: &str, value: String| (name.to_owned(), Some(Bytes::from(value)));
+    let text = |name: &str, value: String| (name.into(), Some(Bytes::from(value)));
     RawRecord {
         topic,
         value: Some(payload),

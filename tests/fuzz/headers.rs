@@ -110,7 +110,9 @@ fn check(input: &[u8]) -> Answer {
 }
 
 fn is_ours(name: &[u8]) -> bool {
-    ["__connect.errors.", "kafka_dlt-", "fleetlog-dlq-"].iter().any(|prefix| name.starts_with(prefix.as_bytes()))
+    ["__connect.errors.", "kafka_dlt-", "fleetlog-dlq-"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix.as_bytes()))
         || ["original-topic", "error-message", "retry-count"].iter().any(|ours| name == ours.as_bytes())
 }
 

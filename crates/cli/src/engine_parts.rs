@@ -1,37 +1,12 @@
-//! The engine's ports over real parts: schemas by the codec, dead letters by a raw producer.
+//! The engine's ports over real parts: dead letters by a raw producer.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
-use fleetlog_codec::{Decoder, Prepared, frame};
-use fleetlog_engine::{
-    DeadLetter, Failure,
-    ports::{DeadLetters, Schemas},
-};
-use fleetlog_event::{
-    EventId,
-    catalogue::{Catalogue, TopicSpec},
-};
+use fleetlog_engine::{DeadLetter, Failure, ports::DeadLetters};
+use fleetlog_event::catalogue::{Catalogue, TopicSpec};
 use fleetlog_kafka::{KafkaFault, KafkaSettings};
 use fleetlog_producer::{BatchError, ProducerMetrics, ProducerSettings, RawProducer, RawRecord};
-use fleetlog_projection::Record;
 use futures_util::future::BoxFuture;
-
-/// [`Schemas`] over the codec. Cheap to clone: all projections of a process share what was looked up.
-#[derive(Clone)]
-pub(crate) struct CodecSchemas(pub(crate) Arc<Decoder>);
-
-impl Schemas for CodecSchemas {
-    type Decode = Prepared;
-
-    async fn prepare(&self, records: &[&Record]) -> Result<Prepared, Failure> {
-        let payloads: Vec<Option<&[u8]>> = records.iter().map(|record| record.value.as_deref()).collect();
-        self.0.prepare(payloads).await.map_err(|unavailable| Failure::transient(unavailable.to_string()))
-    }
-
-    fn event_id(&self, payload: Option<&[u8]>) -> Option<EventId> {
-        frame::event_id(payload)
-    }
-}
 
 /// [`DeadLetters`] over a producer.
 pub(crate) struct DeadLetterTopics {

@@ -4,7 +4,9 @@ use anyhow::Context;
 use fleetlog_event::{LogId, catalogue::physical_name};
 use fleetlog_kafka::{Admin, ClusterError, Offsets, PartitionOffsets};
 use fleetlog_projection::{Fault, LaneId, Sink, SinkError, Stored};
-use fleetlog_projections::{Described, SinkKind};
+use fleetlog_projections::{Described, SinkKind, event_history::EventRow};
+use fleetlog_sink_redis::RedisSink;
+use fleetlog_sink_timescale::SqlSink;
 
 use crate::{
     config::{self, Config},
@@ -49,6 +51,7 @@ pub(crate) fn chosen(names: &[String]) -> anyhow::Result<Vec<Described>> {
 pub(crate) async fn read(config: &Config, projection: &Described) -> anyhow::Result<Vec<Lane>> {
     let offsets = Offsets::new(&wiring::kafka_settings(config))?;
     let admin = Admin::new(&wiring::kafka_settings(config))?;
+    let store = Store::of(config, projection)?;
     let mut lanes = Vec::new();
     for stem in projection.topics {
         let topic = physical_name(&config.kafka.topic_prefix, stem);
@@ -57,11 +60,8 @@ pub(crate) async fn read(config: &Config, projection: &Described) -> anyhow::Res
         let mut stored = Vec::new();
         for (_, partition) in partitions.keys() {
             let id = lane_id(projection, &topic, *partition);
-            let read = match projection.sink {
-                SinkKind::Hot => wiring::redis_sink(config)?.read(&id, &[]).await,
-                SinkKind::History => wiring::history_sink(config)?.read(&id, &[]).await,
-            };
-            stored.push((id, read.map_err(|error| unreachable(config, projection, error))?));
+            let read = store.read(&id).await.map_err(|error| unreachable(config, projection, error))?;
+            stored.push((id, read));
         }
         let ends = offsets.ranges(&[&topic]).await?;
         let log_id = admin.topic_ids(&[&topic]).await?.remove(&topic).context("a topic vanished")?;
@@ -71,6 +71,28 @@ pub(crate) async fn read(config: &Config, projection: &Described) -> anyhow::Res
         }
     }
     Ok(lanes)
+}
+
+/// Where a projection's lanes are stored; one connection for all of them.
+enum Store {
+    Hot(RedisSink),
+    History(SqlSink<EventRow>),
+}
+
+impl Store {
+    fn of(config: &Config, projection: &Described) -> anyhow::Result<Self> {
+        Ok(match projection.sink {
+            SinkKind::Hot => Self::Hot(wiring::redis_sink(config)?),
+            SinkKind::History => Self::History(wiring::history_sink(config)?),
+        })
+    }
+
+    async fn read(&self, lane: &LaneId) -> Result<Stored, SinkError> {
+        match self {
+            Self::Hot(sink) => sink.read(lane, &[]).await,
+            Self::History(sink) => sink.read(lane, &[]).await,
+        }
+    }
 }
 
 /// The lane of a partition.

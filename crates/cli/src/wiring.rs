@@ -24,6 +24,9 @@ use crate::{
 /// How long a command waits for a first answer of the brokers.
 const BROKER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// After how long it says that it waits.
+const SAY_AFTER: Duration = Duration::from_millis(500);
+
 /// The cluster of the settings.
 pub(crate) fn kafka_settings(config: &Config) -> KafkaSettings {
     KafkaSettings {
@@ -44,7 +47,16 @@ pub(crate) fn replication(config: &Config) -> Option<i32> {
 /// An administration client of a cluster that answers.
 pub(crate) async fn admin(config: &Config) -> anyhow::Result<Admin> {
     let admin = Admin::new(&kafka_settings(config))?;
-    if let Err(error) = admin.cluster(BROKER_TIMEOUT).await {
+    let asked = admin.cluster(BROKER_TIMEOUT);
+    tokio::pin!(asked);
+    let answer = tokio::select! {
+        answer = &mut asked => answer,
+        () = tokio::time::sleep(SAY_AFTER) => {
+            eprintln!("waiting for kafka at {}, at most {} s", config.kafka.brokers, BROKER_TIMEOUT.as_secs());
+            asked.await
+        }
+    };
+    if let Err(error) = answer {
         let message = format!("kafka at {} does not answer: {error}", config.kafka.brokers);
         return Err(
             Failure::new(Code::Unreachable, message, "is it running, and is kafka.brokers right?").into()

@@ -1,6 +1,6 @@
 //! What the engine uses without knowing who provides it. The binary connects them; tests put fakes here.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use fleetlog_event::{Decode, EventId};
 use fleetlog_projection::{LogNow, Record};
@@ -43,6 +43,19 @@ pub trait Logs: Send + Sync + 'static {
     /// # Errors
     /// Transient if the brokers cannot be asked, Permanent if a topic does not exist.
     fn look<'a>(&'a self, topics: &'a [String]) -> BoxFuture<'a, Result<LogFacts, Failure>>;
+}
+
+/// Shared: all projections of a process know what one of them has looked up.
+impl<T: Schemas> Schemas for Arc<T> {
+    type Decode = T::Decode;
+
+    fn prepare(&self, records: &[&Record]) -> impl Future<Output = Result<Self::Decode, Failure>> + Send {
+        T::prepare(self, records)
+    }
+
+    fn event_id(&self, payload: Option<&[u8]>) -> Option<EventId> {
+        T::event_id(self, payload)
+    }
 }
 
 impl Schemas for fleetlog_codec::Decoder {

@@ -163,6 +163,40 @@ impl StatusSnapshot {
     }
 }
 
+/// Most lanes that an answer names: one is mostly enough to know what is down.
+const LANES_NAMED_MAX: usize = 3;
+
+impl StatusSnapshot {
+    /// Why it is not ready, in words for whoever asks the probe; none if it is.
+    #[must_use]
+    pub fn not_ready(&self) -> Option<String> {
+        if self.ready() {
+            return None;
+        }
+        let mut reasons: Vec<String> = Vec::new();
+        reasons.extend(self.stopped.as_ref().map(|why| format!("stopped for good: {why}")));
+        if !self.assigned {
+            reasons.push("has no partitions yet".to_owned());
+        }
+        reasons.extend(self.trouble.clone());
+        let mut waiting = self.lanes.iter().filter_map(|lane| {
+            let what = match &lane.state {
+                LaneState::Running => return None,
+                LaneState::Starting => "looks for its start",
+                LaneState::Parked => "waits to be assigned anew",
+                LaneState::Waiting(why) | LaneState::Stopped(why) => why,
+            };
+            Some(format!("{}/{}: {what}", lane.lane.topic, lane.lane.partition))
+        });
+        reasons.extend(waiting.by_ref().take(LANES_NAMED_MAX));
+        let more = waiting.count();
+        if more > 0 {
+            reasons.push(format!("{more} more lanes"));
+        }
+        Some(reasons.join("; "))
+    }
+}
+
 impl ProjectionStatus {
     fn lanes(&self) -> MutexGuard<'_, BTreeMap<LaneAt, (LaneId, Arc<LaneStatus>)>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
@@ -222,5 +256,32 @@ impl ProjectionStatus {
         let lanes = self.lanes().values().map(snapshot).collect();
         let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
         StatusSnapshot { assigned: self.was_assigned(), trouble, stopped: self.stopped(), lanes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lane(partition: i32, state: LaneState) -> LaneSnapshot {
+        let lane = LaneId { projection: "p".into(), version: 1, topic: "x-robot".into(), partition };
+        LaneSnapshot { lane, state, paused: false, progress: None, end: None, fenced: 0 }
+    }
+
+    #[test]
+    fn what_is_not_ready_says_which_lanes_wait_and_for_what() {
+        let mut status = StatusSnapshot { assigned: true, ..StatusSnapshot::default() };
+        status.lanes = vec![lane(0, LaneState::Running)];
+        assert_eq!(status.not_ready(), None);
+        let waiting = || LaneState::Waiting("writing: redis at r:6379 refused the connection".into());
+        status.lanes.extend((1..6).map(|partition| lane(partition, waiting())));
+        let why = status.not_ready().unwrap_or_default();
+        assert!(
+            why.starts_with("x-robot/1: writing: redis at r:6379 refused the connection; x-robot/2: "),
+            "{why}"
+        );
+        assert!(why.ends_with("; 2 more lanes"), "{why}");
+        status = StatusSnapshot { trouble: Some("all brokers are down".into()), ..StatusSnapshot::default() };
+        assert_eq!(status.not_ready().as_deref(), Some("has no partitions yet; all brokers are down"));
     }
 }

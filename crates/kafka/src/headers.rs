@@ -110,7 +110,9 @@ mod tests {
 
     #[test]
     fn headers_of_any_bytes_come_out_as_they_went_in() {
-        let header = |name: &[u8], value: Option<&'static [u8]>| (HeaderName::from(name), value.map(Bytes::from_static));
+        let header = |name: &[u8], value: Option<&'static [u8]>| {
+            (HeaderName::from(name), value.map(Bytes::from_static))
+        };
         let sent = [
             header(b"text", Some(b"1")),
             header(b"\xff\xfe", Some(b"\x00")),
@@ -118,7 +120,8 @@ mod tests {
             header(b"", Some(b"")),
         ];
         let native = native_headers(&sent).unwrap_or_default();
-        let read: Vec<_> = (0..native.count()).filter_map(|n| native::header_at(native.as_borrowed(), n)).collect();
+        let read: Vec<_> =
+            (0..native.count()).filter_map(|n| native::header_at(native.as_borrowed(), n)).collect();
         let expected: Vec<_> = sent.iter().map(|(name, value)| (name.as_ref(), value.as_deref())).collect();
         assert_eq!(read, expected);
         assert!(native_headers(&[]).is_none());

@@ -16,7 +16,8 @@ use rdkafka::{
 };
 
 use crate::{
-    ClusterError, HeaderName, KafkaFault, KafkaSettings, Offsets, TracingContext, classify, error_code, headers,
+    ClusterError, HeaderName, KafkaFault, KafkaSettings, Offsets, TracingContext, classify, error_code,
+    headers,
 };
 
 /// What to read of a partition: `[from, to)`; without `to` it never ends.

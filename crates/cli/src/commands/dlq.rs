@@ -100,20 +100,46 @@ async fn run_list(list: &List, config: &Config, format: Format) -> anyhow::Resul
     match format {
         Format::Json => output::json(&rows)?,
         Format::Table => {
-            let cells = |row: &Row| {
-                let Row { place, group, reason, origin, key, set_aside_at, error } = row.clone();
-                [place, group, reason, origin, key, set_aside_at, error]
-            };
-            output::table(
-                ["place", "group", "reason", "origin", "key", "set aside at", "error"],
-                rows.iter().map(cells),
-            );
+            output::table(["place", "reason", "origin", "key", "set aside at", "error"], narrow(&rows));
         }
     }
     if rows.len() < all {
         eprintln!("{} of {all} shown; --limit shows more", rows.len());
     }
     Ok(Code::Done)
+}
+
+/// Widest table, in columns of a terminal; what is cut stands whole in `dlq show` and in JSON.
+const COLUMNS_MAX: usize = 120;
+
+/// The rows as cells that fit: the place is whole, since it is typed again; the error takes the room that is left.
+fn narrow(rows: &[Row]) -> Vec<[String; 6]> {
+    let mut cells: Vec<[String; 6]> = rows
+        .iter()
+        .map(|row| {
+            let at = row.set_aside_at.get(..19).unwrap_or(&row.set_aside_at).replace('T', " ");
+            let (reason, origin) = (cut(&row.reason, 19), cut(&row.origin, 24));
+            [row.place.clone(), reason, origin, cut(&row.key, 18), at, row.error.clone()]
+        })
+        .collect();
+    let width = |n: usize| cells.iter().map(|row| row[n].chars().count()).max().unwrap_or(0);
+    let heads = ["place", "reason", "origin", "key", "set aside at"];
+    let taken: usize = heads.iter().enumerate().map(|(n, head)| width(n).max(head.len())).sum();
+    // Each cell has a space on both sides, and lines between and around them.
+    let left = COLUMNS_MAX.saturating_sub(taken + 6 * 3 + 1).max(12);
+    for row in &mut cells {
+        row[5] = cut(&row[5], left);
+    }
+    cells
+}
+
+/// At most so many characters on one line; a mark says that there is more.
+fn cut(text: &str, characters_max: usize) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if line.chars().count() <= characters_max {
+        return line;
+    }
+    line.chars().take(characters_max - 1).chain(['…']).collect()
 }
 
 async fn show(place: &str, config: &Config, format: Format) -> anyhow::Result<Code> {
@@ -142,8 +168,11 @@ async fn show(place: &str, config: &Config, format: Format) -> anyhow::Result<Co
     let decoder = wiring::decoder(config)?;
     let (event_type, event) = events::describe(&decoder, &record).await?;
     let value = record.value.as_deref();
-    let headers: Map<String, Value> =
-        record.headers.iter().map(|(name, value)| (name.to_string(), shown(&name.to_string(), value.as_deref()))).collect();
+    let headers: Map<String, Value> = record
+        .headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), shown(&name.to_string(), value.as_deref())))
+        .collect();
     let row = row(&config.kafka.topic_prefix, &record);
     let all = json!({
         "place": row.place, "group": row.group, "reason": row.reason, "origin": row.origin, "key": row.key,
@@ -288,4 +317,29 @@ pub(crate) fn hex_dump(bytes: &[u8]) -> String {
         out.push_str(&format!("… {} bytes in all\n", bytes.len()));
     }
     out.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_fits_a_terminal() {
+        let row = |n: usize| Row {
+            place: format!("telemetry-dlq/2/{n}"),
+            group: "g".repeat(n),
+            reason: "wrong_partition".into(),
+            origin: format!("prod-telemetry/11/{}", 10_u64.pow(9) + n as u64),
+            key: "swerk1.uNordFTS%2F0001".repeat(n),
+            set_aside_at: output::time(1_795_251_856_866),
+            error: "wrong_partition: it is\nin 1 ä".repeat(n),
+        };
+        let cells = narrow(&[row(1), row(30)]);
+        let width: usize =
+            (0..6).map(|n| cells.iter().map(|row| row[n].chars().count()).max().unwrap_or(0)).sum();
+        assert!(width + 19 <= COLUMNS_MAX, "{cells:?}");
+        assert_eq!(cells[1][0], "telemetry-dlq/2/30");
+        assert_eq!(cells[0][4], "2026-11-21 09:04:16");
+        assert!(cells[1][5].ends_with('…') && !cells[1][5].contains('\n'));
+    }
 }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use fleetlog_codec::Decoder;
 use fleetlog_engine::{
     End, EngineConfig, KafkaLogs, Outcome, ProjectionRunner, ProjectionRuntime, RunMode, RunnerParts,
     StatusHandle, metrics::EngineMetrics, ports::DeadLetters,
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     commands::migrate,
     config::Config,
-    engine_parts::{CodecSchemas, DeadLetterTopics},
+    engine_parts::DeadLetterTopics,
     exit::{Code, Failure},
     http::{self, Health},
     instance::Instance,
@@ -97,7 +98,7 @@ struct Started {
     mode: RunMode,
     kafka: KafkaSettings,
     catalogue: Arc<Catalogue>,
-    schemas: CodecSchemas,
+    schemas: Arc<Decoder>,
     dead_letters: Arc<dyn DeadLetters>,
     logs: Arc<KafkaLogs>,
     metrics: EngineMetrics,
@@ -115,7 +116,7 @@ impl Started {
         Ok(Self {
             config: engine_config(config, instance),
             mode: if run.once { RunMode::Once } else { RunMode::Continuous },
-            schemas: CodecSchemas(wiring::decoder(config)?),
+            schemas: wiring::decoder(config)?,
             dead_letters: Arc::new(DeadLetterTopics::connect(&kafka, &catalogue, producer_metrics)?),
             logs: Arc::new(KafkaLogs::new(&kafka)?),
             metrics: EngineMetrics::register(&registry)?,
@@ -138,7 +139,7 @@ impl Started {
         let runner = ProjectionRunner::new(RunnerParts {
             projection,
             sink,
-            schemas: self.schemas.clone(),
+            schemas: Arc::clone(&self.schemas),
             dead_letters: Arc::clone(&self.dead_letters),
             logs: self.logs.clone(),
             kafka: self.kafka.clone(),
@@ -306,12 +307,7 @@ impl Health for Projections {
         let waiting: Vec<String> = self
             .0
             .iter()
-            .filter_map(|(id, handle)| {
-                let snapshot = handle.snapshot();
-                let trouble =
-                    snapshot.trouble.clone().map(|trouble| format!(": {trouble}")).unwrap_or_default();
-                (!snapshot.ready()).then(|| format!("{id} is not ready{trouble}"))
-            })
+            .filter_map(|(id, handle)| Some(format!("{id} is not ready: {}", handle.snapshot().not_ready()?)))
             .collect();
         if waiting.is_empty() { Ok("ready".to_owned()) } else { Err(waiting.join("\n")) }
     }

@@ -1,7 +1,5 @@
 //! What a Redis can do to its writers, beside what the suite asks.
 
-use std::time::Duration;
-
 use fleetlog_event::{EntityKey, Reason, Reject, TimestampMs};
 use fleetlog_projection::{
     Chain, Commit, EntityChange, Fault, Headers, HotWrite, Record, SetAside, Sink, UnitOfWork, Version,
@@ -285,31 +283,4 @@ async fn a_suffix_keeps_versions_apart() {
     assert_eq!(keys, ["test/fleetlog:p-judged@1:p-robot:0", "test/online:504~2", "test/unit:e0~2"]);
     let stored = sink.read(&lane(), &["unit:e0".to_owned()]).await.unwrap();
     assert_eq!(stored.states[0].as_ref().unwrap().state, b"7");
-}
-
-/// Not a test of time: prints what guarded writes cost on this machine.
-#[tokio::test]
-#[ignore = "a measurement: cargo test -p fleetlog-sink-redis -- --ignored --nocapture"]
-async fn guarded_writes_a_second() {
-    let server = Server::start(&[]).await;
-    let (sink, mut chain) = (server.sink(), Chain::resume(1, None));
-    let (rounds, count) = (20, 10_000);
-    let mut spent = Duration::ZERO;
-    for main in 0..rounds {
-        let mut next = unit(&mut chain, main, count, 300);
-        for entity in &mut next.entities {
-            for name in ["x_m", "y_m", "heading_rad", "battery_percent", "speed_m_s", "map_id", "recorded_at"]
-            {
-                entity.writes.push(HotWrite::field(name, "12.3456789"));
-            }
-            let (list, member) = ("seen:504".to_owned(), entity.home.clone());
-            entity.writes.push(HotWrite::Ranked { list, member, score: Some(1.0) });
-        }
-        let started = std::time::Instant::now();
-        applied(&sink, &mut chain, &next).await;
-        spent += started.elapsed();
-    }
-    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-    let rate = (rounds * count) as f64 / spent.as_secs_f64();
-    println!("{rate:.0} guarded entities/s, {} entities a commit", count);
 }

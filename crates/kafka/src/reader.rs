@@ -16,8 +16,8 @@ use rdkafka::{
 };
 
 use crate::{
-    ClusterError, HeaderName, KafkaFault, KafkaSettings, Offsets, TracingContext, classify, error_code,
-    headers,
+    ClusterError, HeaderName, KafkaFault, KafkaSettings, Offsets, PartitionOffsets, TracingContext, classify,
+    error_code, headers,
 };
 
 /// What to read of a partition: `[from, to)`; without `to` it never ends.
@@ -168,7 +168,8 @@ impl RecordView<'_> {
 /// Reads ranges of one topic. *Blocking*: for a thread of its own. Commits nothing and joins no group.
 pub struct LogReader {
     topic: String,
-    offsets: Offsets,
+    /// To ask what became of a range that is not there any more.
+    settings: KafkaSettings,
     consumer: BaseConsumer<TracingContext>,
     open: Open,
 }
@@ -220,8 +221,21 @@ impl LogReader {
     /// [`ReadError::OffsetOutOfRange`] or [`ReadError::PastEnd`] if the log does not have a range, or the cluster
     /// cannot be asked.
     pub fn open(settings: &KafkaSettings, topic: &str, ranges: &[PartitionRange]) -> Result<Self, ReadError> {
-        let offsets = Offsets::new(settings)?;
-        let log = offsets.ranges_blocking(&[topic])?;
+        let log = Offsets::new(settings)?.ranges_blocking(&[topic])?;
+        Self::open_within(settings, topic, ranges, &log)
+    }
+
+    /// As [`open`](Self::open), without asking the cluster: `log` is what was seen of the partitions before. A range that
+    /// has gone since then is told while reading.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_within(
+        settings: &KafkaSettings,
+        topic: &str,
+        ranges: &[PartitionRange],
+        log: &BTreeMap<(String, i32), PartitionOffsets>,
+    ) -> Result<Self, ReadError> {
         let mut open = Open::default();
         let mut list = TopicPartitionList::new();
         let wrap = |error: KafkaError| ClusterError::kafka(format!("reading topic `{topic}`"), error);
@@ -251,7 +265,7 @@ impl LogReader {
             .create_with_context(TracingContext)
             .map_err(wrap)?;
         consumer.assign(&list).map_err(wrap)?;
-        Ok(Self { topic: topic.to_owned(), offsets, consumer, open })
+        Ok(Self { topic: topic.to_owned(), settings: settings.clone(), consumer, open })
     }
 
     /// Begins to read all that is there now, of all partitions.
@@ -261,10 +275,14 @@ impl LogReader {
     pub fn open_all(settings: &KafkaSettings, topic: &str) -> Result<Self, ReadError> {
         let log = Offsets::new(settings)?.ranges_blocking(&[topic])?;
         let ranges: Vec<PartitionRange> = log
-            .into_iter()
-            .map(|((_, partition), there)| PartitionRange { partition, from: there.low, to: Some(there.end) })
+            .iter()
+            .map(|((_, partition), there)| PartitionRange {
+                partition: *partition,
+                from: there.low,
+                to: Some(there.end),
+            })
             .collect();
-        Self::open(settings, topic, &ranges)
+        Self::open_within(settings, topic, &ranges, &log)
     }
 
     /// The topic that is read.
@@ -300,7 +318,7 @@ impl LogReader {
                     }
                 }
                 Some(Err(error)) => {
-                    passing(&self.topic, &self.offsets, &self.open, error)?;
+                    passing(&self.topic, &self.settings, &self.open, error)?;
                     return Ok(Read::Idle);
                 }
             }
@@ -343,12 +361,12 @@ fn leave_finished(
 }
 
 /// Passes over errors that pass by themselves; names the range where an offset is gone.
-fn passing(topic: &str, offsets: &Offsets, open: &Open, error: KafkaError) -> Result<(), ReadError> {
+fn passing(topic: &str, settings: &KafkaSettings, open: &Open, error: KafkaError) -> Result<(), ReadError> {
     if matches!(
         error_code(&error),
         Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
     ) {
-        let log = offsets.ranges_blocking(&[topic])?;
+        let log = Offsets::new(settings)?.ranges_blocking(&[topic])?;
         for (partition, (next, _)) in &open.ranges {
             if let Some(there) = log.get(&(topic.to_owned(), *partition))
                 && (*next < there.low || *next > there.end)

@@ -1,10 +1,16 @@
 //! The log on Kafka.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use fleetlog_codec::{Decoder, Prepared};
-use fleetlog_kafka::{Admin, KafkaSettings, LogReader, Offsets, PartitionRange, RecordView};
+use fleetlog_kafka::{
+    Admin, KafkaSettings, LogReader, Offsets, PartitionOffsets, PartitionRange, RecordView,
+};
 use fleetlog_projection::{Headers, Record};
 use tokio::sync::mpsc;
 
@@ -24,6 +30,8 @@ pub struct KafkaLog {
     decoder: Arc<Decoder>,
     /// N of the duplicate rule, by topic stem.
     dedup_span_offsets: BTreeMap<String, i64>,
+    /// What was seen of each partition (topic, number) when its topic was last looked at.
+    seen: Arc<Mutex<BTreeMap<(String, i32), PartitionOffsets>>>,
 }
 
 impl KafkaLog {
@@ -34,7 +42,7 @@ impl KafkaLog {
         decoder: Arc<Decoder>,
         dedup_span_offsets: BTreeMap<String, i64>,
     ) -> Self {
-        Self { settings, decoder, dedup_span_offsets }
+        Self { settings, decoder, dedup_span_offsets, seen: Arc::default() }
     }
 }
 
@@ -48,6 +56,7 @@ impl Log for KafkaLog {
             || VerifyError::Malformed(format!("topic `{name}` is not there; run `fleetlog topics apply`"));
         let log = *ids.get(&name).ok_or_else(absent)?;
         let ranges = Offsets::new(&self.settings)?.ranges(&[&name]).await?;
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).extend(ranges.clone());
         let partitions = ranges.into_values().map(|found| Range { low: found.low, end: found.end }).collect();
         let dedup_span_offsets = *self.dedup_span_offsets.get(stem).ok_or_else(|| {
             VerifyError::Malformed(format!(
@@ -60,9 +69,17 @@ impl Log for KafkaLog {
     fn read(&self, topic: &str, partition: i32, from: i64, to: i64) -> Batches {
         let (sender, batches) = mpsc::channel(BATCHES_WAITING);
         let (settings, topic) = (self.settings.clone(), topic.to_owned());
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let range = PartitionRange { partition, from, to: Some(to) };
         tokio::task::spawn_blocking(move || {
+            // Asked once for all partitions, by `topic`.
+            let opened = if seen.contains_key(&(topic.clone(), partition)) {
+                LogReader::open_within(&settings, &topic, &[range], &seen)
+            } else {
+                LogReader::open(&settings, &topic, &[range])
+            };
             if let Err(error) =
-                read_blocking(&settings, &topic, PartitionRange { partition, from, to: Some(to) }, &sender)
+                opened.map_err(VerifyError::from).and_then(|reader| read_blocking(reader, &sender))
             {
                 // Nobody listens any more only if the recount was given up.
                 let _ = sender.blocking_send(Err(error));
@@ -87,13 +104,7 @@ impl Log for KafkaLog {
 
 type Sender = mpsc::Sender<Result<Vec<Record>, VerifyError>>;
 
-fn read_blocking(
-    settings: &KafkaSettings,
-    topic: &str,
-    range: PartitionRange,
-    sender: &Sender,
-) -> Result<(), VerifyError> {
-    let mut reader = LogReader::open(settings, topic, &[range])?;
+fn read_blocking(mut reader: LogReader, sender: &Sender) -> Result<(), VerifyError> {
     let mut batch = Vec::with_capacity(BATCH_RECORDS);
     reader.for_each(|view| {
         batch.push(record(view));

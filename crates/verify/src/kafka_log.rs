@@ -72,8 +72,9 @@ impl Log for KafkaLog {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let range = PartitionRange { partition, from, to: Some(to) };
         tokio::task::spawn_blocking(move || {
-            // Asked once for all partitions, by `topic`.
-            let opened = if seen.contains_key(&(topic.clone(), partition)) {
+            // Asked once for all partitions, by `topic`; again only for what was written since.
+            let known = seen.get(&(topic.clone(), partition)).is_some_and(|there| to <= there.end);
+            let opened = if known {
                 LogReader::open_within(&settings, &topic, &[range], &seen)
             } else {
                 LogReader::open(&settings, &topic, &[range])

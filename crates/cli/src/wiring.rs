@@ -6,7 +6,7 @@ use anyhow::Context;
 use fleetlog_codec::{Decoder, FirstFound, RegistryAuth, RegistryClient, RegistrySettings, SchemaSource};
 use fleetlog_engine::{DeadLetter, EngineConfig, Origin, ports::DeadLetters};
 use fleetlog_event::catalogue::Catalogue;
-use fleetlog_kafka::{Admin, KafkaSettings, SchemaTopic};
+use fleetlog_kafka::{Admin, ClusterError, ClusterFacts, KafkaSettings, SchemaTopic};
 use fleetlog_producer::{EventProducer, ProducerMetrics, ProducerSettings, Schemas};
 use fleetlog_projection::SetAside;
 use fleetlog_projections::{Described, event_history::EventRow};
@@ -47,22 +47,25 @@ pub(crate) fn replication(config: &Config) -> Option<i32> {
 /// An administration client of a cluster that answers.
 pub(crate) async fn admin(config: &Config) -> anyhow::Result<Admin> {
     let admin = Admin::new(&kafka_settings(config))?;
-    let asked = admin.cluster(BROKER_TIMEOUT);
-    tokio::pin!(asked);
-    let answer = tokio::select! {
-        answer = &mut asked => answer,
-        () = tokio::time::sleep(SAY_AFTER) => {
-            eprintln!("waiting for kafka at {}, at most {} s", config.kafka.brokers, BROKER_TIMEOUT.as_secs());
-            asked.await
-        }
-    };
-    if let Err(error) = answer {
+    if let Err(error) = answer(&admin, &config.kafka.brokers).await {
         let message = format!("kafka at {} does not answer: {error}", config.kafka.brokers);
         return Err(
             Failure::new(Code::Unreachable, message, "is it running, and is kafka.brokers right?").into()
         );
     }
     Ok(admin)
+}
+
+/// The brokers' first answer; says that it waits where there is none at once.
+async fn answer(admin: &Admin, brokers: &str) -> Result<ClusterFacts, ClusterError> {
+    let asked = admin.cluster(BROKER_TIMEOUT);
+    tokio::pin!(asked);
+    tokio::select! {
+        answer = &mut asked => return answer,
+        () = tokio::time::sleep(SAY_AFTER) => {}
+    }
+    eprintln!("waiting for kafka at {brokers}, at most {} s", BROKER_TIMEOUT.as_secs());
+    asked.await
 }
 
 /// The topic files of a folder, or those compiled in.

@@ -100,7 +100,7 @@ async fn run_list(list: &List, config: &Config, format: Format) -> anyhow::Resul
     match format {
         Format::Json => output::json(&rows)?,
         Format::Table => {
-            output::table(["place", "reason", "origin", "key", "set aside at", "error"], narrow(&rows));
+            output::table(["place", "reason", "key", "set aside at", "error"], narrow(&rows));
         }
     }
     if rows.len() < all {
@@ -109,26 +109,27 @@ async fn run_list(list: &List, config: &Config, format: Format) -> anyhow::Resul
     Ok(Code::Done)
 }
 
-/// Widest table, in columns of a terminal; what is cut stands whole in `dlq show` and in JSON.
+/// Widest table, in columns of a terminal; group, origin, and what is cut stand in `dlq show` and in JSON.
 const COLUMNS_MAX: usize = 120;
 
 /// The rows as cells that fit: the place is whole, since it is typed again; the error takes the room that is left.
-fn narrow(rows: &[Row]) -> Vec<[String; 6]> {
-    let mut cells: Vec<[String; 6]> = rows
+fn narrow(rows: &[Row]) -> Vec<[String; 5]> {
+    let mut cells: Vec<[String; 5]> = rows
         .iter()
         .map(|row| {
             let at = row.set_aside_at.get(..19).unwrap_or(&row.set_aside_at).replace('T', " ");
-            let (reason, origin) = (cut(&row.reason, 19), cut(&row.origin, 24));
-            [row.place.clone(), reason, origin, cut(&row.key, 18), at, row.error.clone()]
+            // Many say the reason once more.
+            let error = row.error.strip_prefix(&format!("{}: ", row.reason)).unwrap_or(&row.error);
+            [row.place.clone(), cut(&row.reason, 19), cut(&row.key, 24), at, error.to_owned()]
         })
         .collect();
     let width = |n: usize| cells.iter().map(|row| row[n].chars().count()).max().unwrap_or(0);
-    let heads = ["place", "reason", "origin", "key", "set aside at"];
+    let heads = ["place", "reason", "key", "set aside at"];
     let taken: usize = heads.iter().enumerate().map(|(n, head)| width(n).max(head.len())).sum();
     // Each cell has a space on both sides, and lines between and around them.
-    let left = COLUMNS_MAX.saturating_sub(taken + 6 * 3 + 1).max(12);
+    let left = COLUMNS_MAX.saturating_sub(taken + 5 * 3 + 1).max(12);
     for row in &mut cells {
-        row[5] = cut(&row[5], left);
+        row[4] = cut(&row[4], left);
     }
     cells
 }
@@ -336,10 +337,10 @@ mod tests {
         };
         let cells = narrow(&[row(1), row(30)]);
         let width: usize =
-            (0..6).map(|n| cells.iter().map(|row| row[n].chars().count()).max().unwrap_or(0)).sum();
-        assert!(width + 19 <= COLUMNS_MAX, "{cells:?}");
+            (0..5).map(|n| cells.iter().map(|row| row[n].chars().count()).max().unwrap_or(0)).sum();
+        assert!(width + 16 <= COLUMNS_MAX, "{cells:?}");
         assert_eq!(cells[1][0], "telemetry-dlq/2/30");
-        assert_eq!(cells[0][4], "2026-11-21 09:04:16");
-        assert!(cells[1][5].ends_with('…') && !cells[1][5].contains('\n'));
+        assert_eq!(cells[0][3], "2026-11-21 09:04:16");
+        assert!(cells[1][4].starts_with("it is in 1 ä") && cells[1][4].ends_with('…'), "{cells:?}");
     }
 }

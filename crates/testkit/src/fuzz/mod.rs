@@ -32,7 +32,7 @@ pub use mutator::Mutator;
 use crate::stack::workspace_root;
 
 /// How long one input may take: generous, as tests share their machine with servers.
-pub const TIME_MAX: Duration = Duration::from_secs(20);
+pub const TIME_MAX: Duration = Duration::from_secs(60);
 
 /// The most memory one input may hold at one time, beside its own bytes.
 #[derive(Clone, Copy, Debug)]

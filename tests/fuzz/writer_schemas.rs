@@ -24,7 +24,7 @@ const INPUTS_PER_SCHEMA: u64 = 200;
 #[test]
 fn data_of_schemas_from_elsewhere() {
     // Parsing a schema takes longer than reading data with it.
-    let last: RefCell<Option<(u64, Vec<u8>, Vec<u8>)>> = RefCell::new(None);
+    let last: RefCell<Option<Block>> = RefCell::new(None);
     Target::new("writer-schemas", 25_000, ALLOWANCE).made(seeds()).run(
         |mutator, corpus| {
             let (block, mut choices) = mutator.block(INPUTS_PER_SCHEMA);
@@ -47,6 +47,9 @@ fn data_of_schemas_from_elsewhere() {
         check,
     );
 }
+
+/// The number of a block of inputs, its schema and the datum it began with.
+type Block = (u64, Vec<u8>, Vec<u8>);
 
 /// Counts of blocks as varints.
 const COUNTS: [&[u8]; 3] = [&[0x80, 0x80, 0x80, 0x02], &[0x03, 0x10], &[0xfe, 0xff, 0x7f]];

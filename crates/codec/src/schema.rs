@@ -32,6 +32,9 @@ pub const SCHEMA_BYTES_MAX: usize = 1 << 20;
 /// (150,000 of them).
 const ALLOCATION_BYTES_MAX: usize = 8 << 20;
 
+/// Longest full name, in bytes: it stands in the reason of every record that is rejected.
+const NAME_BYTES_MAX: usize = 400;
+
 /// Longest text of an error, in bytes: apache-avro prints whole schemas.
 const ERROR_BYTES_MAX: usize = 400;
 
@@ -116,6 +119,11 @@ impl WriterSchema {
 
     fn foreign(json: &str, schema: Schema) -> Result<Self, SchemaError> {
         check_bounds(&schema)?;
+        let name_bytes = full_name(&schema).len();
+        if name_bytes > NAME_BYTES_MAX {
+            let detail = format!("its name has {name_bytes} bytes, at most {NAME_BYTES_MAX} are allowed");
+            return Err(SchemaError::Unbounded(detail));
+        }
         let newest = builtin().newest.get(full_name(&schema).as_str());
         let resolving = match newest {
             None => None,

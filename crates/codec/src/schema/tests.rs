@@ -70,6 +70,7 @@ fn a_schema_that_could_exhaust_us_is_refused() {
         (record(r#"{"name":"a","type":{"type":"array","items":"null"}}"#), "`items` takes no bytes"),
         (record(r#"{"name":"a","type":"null"}"#), "`a` takes no bytes"),
         (record(r#"{"name":"a","type":{"type":"record","name":"E","fields":[]}}"#), "`a` takes no bytes"),
+        (format!(r#"{{"type":"fixed","name":"{}","size":1}}"#, "x".repeat(500)), "its name has 500 bytes"),
         (" ".repeat(SCHEMA_BYTES_MAX + 1), "at most 1048576 are read"),
     ] {
         let error = WriterSchema::parse(&json).unwrap_err().to_string();

@@ -143,7 +143,8 @@ impl Fields<'_> {
 
     fn nothing_left(&mut self) {
         for name in std::mem::take(&mut self.table).keys() {
-            self.problem(name, "unknown field");
+            // TOML allows a name without a character.
+            self.problem(if name.is_empty() { "\"\"" } else { name }, "unknown field");
         }
     }
 

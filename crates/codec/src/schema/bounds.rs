@@ -110,6 +110,8 @@ fn fixed_within_bounds(schema: &Schema) -> Result<(), SchemaError> {
     }
 }
 
-fn refused(detail: String) -> SchemaError {
+fn refused(mut detail: String) -> SchemaError {
+    // It names parts of the schema, and those may be of any length.
+    detail.truncate(detail.floor_char_boundary(super::ERROR_BYTES_MAX));
     SchemaError::Unbounded(detail)
 }

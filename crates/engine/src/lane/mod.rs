@@ -127,7 +127,7 @@ where
             let next = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => Next::Stop,
-                landed = landing(flight) => Next::Landed(landed),
+                landed = landing(flight) => Next::Landed(Box::new(landed)),
                 taking = self.feed.take(core.cursor(), room.events, room.bytes), if can_take => Next::Taking(taking),
                 () = tokio::time::sleep_until(*idle_at), if !flying => Next::Idle,
             };
@@ -137,7 +137,7 @@ where
                     let finished = self.land(work).await;
                     return finished.err().unwrap_or(Interrupt::Stopped);
                 }
-                Next::Landed(landed) => self.landed(work, landed).await,
+                Next::Landed(landed) => self.landed(work, *landed).await,
                 Next::Taking(Taking::Batch(batch)) => self.step(work, batch).await,
                 Next::Taking(Taking::OutOfRange) => {
                     Err(Interrupt::Restart("an offset does not exist any more".into()))
@@ -462,7 +462,7 @@ struct Room {
 /// What a lane does next.
 enum Next<W> {
     Stop,
-    Landed(Result<Landed<W>, Interrupt>),
+    Landed(Box<Result<Landed<W>, Interrupt>>),
     Taking(Taking),
     Idle,
 }

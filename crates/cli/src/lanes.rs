@@ -74,6 +74,7 @@ pub(crate) async fn read(config: &Config, projection: &Described) -> anyhow::Res
 }
 
 /// Where a projection's lanes are stored; one connection for all of them.
+#[expect(clippy::large_enum_variant, reason = "one a projection")]
 enum Store {
     Hot(RedisSink),
     History(SqlSink<EventRow>),

@@ -236,12 +236,6 @@ impl Fleet {
         self.bury(instance, Duration::from_secs(5)).await
     }
 
-    /// `kill -9` of one that was made to stop for good: what it said of that is no finding.
-    pub(crate) async fn discard(&mut self, index: usize) -> Result<()> {
-        let mut instance = self.instances.remove(index);
-        instance.running.kill().await
-    }
-
     /// The name under which one is a static member of its groups.
     pub(crate) async fn instance_name(&mut self, index: usize) -> Result<String> {
         let running = &mut self.instances[index].running;

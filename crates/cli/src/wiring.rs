@@ -133,15 +133,8 @@ pub(crate) fn nonce() -> u64 {
 
 /// Processes that are members of the projection's group.
 pub(crate) async fn members(config: &Config, projection: &Described) -> anyhow::Result<usize> {
-    use rdkafka::consumer::{BaseConsumer, Consumer};
-
-    let (settings, group) = (kafka_settings(config), group(config, projection));
-    tokio::task::spawn_blocking(move || {
-        let consumer: BaseConsumer = settings.client().create()?;
-        let groups = consumer.fetch_group_list(Some(&group), BROKER_TIMEOUT)?;
-        Ok(groups.groups().iter().map(|found| found.members().len()).sum())
-    })
-    .await?
+    let admin = Admin::new(&kafka_settings(config))?;
+    Ok(admin.group_members(&group(config, projection)).await?.len())
 }
 
 /// Decodes whatever lies on the topics: compiled-in schemas, then the registry (if one is set), then the schema topic.

@@ -17,6 +17,7 @@ mod fault;
 mod intake;
 mod kafka_logs;
 mod lane;
+mod membership;
 pub mod metrics;
 pub mod ports;
 mod runner;

@@ -17,9 +17,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
-    EngineConfig, Failure, Intake, KafkaIntake, LaneAt, ProjectionRuntime, StatusSnapshot,
-    intake::{LaneFeed, LaneTask, PollThread, PollThreadParts},
+    EngineConfig, Failure, Intake, LaneAt, ProjectionRuntime, StatusSnapshot,
+    intake::{LaneFeed, LaneTask, PollEnd, PollThread, PollThreadParts},
     lane::{Lane, Shared, SharedLogs},
+    membership::{KafkaMembership, Membership},
     metrics::EngineMetrics,
     ports::{DeadLetters, Logs, Schemas},
     status::ProjectionStatus,
@@ -91,6 +92,14 @@ pub enum End {
     CaughtUp,
     /// Something permanent: what, and what to do.
     Failed(String),
+}
+
+/// How the membership of one consumer ended.
+enum Served {
+    /// The run is over.
+    Ended(End),
+    /// Somebody joined under its name: what the client said.
+    Replaced(String),
 }
 
 /// What a run did.
@@ -189,10 +198,7 @@ where
         let up = self.metrics.up(self.shared.projection.id());
         up.set(1);
         let end = match self.prepare(mode, &stop).await {
-            Ok(ends) => match self.intake() {
-                Ok(intake) => self.drive(intake, ends, &stop).await,
-                Err(failure) => End::Failed(failure.what),
-            },
+            Ok(ends) => self.drive(&self.membership(), ends, &stop).await,
             Err(end) => end,
         };
         if let End::Failed(why) = &end {
@@ -249,45 +255,107 @@ where
                 }
                 Err(failure) => return Err(End::Failed(format!("{doing}: {failure}"))),
             }
-            let pause = Duration::from_millis(self.shared.config.retry_delay_ms_max);
-            tokio::select! {
-                () = stop.cancelled() => return Err(End::Stopped),
-                () = tokio::time::sleep(pause) => {}
-            }
+            self.pause(stop).await?;
         }
     }
 
-    fn intake(&self) -> Result<KafkaIntake, Failure> {
-        let names = self.topics.iter().map(|topic| topic.name.clone()).collect();
+    fn membership(&self) -> KafkaMembership<'_> {
         let Shared { projection, config, group, .. } = &*self.shared;
-        KafkaIntake::new(&self.kafka, config, group, projection.id(), names)
+        let topics = self.topics.iter().map(|topic| topic.name.clone()).collect();
+        KafkaMembership { kafka: &self.kafka, config, group, projection: projection.id(), topics }
     }
 
-    /// Runs poll thread and lanes over `intake` until the end.
-    pub(crate) async fn drive<I: Intake + 'static>(
+    /// Runs poll thread and lanes until the end: as one member of the group, or as several, one after the other.
+    pub(crate) async fn drive<M: Membership>(
+        &self,
+        membership: &M,
+        ends: Option<BTreeMap<LaneAt, LogNow>>,
+        stop: &CancellationToken,
+    ) -> End {
+        let lag = self.runtime.handle().spawn(watch_ends(Arc::clone(&self.shared), self.topics.clone()));
+        let end = loop {
+            let served = match membership.join() {
+                Ok(intake) => self.serve(intake, ends.clone(), stop).await,
+                Err(failure) => break End::Failed(failure.what),
+            };
+            match served {
+                Served::Ended(end) => break end,
+                Served::Replaced(what) => {
+                    if let Err(end) = self.await_name(membership, &what, stop).await {
+                        break end;
+                    }
+                }
+            }
+        };
+        lag.abort();
+        end
+    }
+
+    /// Waits until nobody has this member's name in the group; not for longer than a ghost may have it.
+    async fn await_name(
+        &self,
+        membership: &impl Membership,
+        what: &str,
+        stop: &CancellationToken,
+    ) -> Result<(), End> {
+        let projection = self.shared.projection.id();
+        warn!(projection, "somebody joined the group under this member's name ({what}); lanes given up");
+        self.shared.status.membership_lost();
+        let begun = Instant::now();
+        while let Some(holder) =
+            self.insist("asking who is in the group", stop, || membership.holder()).await?
+        {
+            if begun.elapsed() > membership.ghost_timeout() {
+                return Err(End::Failed(format!(
+                    "the consumer cannot go on: {what}: another process runs with the same instance name: \
+                     {holder}; give each its own (run.instance)"
+                )));
+            }
+            self.shared.status.set_trouble(Some(format!("its name in the group is taken by {holder}")));
+            self.pause(stop).await?;
+        }
+        self.shared.status.set_trouble(None);
+        info!(projection, "the name is free again; joining anew");
+        Ok(())
+    }
+
+    /// The pause between two tries of something that is not up to us.
+    async fn pause(&self, stop: &CancellationToken) -> Result<(), End> {
+        let pause = Duration::from_millis(self.shared.config.retry_delay_ms_max);
+        tokio::select! {
+            () = stop.cancelled() => Err(End::Stopped),
+            () = tokio::time::sleep(pause) => Ok(()),
+        }
+    }
+
+    /// Runs poll thread and lanes over `intake` until the end of its membership.
+    async fn serve<I: Intake + 'static>(
         &self,
         intake: I,
         ends: Option<BTreeMap<LaneAt, LogNow>>,
         stop: &CancellationToken,
-    ) -> End {
+    ) -> Served {
         let polling = CancellationToken::new();
         let mut ended = match self.start_poll_thread(intake, polling.clone()) {
             Ok(ended) => ended,
-            Err(error) => return End::Failed(format!("the poll thread cannot be started: {error}")),
+            Err(error) => {
+                return Served::Ended(End::Failed(format!("the poll thread cannot be started: {error}")));
+            }
         };
-        let lag = self.runtime.handle().spawn(watch_ends(Arc::clone(&self.shared), self.topics.clone()));
         let end = tokio::select! {
             biased;
             () = self.failed.cancelled() => None,
-            // By itself it only ends when membership is over (which has been told), or by a panic.
-            _ = &mut ended => {
-                self.shared.status.set_stopped("the poll thread ended by itself: this is a bug of the engine");
-                None
-            }
+            poll_end = &mut ended => match poll_end {
+                Ok(PollEnd::Replaced(what)) => return Served::Replaced(what),
+                // Membership is over, which has been told, or it panicked.
+                _ => {
+                    self.shared.status.set_stopped("the poll thread ended by itself: this is a bug of the engine");
+                    None
+                }
+            },
             () = stop.cancelled() => Some(End::Stopped),
             () = self.caught_up(ends) => Some(End::CaughtUp),
         };
-        lag.abort();
         polling.cancel();
         let deadline = self.shared.config.drain_deadline() + CLOSE_TIMEOUT;
         if !ended.is_terminated() && tokio::time::timeout(deadline, ended).await.is_err() {
@@ -297,17 +365,17 @@ where
             );
         }
         info!(projection = self.shared.projection.id(), "drained");
-        match self.shared.status.stopped() {
+        Served::Ended(match self.shared.status.stopped() {
             Some(why) => End::Failed(why),
             None => end.unwrap_or(End::Stopped),
-        }
+        })
     }
 
     fn start_poll_thread<I: Intake + 'static>(
         &self,
         intake: I,
         stop: CancellationToken,
-    ) -> std::io::Result<oneshot::Receiver<()>> {
+    ) -> std::io::Result<oneshot::Receiver<PollEnd>> {
         let id = self.shared.projection.id();
         let parts = PollThreadParts {
             projection: id,
@@ -323,10 +391,10 @@ where
         let cpu = self.runtime.cpu();
         thread::Builder::new().name(format!("poll-{id}")).spawn(move || {
             cpu.enter();
-            PollThread::new(parts).run();
+            let end = PollThread::new(parts).run();
             cpu.leave();
             // Nobody waits any more if the deadline has passed.
-            let _ = sender.send(());
+            let _ = sender.send(end);
         })?;
         Ok(ended)
     }

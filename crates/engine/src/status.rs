@@ -114,7 +114,7 @@ pub(crate) struct Counts {
 /// One moment of a projection's status.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatusSnapshot {
-    /// The group has given it partitions at least once.
+    /// The group has given it partitions at least once since it joined.
     pub assigned: bool,
     /// What the consumer complains about, if it does.
     pub trouble: Option<String>,
@@ -224,6 +224,11 @@ impl ProjectionStatus {
 
     pub(crate) fn assigned(&self) {
         self.assigned.store(true, Ordering::Relaxed);
+    }
+
+    /// It is no member any more.
+    pub(crate) fn membership_lost(&self) {
+        self.assigned.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn was_assigned(&self) -> bool {

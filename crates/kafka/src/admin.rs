@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::{
     ClusterError, KafkaSettings, TracingContext,
-    native::{self, Described},
+    native::{self, Described, GroupMember},
     plan::{Change, ConfigChange, Plan, TopicFacts},
 };
 
@@ -129,6 +129,18 @@ impl Admin {
                 Err(code) => Err(ClusterError::code(format!("describing topic `{name}`"), code)),
             })
             .collect()
+    }
+
+    /// Who is in a consumer group, by its name with the prefix. A group that does not exist has no members.
+    ///
+    /// # Errors
+    /// When its coordinator cannot be asked.
+    pub async fn group_members(&self, group: &str) -> Result<Vec<GroupMember>, ClusterError> {
+        let group = group.to_owned();
+        self.blocking(format!("asking who is in group `{group}`"), move |client| {
+            native::describe_group(client, &group, REQUEST_TIMEOUT)
+        })
+        .await
     }
 
     /// What would have to change for the cluster to have these topics.

@@ -1,8 +1,9 @@
 //! The calls of librdkafka that crate rdkafka does not wrap; the only unsafe code that runs in production.
 //!
-//! Two admin requests (DescribeTopics, for topic ids, and IncrementalAlterConfigs, which leaves alone what it does
-//! not name), headers whose names are no UTF-8, and the fault injection for tests of fatal errors. All requests are *blocking*: each polls a queue of
-//! its own until its one answer is there.
+//! Three admin requests (DescribeTopics, for topic ids; IncrementalAlterConfigs, which leaves alone what it does not
+//! name; DescribeConsumerGroups, for the names of static members), headers whose names are no UTF-8, and the fault
+//! injection for tests of fatal errors. All requests are *blocking*: each polls a queue of its own until its one answer
+//! is there.
 #![expect(unsafe_code, reason = "calls of librdkafka that crate rdkafka does not wrap")]
 
 use std::{
@@ -93,6 +94,81 @@ unsafe fn described(topic: *const sys::rd_kafka_TopicDescription_t) -> Described
         });
         Described { name, facts: Ok(DescribedFacts { id, replicas: replicas.collect() }) }
     }
+}
+
+/// A member of a consumer group, as its coordinator knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupMember {
+    /// Its id within the group, new with every join.
+    pub id: String,
+    /// Its name if it is a static member (`group.instance.id`, KIP-345).
+    pub instance: Option<String>,
+    /// Where it connects from, as the broker sees it.
+    pub host: String,
+}
+
+/// Asks the coordinator of `group` who is in it. A group that does not exist has no members.
+pub(crate) fn describe_group<C: ClientContext>(
+    client: &Client<C>,
+    group: &str,
+    timeout: Duration,
+) -> KafkaResult<Vec<GroupMember>> {
+    let name = CString::new(group)?;
+    let mut names = [name.as_ptr()];
+    let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
+    let request = Request::new(client, operation, timeout)?;
+    // SAFETY: `names` holds one pointer to a NUL-terminated string that outlives the call, which copies it; client,
+    // options and queue live in `request`.
+    unsafe {
+        sys::rd_kafka_DescribeConsumerGroups(
+            client.native_ptr(),
+            names.as_mut_ptr(),
+            names.len(),
+            request.options(),
+            request.queue(),
+        );
+    }
+    let answer = request.answer(timeout)?;
+    let mut count = 0_usize;
+    // SAFETY: as in `describe_topics`; every string is copied before the event is destroyed.
+    unsafe {
+        let result = sys::rd_kafka_event_DescribeConsumerGroups_result(answer.event());
+        if result.is_null() {
+            return Err(KafkaError::AdminOp(RDKafkaErrorCode::Fail));
+        }
+        let groups = sys::rd_kafka_DescribeConsumerGroups_result_groups(result, &raw mut count);
+        let mut members = Vec::new();
+        for i in 0..count {
+            let group = *groups.add(i);
+            let error = sys::rd_kafka_ConsumerGroupDescription_error(group);
+            let code: RDKafkaErrorCode = sys::rd_kafka_error_code(error).into();
+            match code {
+                RDKafkaErrorCode::NoError => {}
+                // KIP-1043: newer brokers say so; older ones describe it as dead.
+                RDKafkaErrorCode::GroupIdNotFound => continue,
+                code => return Err(KafkaError::AdminOp(code)),
+            }
+            let size = sys::rd_kafka_ConsumerGroupDescription_member_count(group);
+            members.extend((0..size).map(|at| {
+                let member = sys::rd_kafka_ConsumerGroupDescription_member(group, at);
+                GroupMember {
+                    id: text(sys::rd_kafka_MemberDescription_consumer_id(member)).unwrap_or_default(),
+                    instance: text(sys::rd_kafka_MemberDescription_group_instance_id(member)),
+                    host: text(sys::rd_kafka_MemberDescription_host(member)).unwrap_or_default(),
+                }
+            }));
+        }
+        Ok(members)
+    }
+}
+
+/// Copies a text; none for a null pointer.
+///
+/// # Safety
+/// `text` is null or NUL-terminated and valid during the call.
+unsafe fn text(text: *const c_char) -> Option<String> {
+    // SAFETY: by this function's contract.
+    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
 }
 
 /// Sets topic configurations without touching those not named. The answer has one entry per topic.

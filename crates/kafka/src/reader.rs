@@ -4,7 +4,11 @@
 //! reached also where the last offsets hold no records (transaction markers, compacted or aborted records). A range
 //! whose begin is no longer there is an error that names it, never a silent skip.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use fleetlog_event::TimestampMs;
@@ -19,6 +23,9 @@ use crate::{
     ClusterError, HeaderName, KafkaFault, KafkaSettings, Offsets, PartitionOffsets, TracingContext, classify,
     error_code, headers,
 };
+
+/// How long the log may end before a range that it had when reading began: until a new leader knows what is committed.
+const STABLE_END_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What to read of a partition: `[from, to)`; without `to` it never ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,10 +181,32 @@ pub struct LogReader {
     open: Open,
 }
 
-/// The partitions not read to their end yet: the next offset and the end of each.
+/// A partition not read to its end yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rest {
+    next: i64,
+    to: Option<i64>,
+    /// Since when the log seems to end before `to`.
+    short_since: Option<Instant>,
+    /// It was fetched once more after the cluster had said that the log reaches `to`.
+    looked_again: bool,
+}
+
+/// What the end of a partition means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// The range is read, or was before.
+    Finished,
+    /// The range has no end.
+    Follows,
+    /// The log ends before the range does, as far as one can tell.
+    Short(Rest),
+}
+
+/// The partitions not read to their end yet.
 #[derive(Debug, Default)]
 struct Open {
-    ranges: BTreeMap<i32, (i64, Option<i64>)>,
+    ranges: BTreeMap<i32, Rest>,
     /// Partitions that reached their end since the consumer was told to leave them alone.
     finished: Vec<i32>,
 }
@@ -185,25 +214,33 @@ struct Open {
 impl Open {
     /// Whether a record at that place is wanted; takes note of it.
     fn wants(&mut self, partition: i32, offset: i64) -> bool {
-        let Some((next, to)) = self.ranges.get_mut(&partition) else { return false };
-        if to.is_some_and(|to| offset >= to) {
+        let Some(rest) = self.ranges.get_mut(&partition) else { return false };
+        if rest.to.is_some_and(|to| offset >= to) {
             self.finish(partition);
             return false;
         }
-        if offset < *next {
+        if offset < rest.next {
             return false;
         }
-        *next = offset + 1;
-        if *to == Some(*next) {
+        *rest = Rest { next: offset + 1, to: rest.to, short_since: None, looked_again: false };
+        if rest.to == Some(rest.next) {
             self.finish(partition);
         }
         true
     }
 
-    /// The consumer saw the stable end of the partition. Any `to` lay at or before it when reading began.
-    fn saw_end(&mut self, partition: i32) {
-        if self.ranges.get(&partition).is_some_and(|(_, to)| to.is_some()) {
-            self.finish(partition);
+    /// The consumer saw the end of the partition, and its place is `position`: past everything delivered and past
+    /// transaction markers, but not past what was aborted or compacted away.
+    fn saw_end(&mut self, partition: i32, position: Option<i64>) -> Ended {
+        let Some(rest) = self.ranges.get_mut(&partition) else { return Ended::Finished };
+        rest.next = rest.next.max(position.unwrap_or(rest.next));
+        match rest.to {
+            None => Ended::Follows,
+            Some(to) if rest.next >= to || rest.looked_again => {
+                self.finish(partition);
+                Ended::Finished
+            }
+            Some(_) => Ended::Short(*rest),
         }
     }
 
@@ -254,7 +291,7 @@ impl LogReader {
             if let Some(wanted) = to.filter(|to| *to > there.end) {
                 return Err(ReadError::PastEnd { topic: at.0, partition, wanted, end: there.end });
             }
-            open.ranges.insert(partition, (from, to));
+            open.ranges.insert(partition, Rest { next: from, to, short_since: None, looked_again: false });
             list.add_partition_offset(topic, partition, Offset::Offset(from)).map_err(wrap)?;
         }
         let consumer: BaseConsumer<TracingContext> = settings
@@ -311,10 +348,12 @@ impl LogReader {
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    let following = self.open.ranges.get(&partition).is_some_and(|(_, to)| to.is_none());
-                    self.open.saw_end(partition);
-                    if following {
-                        return Ok(Read::Idle);
+                    match self.open.saw_end(partition, position(consumer, &self.topic, partition)) {
+                        Ended::Finished => {}
+                        Ended::Follows => return Ok(Read::Idle),
+                        Ended::Short(rest) => {
+                            look_again(consumer, &self.topic, &self.settings, &mut self.open, (partition, rest))?;
+                        }
                     }
                 }
                 Some(Err(error)) => {
@@ -360,6 +399,42 @@ fn leave_finished(
     consumer.incremental_unassign(&list).map_err(wrap)
 }
 
+/// The log ended before the range. Either its last offsets hold no records, or the broker that said so had just become
+/// leader and did not know yet what is committed. So the cluster is asked how far the log goes, and the rest is
+/// fetched once more.
+fn look_again(
+    consumer: &BaseConsumer<TracingContext>,
+    topic: &str,
+    settings: &KafkaSettings,
+    open: &mut Open,
+    (partition, mut rest): (i32, Rest),
+) -> Result<(), ReadError> {
+    let log = Offsets::new(settings)?.ranges_blocking(&[topic])?;
+    let end = log.get(&(topic.to_owned(), partition)).map_or(0, |there| there.end);
+    let wanted = rest.to.unwrap_or(rest.next);
+    rest.looked_again = end >= wanted;
+    let since = *rest.short_since.get_or_insert_with(Instant::now);
+    if !rest.looked_again && since.elapsed() > STABLE_END_TIMEOUT {
+        return Err(ReadError::PastEnd { topic: topic.to_owned(), partition, wanted, end });
+    }
+    open.ranges.insert(partition, rest);
+    let wrap = |error| ClusterError::kafka(format!("reading topic `{topic}`"), error);
+    let mut list = TopicPartitionList::new();
+    list.add_partition(topic, partition);
+    consumer.incremental_unassign(&list).map_err(wrap)?;
+    list.set_partition_offset(topic, partition, Offset::Offset(rest.next)).map_err(wrap)?;
+    Ok(consumer.incremental_assign(&list).map_err(wrap)?)
+}
+
+/// Where the consumer goes on reading; none if it does not know yet.
+fn position(consumer: &BaseConsumer<TracingContext>, topic: &str, partition: i32) -> Option<i64> {
+    let positions = consumer.position().ok()?;
+    match positions.find_partition(topic, partition)?.offset() {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    }
+}
+
 /// Passes over errors that pass by themselves; names the range where an offset is gone.
 fn passing(topic: &str, settings: &KafkaSettings, open: &Open, error: KafkaError) -> Result<(), ReadError> {
     if matches!(
@@ -367,7 +442,7 @@ fn passing(topic: &str, settings: &KafkaSettings, open: &Open, error: KafkaError
         Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
     ) {
         let log = Offsets::new(settings)?.ranges_blocking(&[topic])?;
-        for (partition, (next, _)) in &open.ranges {
+        for (partition, Rest { next, .. }) in &open.ranges {
             if let Some(there) = log.get(&(topic.to_owned(), *partition))
                 && (*next < there.low || *next > there.end)
             {
@@ -395,8 +470,10 @@ mod tests {
     use super::*;
 
     fn open(ranges: &[(i32, i64, Option<i64>)]) -> Open {
-        let ranges = ranges.iter().map(|(partition, from, to)| (*partition, (*from, *to))).collect();
-        Open { ranges, finished: Vec::new() }
+        let rest = |&(partition, next, to): &_| {
+            (partition, Rest { next, to, short_since: None, looked_again: false })
+        };
+        Open { ranges: ranges.iter().map(rest).collect(), finished: Vec::new() }
     }
 
     #[test]
@@ -415,8 +492,22 @@ mod tests {
         assert!(first.wants(0, 5) && !first.wants(0, 8));
         assert!(first.ranges.is_empty());
         let mut second = open(&[(0, 5, Some(7)), (1, 0, None)]);
-        second.saw_end(0);
-        second.saw_end(1);
+        assert_eq!(second.saw_end(0, Some(7)), Ended::Finished, "a transaction marker lay there");
+        assert_eq!(second.saw_end(1, Some(9)), Ended::Follows);
         assert_eq!(second.ranges.keys().collect::<Vec<_>>(), [&1], "what follows the log has no end");
+    }
+
+    #[test]
+    fn an_end_of_the_log_before_that_of_the_range_ends_nothing() {
+        let mut open = open(&[(0, 5, Some(7))]);
+        assert!(matches!(open.saw_end(0, None), Ended::Short(rest) if rest.next == 5));
+        assert!(matches!(open.saw_end(0, Some(6)), Ended::Short(rest) if rest.next == 6));
+        let looked_again = |open: &mut Open| open.ranges.get_mut(&0).unwrap().looked_again = true;
+        looked_again(&mut open);
+        assert!(open.wants(0, 6), "the record came after all");
+        assert!(open.ranges.is_empty());
+        let mut nothing_there = self::open(&[(0, 5, Some(7))]);
+        looked_again(&mut nothing_there);
+        assert_eq!(nothing_there.saw_end(0, None), Ended::Finished, "the cluster said that the log goes as far");
     }
 }

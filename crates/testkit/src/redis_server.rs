@@ -164,14 +164,17 @@ impl RedisServer {
         Ok(())
     }
 
-    /// Makes a replica a primary with what it has.
+    /// Makes a replica a primary with what it has, which it stays over restarts.
     ///
     /// # Errors
     /// If it doesn't answer.
     pub async fn promote(&self) -> Result<()> {
         let mut promote = redis::cmd("REPLICAOF");
         promote.arg("NO").arg("ONE");
-        let _: String = promote.query_async(&mut self.connect().await?).await?;
+        let mut connection = self.connect().await?;
+        let _: String = promote.query_async(&mut connection).await?;
+        // As Sentinel does: otherwise a restart would make it a replica again, of a primary that is gone.
+        let _: String = redis::cmd("CONFIG").arg("REWRITE").query_async(&mut connection).await?;
         Ok(())
     }
 
@@ -312,7 +315,7 @@ mod tests {
         let mut primary = RedisServer::start().await.unwrap();
         set(&primary, "early").await;
         let way = FaultProxy::start(format!("127.0.0.1:{}", primary.port())).await.unwrap();
-        let replica = RedisServer::start_replica_of("127.0.0.1", way.port()).await.unwrap();
+        let mut replica = RedisServer::start_replica_of("127.0.0.1", way.port()).await.unwrap();
         assert_eq!(get(&replica).await.as_deref(), Some("early"));
         way.set(Way::Lose(Direction::Both)).await;
         set(&primary, "late").await;
@@ -321,5 +324,9 @@ mod tests {
         assert_eq!(get(&replica).await.as_deref(), Some("early"));
         set(&replica, "other").await;
         assert_eq!(get(&replica).await.as_deref(), Some("other"));
+        replica.kill();
+        replica.restart().await.unwrap();
+        set(&replica, "after its restart").await;
+        assert_eq!(get(&replica).await.as_deref(), Some("after its restart"));
     }
 }

@@ -40,7 +40,7 @@ pub struct KafkaIntake {
 }
 
 impl KafkaIntake {
-    /// Joins `group` as the member `<instance>-<projection>` once it is polled, for topics by physical name.
+    /// Joins `group` as the static member `name` once it is polled, for topics by physical name.
     ///
     /// # Errors
     /// Permanent when the settings are wrong.
@@ -48,14 +48,14 @@ impl KafkaIntake {
         kafka: &KafkaSettings,
         engine: &EngineConfig,
         group: &str,
-        projection: &str,
+        name: &str,
         topics: Vec<String>,
     ) -> Result<Self, Failure> {
         let fail = |error: KafkaError| Failure::permanent(format!("consumer of group `{group}`: {error}"));
         let queue_kbytes = engine.queue_kbytes();
         let mut client = kafka.consumer(group);
         client
-            .set("group.instance.id", format!("{}-{projection}", engine.instance))
+            .set("group.instance.id", name)
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", engine.session_timeout_ms.to_string())
             .set("heartbeat.interval.ms", (engine.session_timeout_ms / 5).to_string())
@@ -126,7 +126,7 @@ impl Intake for KafkaIntake {
             Some(Err(KafkaError::PartitionEOF(partition))) => Polled::End(partition),
             Some(Err(error)) => self.consumer.context().judge(&error),
             None => match self.consumer.client().fatal_error() {
-                Some((code, text)) => over(format!("{code:?}: {text}")),
+                Some((code, text)) => over(code, &format!("{code:?}: {text}")),
                 None => self.next_rebalance().unwrap_or(Polled::Nothing),
             },
         }
@@ -232,11 +232,12 @@ fn copy(message: &BorrowedMessage<'_>, chunk: &mut BytesMut) -> Record {
     }
 }
 
-fn over(what: String) -> Polled {
-    let what = format!(
-        "the consumer cannot go on: {what}; does another process run with the same instance name? give each its own"
-    );
-    Polled::Over(EndOfMembership(Failure::permanent(what)))
+fn over(code: RDKafkaErrorCode, what: &str) -> Polled {
+    Polled::Over(if code == RDKafkaErrorCode::FencedInstanceId {
+        EndOfMembership::Replaced(what.to_owned())
+    } else {
+        EndOfMembership::Failed(Failure::permanent(format!("the consumer cannot go on: {what}")))
+    })
 }
 
 enum GroupEvent {
@@ -258,15 +259,20 @@ impl GroupContext {
 
     fn judge(&self, error: &KafkaError) -> Polled {
         use RDKafkaErrorCode as Code;
-        match (error, error.rdkafka_error_code()) {
-            (KafkaError::MessageConsumptionFatal(_), _) | (_, Some(Code::Fatal | Code::FencedInstanceId)) => {
-                over(error.to_string())
-            }
+        let code = error.rdkafka_error_code();
+        match (error, code) {
+            (KafkaError::MessageConsumptionFatal(code), _) => over(*code, &error.to_string()),
             (_, Some(Code::AutoOffsetReset | Code::OffsetOutOfRange)) => Polled::OutOfRange,
             (
                 _,
-                Some(Code::GroupAuthorizationFailed | Code::TopicAuthorizationFailed | Code::Authentication),
-            ) => over(error.to_string()),
+                Some(
+                    code @ (Code::Fatal
+                    | Code::FencedInstanceId
+                    | Code::GroupAuthorizationFailed
+                    | Code::TopicAuthorizationFailed
+                    | Code::Authentication),
+                ),
+            ) => over(code, &error.to_string()),
             _ => Polled::Trouble(error.to_string()),
         }
     }
@@ -315,10 +321,14 @@ mod tests {
         let judge = |code| context.judge(&KafkaError::MessageConsumption(code));
         assert!(matches!(judge(RDKafkaErrorCode::AutoOffsetReset), Polled::OutOfRange));
         assert!(matches!(judge(RDKafkaErrorCode::AllBrokersDown), Polled::Trouble(_)));
-        assert!(matches!(judge(RDKafkaErrorCode::TopicAuthorizationFailed), Polled::Over(_)));
-        let fatal = KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::FencedInstanceId);
-        assert!(
-            matches!(context.judge(&fatal), Polled::Over(EndOfMembership(f)) if f.what.contains("instance name"))
-        );
+        let is_over = |polled| match polled {
+            Polled::Over(end) => end,
+            other => panic!("{other:?}"),
+        };
+        let denied = is_over(judge(RDKafkaErrorCode::TopicAuthorizationFailed));
+        assert!(matches!(denied, EndOfMembership::Failed(failure) if failure.what.contains("cannot go on")));
+        let fatal = |code| is_over(context.judge(&KafkaError::MessageConsumptionFatal(code)));
+        assert!(matches!(fatal(RDKafkaErrorCode::FencedInstanceId), EndOfMembership::Replaced(_)));
+        assert!(matches!(fatal(RDKafkaErrorCode::InvalidProducerEpoch), EndOfMembership::Failed(_)));
     }
 }

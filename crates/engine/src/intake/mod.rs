@@ -11,7 +11,7 @@ use fleetlog_projection::Record;
 
 pub(crate) use buffer::{LaneFeed, Taking};
 pub use kafka::KafkaIntake;
-pub(crate) use poll_thread::{PollThread, PollThreadParts};
+pub(crate) use poll_thread::{PollEnd, PollThread, PollThreadParts};
 pub(crate) use rebalance::LaneTask;
 
 use crate::Failure;
@@ -40,13 +40,18 @@ pub enum Polled {
     OutOfRange,
     /// Something that passes; said once.
     Trouble(String),
-    /// Membership is over: this projection stops.
+    /// Membership is over.
     Over(EndOfMembership),
 }
 
 /// Why a consumer can go on no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndOfMembership(pub Failure);
+pub enum EndOfMembership {
+    /// For good: this projection stops.
+    Failed(Failure),
+    /// Somebody joined under its name: what the client said. Whether to join anew depends on who that is.
+    Replaced(String),
+}
 
 /// What the group decided.
 #[derive(Clone, Debug, PartialEq, Eq)]

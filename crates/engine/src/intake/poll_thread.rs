@@ -42,6 +42,15 @@ pub(crate) struct PollThreadParts<I> {
     pub(crate) status: Arc<ProjectionStatus>,
 }
 
+/// How a poll thread ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PollEnd {
+    /// It was asked to, or membership is over for good, which was told.
+    Stopped,
+    /// Somebody joined under its name.
+    Replaced(String),
+}
+
 /// One projection's poll thread.
 pub(crate) struct PollThread<I> {
     pub(super) projection: &'static str,
@@ -60,6 +69,7 @@ pub(crate) struct PollThread<I> {
     pub(super) lane_bytes_max: Arc<AtomicUsize>,
     commit_due: Instant,
     trouble: Option<String>,
+    end: PollEnd,
 }
 
 impl<I: Intake> PollThread<I> {
@@ -84,12 +94,13 @@ impl<I: Intake> PollThread<I> {
             lane_bytes_max,
             commit_due: Instant::now(),
             trouble: None,
+            end: PollEnd::Stopped,
         }
     }
 
     /// Polls until it is asked to stop; then drains: writes in flight finish, offsets are committed, the consumer
-    /// closes.
-    pub(crate) fn run(mut self) {
+    /// closes. The same when membership is over.
+    pub(crate) fn run(mut self) -> PollEnd {
         while !self.stop.is_cancelled() {
             while let Ok(command) = self.commands.try_recv() {
                 self.obey(command);
@@ -103,7 +114,9 @@ impl<I: Intake> PollThread<I> {
             }
         }
         let all: Vec<LaneAt> = self.lanes.keys().copied().collect();
-        self.stop_lanes(&all, false);
+        let is_replaced = matches!(self.end, PollEnd::Replaced(_));
+        self.stop_lanes(&all, is_replaced);
+        self.end
     }
 
     /// One poll; whether to go on polling at once.
@@ -125,8 +138,11 @@ impl<I: Intake> PollThread<I> {
                 self.in_trouble(what);
                 return false;
             }
-            Polled::Over(EndOfMembership(failure)) => {
-                (self.fail)(failure);
+            Polled::Over(end) => {
+                match end {
+                    EndOfMembership::Failed(failure) => (self.fail)(failure),
+                    EndOfMembership::Replaced(what) => self.end = PollEnd::Replaced(what),
+                }
                 self.stop.cancel();
                 return false;
             }

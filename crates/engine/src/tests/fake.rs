@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     CommitError, DeadLetter, End, EndOfMembership, EngineConfig, Failure, Intake, LaneAt, Polled,
     ProjectionRunner, ProjectionRuntime, RebalanceEvent, RunnerParts, StatusSnapshot,
+    membership::Membership,
     metrics::EngineMetrics,
     ports::{DeadLetters, LogFacts, Logs, Schemas},
     runner::StatusHandle,
@@ -74,6 +75,8 @@ pub(super) struct GroupState {
     pub(super) given_up: Vec<LaneAt>,
     pub(super) pauses: u64,
     pub(super) polls: u64,
+    pub(super) joins: u64,
+    held_for: u64,
 }
 
 /// The cluster as one member sees it; clones share it.
@@ -111,7 +114,13 @@ impl FakeGroup {
     }
 
     pub(super) fn end_membership(&self, what: &str) {
-        self.tell(Polled::Over(EndOfMembership(Failure::permanent(what))));
+        self.tell(Polled::Over(EndOfMembership::Failed(Failure::permanent(what))));
+    }
+
+    /// Somebody joins under the member's name, and has it until `holder` is asked for as often as `asked`.
+    pub(super) fn replace(&self, asked: u64) {
+        self.state().held_for = asked;
+        self.tell(Polled::Over(EndOfMembership::Replaced("fenced".into())));
     }
 
     /// Adds `count` good events to the partitions their keys belong to.
@@ -237,6 +246,32 @@ impl Intake for FakeGroup {
 
     fn commit_and_wait(&mut self, _: &[(LaneAt, i64)]) -> Result<(), CommitError> {
         self.state().verdicts.pop_front().unwrap_or(Ok(()))
+    }
+}
+
+impl Membership for FakeGroup {
+    type Intake = Self;
+
+    fn join(&self) -> Result<Self, Failure> {
+        let mut state = self.state();
+        state.joins += 1;
+        let is_first = state.joins == 1;
+        drop(state);
+        if !is_first {
+            self.assign_all();
+        }
+        Ok(self.clone())
+    }
+
+    fn holder(&self) -> BoxFuture<'_, Result<Option<String>, Failure>> {
+        let mut state = self.state();
+        let is_held = state.held_for > 0;
+        state.held_for = state.held_for.saturating_sub(1);
+        async move { Ok(is_held.then(|| "somebody (connected from there)".to_owned())) }.boxed()
+    }
+
+    fn ghost_timeout(&self) -> Duration {
+        Duration::from_millis(100)
     }
 }
 
@@ -409,8 +444,8 @@ impl World {
         })
         .expect("good settings");
         let (status, stop) = (runner.status(), CancellationToken::new());
-        let (stopped, intake) = (stop.clone(), group.clone());
-        let ended = tokio::spawn(async move { runner.drive(intake, None, &stopped).await });
+        let (stopped, membership) = (stop.clone(), group.clone());
+        let ended = tokio::spawn(async move { runner.drive(&membership, None, &stopped).await });
         Self { group, sink, dead_letters, schemas_away, status, stop, ended }
     }
 

@@ -309,6 +309,32 @@ async fn given_the_end_of_membership_the_projection_stops_and_says_why() {
 }
 
 #[tokio::test]
+async fn given_a_ghost_with_its_name_the_member_waits_until_it_is_gone_and_joins_anew() {
+    let world = World::start(FakeGroup::new(2), quick());
+    world.group.send(100);
+    world.until_all().await;
+    world.group.replace(3);
+    world.group.send(100);
+    world.until_all().await;
+    assert_eq!(world.group.state().joins, 2);
+    until("no trouble", || world.status().ready()).await;
+    assert_eq!(world.stop().await, End::Stopped);
+}
+
+#[tokio::test]
+async fn given_a_living_process_with_its_name_the_projection_leaves_it_the_name_and_stops() {
+    let world = World::start(FakeGroup::new(1), quick());
+    until("assigned", || world.status().assigned).await;
+    world.group.replace(u64::MAX);
+    until("told", || world.status().trouble.is_some_and(|trouble| trouble.contains("taken by somebody"))).await;
+    let (status, group) = (world.status(), world.group.clone());
+    assert!(!status.ready() && status.lanes.is_empty(), "{status:?}");
+    let why = failed(world.end().await);
+    assert!(why.contains("same instance name: somebody"), "{why}");
+    assert_eq!(group.state().joins, 1);
+}
+
+#[tokio::test]
 async fn given_trouble_of_the_consumer_it_shows_until_it_reads_again() {
     let world = World::start(FakeGroup::new(1), quick());
     world.group.send(10);
@@ -335,7 +361,6 @@ async fn given_a_store_that_hangs_a_stop_ends_at_the_deadline_and_the_next_owner
     until("hangs", || sink.hang.met() > 0).await;
     assert_eq!(world.stop().await, End::Stopped);
     sink.hang.on.store(false, Ordering::SeqCst);
-    group.assign_all();
     let next = World::start_with(group, quick(), sink);
     next.until_all().await;
     assert_eq!(next.stop().await, End::Stopped);

@@ -17,7 +17,7 @@ model: ## the core explored exhaustively, millions of states; and that it finds 
 	cargo test --workspace --locked --features fleetlog-model/mutants --test model_mutants -- --nocapture
 
 chaos: ## faults by seed: make chaos SEEDS=100 goes on where it stopped, make chaos SEED=7 FAMILY=zombie replays one
-	@SEEDS="$(SEEDS)" SEED="$(SEED)" FAMILY="$(FAMILY)" scripts/chaos.sh seeds
+	@SEEDS="$(SEEDS)" SEED="$(SEED)" FAMILY="$(FAMILY)" JOBS="$(JOBS)" scripts/chaos.sh seeds
 
 mutants: ## every guarantee broken on purpose, and which check notices
 	@MUTANT="$(MUTANT)" scripts/chaos.sh mutants

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The chaos harness (docs/chaos.md):
-#   scripts/chaos.sh seeds      seeds 1 to SEEDS (100), going on where it stopped; SEED=7 [FAMILY=zombie] runs that one
+#   scripts/chaos.sh seeds      seeds 1 to SEEDS (100), JOBS (1) at a time, going on where it stopped;
+#                               SEED=7 [FAMILY=zombie] runs that one
 #   scripts/chaos.sh mutants    each guarantee broken on purpose (MUTANT=a,b: only those), until a check notices
 set -euo pipefail
 
@@ -17,7 +18,7 @@ revision="$(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
 git diff --quiet HEAD 2>/dev/null || revision="$revision-$(git diff HEAD | sha1sum | cut -c1-8)"
 export FLEETLOG_CHAOS_STATE="${STATE:-$revision}"
 export FLEETLOG_CHAOS_SEEDS="${SEEDS:-100}" FLEETLOG_CHAOS_SEED="${SEED-}" FLEETLOG_CHAOS_FAMILY="${FAMILY-}"
-export FLEETLOG_CHAOS_MUTANT="${MUTANT-}"
+export FLEETLOG_CHAOS_MUTANT="${MUTANT-}" FLEETLOG_CHAOS_JOBS="${JOBS-}"
 
 case "${1-seeds}" in
   seeds) name=seeds::many_seeds ;;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use fleetlog_testkit::workspace_root;
+use futures_util::StreamExt as _;
 
 use crate::{faults::Family, outcome::Outcome, plan::Plan, report::table, run::run};
 
@@ -141,14 +142,16 @@ async fn many_seeds() {
     outcomes.retain(|outcome| {
         wanted.iter().any(|(seed, family)| (*seed, family.name()) == (outcome.seed, outcome.family.clone()))
     });
-    for (seed, family) in wanted {
-        if known.contains(&(seed, family.name())) {
-            continue;
-        }
-        let outcome = run_seed(seed, Some(family)).await;
+    let jobs = setting("FLEETLOG_CHAOS_JOBS").map_or(1, |jobs| jobs.parse().expect("JOBS is a number"));
+    let open = wanted.into_iter().filter(|(seed, family)| !known.contains(&(*seed, family.name())));
+    let mut running = futures_util::stream::iter(open)
+        .map(|(seed, family)| run_seed(seed, Some(family)))
+        .buffer_unordered(jobs);
+    while let Some(outcome) = running.next().await {
         state.add(&outcome);
         outcomes.push(outcome);
     }
+    outcomes.sort_by_key(|outcome| outcome.seed);
     println!("\n{}", table(&outcomes));
     assert!(outcomes.iter().all(Outcome::is_clean), "see the table");
 }

@@ -352,7 +352,13 @@ impl LogReader {
                         Ended::Finished => {}
                         Ended::Follows => return Ok(Read::Idle),
                         Ended::Short(rest) => {
-                            look_again(consumer, &self.topic, &self.settings, &mut self.open, (partition, rest))?;
+                            look_again(
+                                consumer,
+                                &self.topic,
+                                &self.settings,
+                                &mut self.open,
+                                (partition, rest),
+                            )?;
                         }
                     }
                 }
@@ -508,6 +514,10 @@ mod tests {
         assert!(open.ranges.is_empty());
         let mut nothing_there = self::open(&[(0, 5, Some(7))]);
         looked_again(&mut nothing_there);
-        assert_eq!(nothing_there.saw_end(0, None), Ended::Finished, "the cluster said that the log goes as far");
+        assert_eq!(
+            nothing_there.saw_end(0, None),
+            Ended::Finished,
+            "the cluster said that the log goes as far"
+        );
     }
 }

@@ -326,7 +326,8 @@ async fn given_a_living_process_with_its_name_the_projection_leaves_it_the_name_
     let world = World::start(FakeGroup::new(1), quick());
     until("assigned", || world.status().assigned).await;
     world.group.replace(u64::MAX);
-    until("told", || world.status().trouble.is_some_and(|trouble| trouble.contains("taken by somebody"))).await;
+    until("told", || world.status().trouble.is_some_and(|trouble| trouble.contains("taken by somebody")))
+        .await;
     let (status, group) = (world.status(), world.group.clone());
     assert!(!status.ready() && status.lanes.is_empty(), "{status:?}");
     let why = failed(world.end().await);

@@ -156,6 +156,7 @@ impl Config {
         let environment = Env::prefixed("FLEETLOG_")
             .filter(|key| !NO_SETTINGS.iter().any(|other| key.as_str().to_uppercase().starts_with(other)))
             .split("__");
+        problems::check_nesting(environment.iter().map(|(name, value)| (name.into_string(), value)))?;
         problems::check(&figment.merge(environment))
     }
 

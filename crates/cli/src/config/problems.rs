@@ -80,6 +80,44 @@ pub(super) fn check(figment: &Figment) -> Result<Loaded, ConfigError> {
     Ok(Loaded { config, settings: found.into_iter().map(setting).collect() })
 }
 
+/// How deep a variable of the environment may nest: deeper than any setting does.
+const NESTING_MAX: usize = 16;
+/// How much of such a variable's name a message shows, in characters.
+const NAME_SHOWN_MAX: usize = 60;
+
+/// Refuses variables that nest without end. The parser of the environment's values, and what copies them, recurse: some
+/// thousand brackets, or `__` in a name, end the process without a word.
+pub(super) fn check_nesting(variables: impl Iterator<Item = (String, String)>) -> Result<(), ConfigError> {
+    let too_deep = variables.filter(|(name, value)| {
+        // In a name, sections are set apart by points here.
+        name.matches('.').count() > NESTING_MAX || depth(value) > NESTING_MAX
+    });
+    let problems: Vec<Problem> = too_deep
+        .map(|(name, _)| Problem {
+            place: "the environment".to_owned(),
+            what: format!(
+                "`FLEETLOG_{}` nests deeper than {NESTING_MAX} levels, which no setting does",
+                name.to_uppercase().replace('.', "__").chars().take(NAME_SHOWN_MAX).collect::<String>()
+            ),
+        })
+        .collect();
+    if problems.is_empty() { Ok(()) } else { Err(ConfigError(problems)) }
+}
+
+/// How deep the brackets of a value nest.
+fn depth(value: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    for byte in value.bytes() {
+        match byte {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
+}
+
 /// All values by their keys.
 fn read(figment: &Figment) -> Result<BTreeMap<String, Value>, ConfigError> {
     let dict: Dict = figment.extract().map_err(|errors| {

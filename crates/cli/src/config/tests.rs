@@ -107,3 +107,13 @@ fn secrets_are_not_shown() {
     assert_eq!(redact("kafka.properties.sasl.password", &"geheim".into()), "***");
     assert_eq!(redact("kafka.client_id", &"fleetlog".into()), "fleetlog");
 }
+
+#[test]
+fn variables_that_nest_without_end_are_named_and_do_not_end_the_process() {
+    let name = format!("FLEETLOG_{}", vec!["A"; 5_000].join("__"));
+    let text = problems(&[(&name, "1"), ("FLEETLOG_RUN__PROJECTIONS", &"[".repeat(50_000))], None);
+    assert!(text.starts_with("2 problems in the settings:"), "{text}");
+    assert!(text.contains("the environment: `FLEETLOG_A__A__A"), "{text}");
+    assert!(text.contains("`FLEETLOG_RUN__PROJECTIONS` nests deeper than 16 levels"), "{text}");
+    assert!(text.len() < 500, "{text}");
+}

@@ -30,7 +30,9 @@ run() { # NAME FILTER CARGO-TEST-OPTIONS...
   ((PIPESTATUS[0] == 0)) || code=1
 }
 
-run fuzz "" --test fuzz
-run fleetlog fuzz:: --bin fleetlog
-run fleetlog_sink_redis fuzz:: --lib
+# Tests are named after their targets.
+target="${TARGET-}" target="${target//-/_}"
+run fuzz "$target" --test fuzz
+run fleetlog "fuzz::$target" --bin fleetlog
+run fleetlog_sink_redis "fuzz::$target" --lib
 exit "$code"

@@ -27,6 +27,7 @@ PROJECTIONS = {  # what reads what
     "unit-consensus": ["telemetry"],
     "unit-status": ["robot"],
     "task-state": ["task"],
+    "task-ledger": ["task"],
     "telemetry-history": ["telemetry"],
     "event-history": ["robot", "task"],
 }
@@ -70,6 +71,8 @@ def main():
     set_aside = {name: {} for name in projections}
     hot(options, records, projections, set_aside, count)
     history(options, records, topics, projections, set_aside, count)
+    if folds.LEDGER.projection in projections:
+        ledger(options, records["task"], set_aside[folds.LEDGER.projection], count)
     dead_letters(cluster, options, set_aside, topics, without, count)
     count.counts["set_aside"] = sum(len(asides) for asides in set_aside.values())
     json.dump(count.result(), sys.stdout)
@@ -275,6 +278,28 @@ def compare_sql_ledger(connection, prefix, projection, asides, count):
     found = {(topic, partition, offset): reason for topic, partition, offset, reason in connection.execute(query, [projection])}
     expected = {(f"{prefix}{record.topic}", record.partition, record.offset): reason for record, reason in asides.values()}
     compare_reasons(projection, expected, found, count)
+
+
+# --- the task ledger ---------------------------------------------------------------------------------------------------
+
+
+def ledger(options, records, asides, count):
+    fold = folds.LEDGER
+    entities = fold_all(fold, records, asides)
+    times = ", ".join(f"round(extract(epoch FROM {name}) * 1000)::bigint" for name in fold.TIMES)
+    query = f"SELECT task_id, fold_partition, fold_next, {times}, {', '.join(fold.COLUMNS)} FROM {fold.table}"
+    with psycopg.connect(options.postgres) as connection:
+        found = {row[0]: row[1:] for row in connection.execute(query)}
+        compare_sql_ledger(connection, options.prefix, fold.projection, asides, count)
+    for key in sorted(set(found) - set(entities)):
+        count.add("differences", f"{fold.table} has a row of {key}, and no event was taken for it")
+    for key, entity in entities.items():
+        count.counts["compared"] += 1
+        wanted = (entity.partition, entity.next, *fold.row(entity.state))
+        if key not in found:
+            count.add("differences", f"{fold.table} has no row of {key}")
+        elif found[key] != wanted:
+            count.add("differences", f"{fold.table} {key}: {found[key]}, expected {wanted}")
 
 
 # --- dead letters ------------------------------------------------------------------------------------------------------

@@ -277,4 +277,54 @@ class TaskState:
         return None if state["status"] in self.ENDS else (f"tasks:active:{state['site_uid']}", state["priority"])
 
 
+class TaskLedger(TaskState):
+    """The same fold, landing in SQL: a row per task."""
+
+    projection, table = "task-ledger", "t_app_task_ledger2"
+    TIMES = ("created_at", "assigned_at", "started_at", "paused_at", "finished_at", "occurred_at", "recorded_at",
+             "created_recorded_at", "finished_recorded_at")
+    STATE = {"finished_at": "ended_at", "finished_recorded_at": "end_recorded_at"}
+    COLUMNS = ("site_uid", "unit_uid", "task_type", "priority", "external_id", "status", "wait_ms", "work_ms", "total_ms",
+               "pause_reason", "failure_reason", "failure_detail", "step_count", "steps_finished", "steps_failed", "steps",
+               "parameters", "assignments", "pauses", "rejections")
+
+    def apply(self, state, record):
+        unit_uid = record.event["meta"]["unit_uid"] or ""
+        if "\0" in record.key_text or len(unit_uid.encode()) > 512:
+            return "invalid_text"
+        reason = super().apply(state, record)
+        if reason is None and record.event_type == "Created":
+            state["created_recorded_at"] = record.timestamp_ms
+        return reason
+
+    def row(self, state):
+        """The columns of `TIMES` (in ms), then those of `COLUMNS`."""
+        shown = super().fields(None, state)
+        created, started, ended = (state.get(name) for name in ("created_at", "started_at", "ended_at"))
+        failed, paused = state["status"] in ("failed", "cancelled", "rejected"), state["status"] == "paused"
+        shown.update(
+            status=state["status"], wait_ms=elapsed(created, started), work_ms=elapsed(started, ended),
+            total_ms=elapsed(created, ended), pause_reason=state.get("reason") if paused else None,
+            failure_reason=state.get("reason") if failed else None, failure_detail=state.get("detail") if failed else None,
+            steps_failed=sum(step["status"] == "failed" for step in state["steps"]), steps=shown["steps"] or [],
+            parameters=state["parameters"], rejections=shown["rejection_count"])
+        times = [state.get(self.STATE.get(name, name)) for name in self.TIMES]
+        return (*times, *(without_nul(shown.get(name)) for name in self.COLUMNS))
+
+
+def elapsed(start, end):
+    return end - start if start is not None and end is not None and end >= start else None
+
+
+def without_nul(value):
+    if isinstance(value, str):
+        return value.replace("\0", "\u2400")
+    if isinstance(value, list):
+        return [without_nul(item) for item in value]
+    if isinstance(value, dict):
+        return {without_nul(name): without_nul(item) for name, item in value.items()}
+    return value
+
+
+LEDGER = TaskLedger()
 ALL = [UnitConsensus(), UnitStatus(), TaskState()]

@@ -73,7 +73,7 @@ impl Rig {
     pub(crate) async fn verify_is_clean(&self) {
         let reports = json_of(&self.ok(&["--format", "json", "verify"]).await);
         let reports = reports.as_array().unwrap();
-        assert_eq!(reports.len(), 5, "five projections: {reports:?}");
+        assert_eq!(reports.len(), 6, "six projections: {reports:?}");
         for report in reports {
             assert!(report["compared"].as_u64().unwrap() > 0, "compared nothing: {report}");
             for count in ["missing", "extra", "different", "behind"] {

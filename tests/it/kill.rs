@@ -159,7 +159,7 @@ async fn a_stop_in_the_midst_of_work_is_clean_and_quick() {
 
     let shown = world.json(&["progress", "show"]).await;
     let mut compared = 0;
-    for projection in ["unit-consensus", "unit-status", "task-state", "telemetry-history", "event-history"] {
+    for projection in fleetlog_projections::all().iter().map(|known| known.id) {
         let committed = committed(&world, projection).await;
         for lane in shown.as_array().unwrap() {
             let place = lane["lane"].as_str().unwrap();

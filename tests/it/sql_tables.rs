@@ -9,10 +9,12 @@ use fleetlog_event::{
     telemetry::{Telemetry, TelemetryEvent},
 };
 use fleetlog_projection::{
-    Chain, Commit, HistoryRow, LaneId, MapProjector, Progress, RowChange, Sink, Table, UnitOfWork,
+    Chain, Column, Commit, FOLD_COLUMNS, HistoryRow, LaneId, MapProjector, Progress, RowChange, Sink, Table,
+    UnitOfWork,
 };
 use fleetlog_projections::{
     event_history::{EventHistory, HistoryEvent, TASK_EVENT, UNIT_EVENT},
+    task_ledger::TASK_LEDGER,
     telemetry_history::{TELEMETRY, TelemetryHistory},
 };
 use fleetlog_sink_timescale::{ConnectionSettings, Database, Migrator};
@@ -39,12 +41,18 @@ async fn connect(made: &fleetlog_testkit::Database) -> PgConnection {
 async fn projections_and_migrations_agree_on_columns() {
     let (made, _) = migrated().await;
     let mut connection = connect(&made).await;
-    for table in [&TELEMETRY, &UNIT_EVENT, &TASK_EVENT] {
+    let columns = |of: &[Column]| of.iter().map(|c| format!("{} {}", c.name, c.sql_type)).collect::<Vec<_>>();
+    for (table, fold) in
+        [(&TELEMETRY, false), (&UNIT_EVENT, false), (&TASK_EVENT, false), (&TASK_LEDGER, true)]
+    {
         let sql = "SELECT attname || ' ' || format_type(atttypid, atttypmod) FROM pg_attribute
                    WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
         let there: Vec<String> =
             sqlx::query_scalar(sql).bind(table.name).fetch_all(&mut connection).await.unwrap();
-        let wanted: Vec<_> = table.columns.iter().map(|c| format!("{} {}", c.name, c.sql_type)).collect();
+        let mut wanted = columns(table.columns);
+        if fold {
+            wanted.extend(columns(&FOLD_COLUMNS));
+        }
         assert_eq!(there, wanted, "`{}`: add a migration, or correct the projection's Table", table.name);
     }
 }

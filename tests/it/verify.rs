@@ -3,6 +3,7 @@
 
 mod history;
 mod hot;
+mod ledger;
 
 use std::sync::{
     Arc,

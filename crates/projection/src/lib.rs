@@ -35,6 +35,6 @@ pub use progress::{LaneId, LastRecord, Progress};
 pub use projection::{BadState, LaneScope, Projected, Projection, Rulings};
 pub use projector::{FoldProjector, MapProjector};
 pub use record::{Headers, Record};
-pub use row::{Column, CopyEncoder, HistoryRow, Table};
+pub use row::{Column, CopyEncoder, EntityRow, FOLD_COLUMNS, HistoryRow, Table};
 pub use sink::{Commit, Fault, RefusedAt, Sink, SinkError, Stored, StoredState};
 pub use unit_of_work::{EntityChange, RowChange, SetAside, UnitOfWork, Version};

@@ -4,6 +4,8 @@
 
 use fleetlog_event::{EventId, TimestampMs};
 
+use crate::Version;
+
 /// A table that rows are copied into.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Table {
@@ -31,6 +33,24 @@ pub trait HistoryRow: Send + Sync + 'static {
     /// Rows of a batch go in by this order: that of the table's main index.
     fn sort_key(&self) -> (&str, i64);
 }
+
+/// A row of a fold in SQL: one per entity, put in the place of the one before. The entity's exact state and its version
+/// stand in the same row, in [`FOLD_COLUMNS`].
+pub trait EntityRow: HistoryRow {
+    /// The table of all rows of this type. Its first column is its primary key, of type `text`, and holds the entity's
+    /// home.
+    const TABLE: &'static Table;
+}
+
+/// The columns behind those of an [`EntityRow`]'s table: log, partition, next and revision of the entity's version, and
+/// its state.
+pub const FOLD_COLUMNS: [Column; 5] = [
+    Column { name: "fold_log", sql_type: "uuid" },
+    Column { name: "fold_partition", sql_type: "integer" },
+    Column { name: "fold_next", sql_type: "bigint" },
+    Column { name: "fold_revision", sql_type: "integer" },
+    Column { name: "fold_state", sql_type: "text" },
+];
 
 /// Collects rows in the binary COPY format.
 #[derive(Debug)]
@@ -61,6 +81,23 @@ impl CopyEncoder {
 
     /// Adds a row.
     pub fn row(&mut self, row: &impl HistoryRow) {
+        self.open(row);
+        self.close();
+    }
+
+    /// Adds a row of an entity, with [`FOLD_COLUMNS`].
+    pub fn entity(&mut self, row: &impl HistoryRow, version: &Version, state: &[u8]) {
+        self.open(row);
+        self.bytes(version.log.0.as_bytes());
+        self.int4(version.partition);
+        self.int8(version.next);
+        // A small count; PostgreSQL has no unsigned type.
+        self.int4(i32::try_from(version.revision).unwrap_or(i32::MAX));
+        self.bytes(state);
+        self.close();
+    }
+
+    fn open(&mut self, row: &impl HistoryRow) {
         self.open_field_count_at = self.buffer.len();
         self.fields = 0;
         self.buffer.extend_from_slice(&[0; 2]);
@@ -71,6 +108,9 @@ impl CopyEncoder {
             "columns of {}",
             row.table().name
         );
+    }
+
+    fn close(&mut self) {
         let count = self.fields.to_be_bytes();
         self.buffer[self.open_field_count_at..self.open_field_count_at + 2].copy_from_slice(&count);
     }
@@ -141,6 +181,11 @@ impl CopyEncoder {
     /// `boolean`, may be NULL
     pub fn maybe_bool(&mut self, value: Option<bool>) {
         self.maybe(value, |out, value| out.bytes(&[u8::from(value)]));
+    }
+
+    /// `timestamp with time zone`, may be NULL
+    pub fn maybe_timestamptz(&mut self, value: Option<TimestampMs>) {
+        self.maybe(value, Self::timestamptz);
     }
 
     /// `timestamp with time zone`; times that PostgreSQL cannot hold become its nearest (±infinity).

@@ -6,12 +6,14 @@
 //! | [`unit_consensus`] | `telemetry` | Redis: `UnitConsensus@s{site}.u{unit}`, `seen:{site}` |
 //! | [`unit_status`] | `robot` | Redis: `unit:s{site}.u{unit}`, `online:{site}` |
 //! | [`task_state`] | `task` | Redis: `task:{id}`, `tasks:active:{site}` |
+//! | [`task_ledger`] | `task` | SQL: `t_app_task_ledger2` |
 //! | [`telemetry_history`] | `telemetry` | SQL: `telemetry` |
 //! | [`event_history`] | `robot`, `task` | SQL: `unit_event`, `task_event` |
 //!
 //! [`for_each_projection!`] names them all, for the places that run, check or list them.
 
 pub mod event_history;
+pub mod task_ledger;
 pub mod task_state;
 pub mod telemetry_history;
 #[cfg(test)]
@@ -20,17 +22,19 @@ pub mod unit_consensus;
 pub mod unit_status;
 
 use fleetlog_event::{EntityKey, EventSet, TimestampMs};
-use fleetlog_projection::{Column, FoldProjector, HotWrite, MapProjector};
+use fleetlog_projection::{Column, EntityRow, FoldProjector, HotWrite, MapProjector};
 use serde::Serialize;
 
 pub use event_history::EventHistory;
+pub use task_ledger::TaskLedger;
 pub use task_state::TaskStateProjector;
 pub use telemetry_history::TelemetryHistory;
 pub use unit_consensus::UnitConsensus;
 pub use unit_status::UnitStatus;
 
-/// Calls `$action!(fold, projector)` or `$action!(map, projector)` for every projection, in order. A fold lands in hot
-/// state (its writes are [`HotWrite`]s), a map in history (its writes are rows).
+/// Calls `$action!(fold, projector)`, `$action!(ledger, projector)` or `$action!(map, projector)` for every projection, in
+/// order. A fold lands in hot state (its writes are [`HotWrite`]s), a map in history (its writes are rows); a ledger is a
+/// fold that lands in SQL (its writes are [`EntityRow`]s: a row per entity).
 ///
 /// This is the one list to which a new projection is added.
 #[macro_export]
@@ -39,6 +43,7 @@ macro_rules! for_each_projection {
         $action!(fold, $crate::UnitConsensus);
         $action!(fold, $crate::UnitStatus);
         $action!(fold, $crate::TaskStateProjector);
+        $action!(ledger, $crate::TaskLedger);
         $action!(map, $crate::TelemetryHistory);
         $action!(map, $crate::EventHistory);
     };
@@ -49,7 +54,7 @@ macro_rules! for_each_projection {
 pub enum SinkKind {
     /// Hot state (Redis).
     Hot,
-    /// History (SQL).
+    /// History and ledgers (SQL).
     History,
 }
 
@@ -64,16 +69,39 @@ pub struct Described {
     pub topics: &'static [&'static str],
     /// Where it lands.
     pub sink: SinkKind,
+    /// Whether it folds (and so needs a log that is kept, or keeps last values only).
+    pub folds: bool,
 }
 
 /// Every projection, in the order of [`for_each_projection!`].
 #[must_use]
 pub fn all() -> Vec<Described> {
     fn fold<P: FoldProjector<Write = HotWrite>>(_: P) -> Described {
-        Described { id: P::ID, version: P::VERSION, topics: P::Event::TOPICS, sink: SinkKind::Hot }
+        Described {
+            id: P::ID,
+            version: P::VERSION,
+            topics: P::Event::TOPICS,
+            sink: SinkKind::Hot,
+            folds: true,
+        }
+    }
+    fn ledger<P: FoldProjector<Write: EntityRow>>(_: P) -> Described {
+        Described {
+            id: P::ID,
+            version: P::VERSION,
+            topics: P::Event::TOPICS,
+            sink: SinkKind::History,
+            folds: true,
+        }
     }
     fn map<P: MapProjector>(_: P) -> Described {
-        Described { id: P::ID, version: P::VERSION, topics: P::Event::TOPICS, sink: SinkKind::History }
+        Described {
+            id: P::ID,
+            version: P::VERSION,
+            topics: P::Event::TOPICS,
+            sink: SinkKind::History,
+            folds: false,
+        }
     }
     let mut described = Vec::new();
     macro_rules! describe {

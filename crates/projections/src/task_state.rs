@@ -355,7 +355,7 @@ impl TaskState {
     }
 
     /// A JSON array of the steps, in the order of the plan.
-    fn steps_text(&self) -> String {
+    pub(crate) fn steps_text(&self) -> String {
         #[derive(Serialize)]
         struct Shown<'a> {
             step_id: &'a str,

@@ -160,6 +160,15 @@ impl<'a> Lease<'a> {
         let _ = home.bounded(connection.close()).await;
     }
 
+    /// Begins a transaction whose reads are all of one moment.
+    pub(crate) async fn begin_read(&mut self) -> Result<(), Failure> {
+        let statement_ms = self.home.timeout.as_millis();
+        self.run(&format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {statement_ms}"
+        ))
+        .await
+    }
+
     /// Begins a transaction with the time limits of its statements.
     pub(crate) async fn begin(&mut self) -> Result<(), Failure> {
         let statement_ms = self.home.timeout.as_millis();

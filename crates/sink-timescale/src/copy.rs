@@ -5,9 +5,9 @@ use fleetlog_projection::{CopyEncoder, HistoryRow, RowChange, Table};
 use crate::{connections::Lease, fault::Failure};
 
 /// Rows of one COPY. Measured: more gains nothing, fewer cost (DESIGN, numbers to live by).
-const CHUNK_ROWS_MAX: usize = 20_000;
+pub(crate) const CHUNK_ROWS_MAX: usize = 20_000;
 /// Bytes of one COPY, for rows with large payloads; the last row may go beyond.
-const CHUNK_BYTES_MAX: usize = 8 << 20;
+pub(crate) const CHUNK_BYTES_MAX: usize = 8 << 20;
 /// Bytes handed to the connection at a time: it copies them into a buffer of its own.
 const SEND_BYTES: usize = 256 << 10;
 
@@ -51,8 +51,18 @@ pub(crate) async fn copy_all<W: HistoryRow>(
 
 /// One COPY. When the server refuses, the connection is in step again: the error's end was read.
 pub(crate) async fn copy(lease: &mut Lease<'_>, table: &Table, bytes: &[u8]) -> Result<(), Failure> {
-    let columns: Vec<String> = table.columns.iter().map(|column| format!("\"{}\"", column.name)).collect();
-    let statement = format!("COPY \"{}\" ({}) FROM STDIN (FORMAT binary)", table.name, columns.join(", "));
+    let columns: Vec<&str> = table.columns.iter().map(|column| column.name).collect();
+    copy_into(lease, table.name, &columns, bytes).await
+}
+
+/// One COPY into these columns of a table.
+pub(crate) async fn copy_into(
+    lease: &mut Lease<'_>,
+    table: &str,
+    columns: &[&str],
+    bytes: &[u8],
+) -> Result<(), Failure> {
+    let statement = format!("COPY \"{table}\" (\"{}\") FROM STDIN (FORMAT binary)", columns.join("\", \""));
     let home = lease.home();
     let connection = lease.connection();
     home.bounded(async {

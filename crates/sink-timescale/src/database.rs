@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fleetlog_projection::{HistoryRow, SinkError};
+use fleetlog_projection::{EntityRow, HistoryRow, SinkError};
 
 use crate::{
     SqlSink,
@@ -29,6 +29,12 @@ impl Database {
     #[must_use]
     pub fn sink<W: HistoryRow>(&self) -> SqlSink<W> {
         SqlSink::new(self.clone())
+    }
+
+    /// A sink for a fold: its states and rows of type `W`, one per entity.
+    #[must_use]
+    pub fn fold_sink<W: EntityRow>(&self) -> SqlSink<W> {
+        SqlSink::of_fold(self.clone())
     }
 
     /// Closes idle connections; for a tidy end of the process.

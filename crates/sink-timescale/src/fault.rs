@@ -12,6 +12,14 @@ pub(crate) enum Failure {
     /// The server or the way to it said so.
     #[error(transparent)]
     Sql(#[from] sqlx::Error),
+    /// A fold's states and their table do not fit together.
+    #[error("{what}")]
+    States {
+        /// What was found.
+        what: String,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// Nothing came back in time.
     #[error("no answer within {} ms", .0.as_millis())]
     TimedOut(Duration),
@@ -33,7 +41,7 @@ const ACCESS: &str = "check user and password in `postgres.url`";
 const RIGHTS: &str = "grant the user of `postgres.url` rights on fleetlog's tables";
 const DATABASE: &str = "make the database named in `postgres.url`, or correct the name";
 const CORRUPT: &str = "the server reports damaged data: see its log, restore or repair";
-const BUG: &str = "this is a bug in fleetlog: please report it";
+pub(crate) const BUG: &str = "this is a bug in fleetlog: please report it";
 const UNCLEAR: &str = "see the server's log";
 
 /// Reads a SQLSTATE, most telling codes first, then their classes.
@@ -72,6 +80,7 @@ impl Failure {
         use sqlx::Error;
         match self {
             Self::TimedOut(_) => Meaning::Transient,
+            Self::States { remedy, .. } => Meaning::Permanent(remedy),
             Self::Sql(Error::Database(error)) => match error.code() {
                 Some(code) => meaning_of_code(&code),
                 None => Meaning::Transient,

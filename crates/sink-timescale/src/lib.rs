@@ -2,7 +2,7 @@
 //!
 //! A unit of work is one transaction: the lane's progress row (taken only if it holds the link that the unit follows),
 //! its rows by binary COPY, its set-asides. So a batch is stored whole or not at all, and *already applied* is what the
-//! progress row says, never a guess. What the sink does not do: it holds no states of folds.
+//! progress row says, never a guess. A fold's states live in the rows that people read (`entities`): one per entity.
 //!
 //! [`Database`] is one process's way to the server, [`SqlSink`] what a projection lands in, [`Migrator`] what brings
 //! the schema up to date, [`Database::maintain`] what keeps partitions and retention.
@@ -14,6 +14,7 @@ mod check;
 mod connections;
 mod copy;
 mod database;
+mod entities;
 mod fault;
 mod ledger;
 mod maintain;

@@ -30,6 +30,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     1 "0001_progress",
     2 "0002_history",
     3 "0003_views",
+    4 "0004_task_ledger",
 };
 
 impl Migration {

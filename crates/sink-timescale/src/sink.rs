@@ -3,7 +3,8 @@
 use std::{fmt, marker::PhantomData};
 
 use fleetlog_projection::{
-    Commit, Fault, HistoryRow, LaneId, Link, Sink, SinkError, Stored, UnitOfWork, Verdict, judge,
+    Commit, EntityRow, Fault, HistoryRow, LaneId, Link, Sink, SinkError, Stored, Table, UnitOfWork, Verdict,
+    judge,
 };
 
 use crate::{
@@ -11,21 +12,23 @@ use crate::{
     bisect::refused,
     connections::Lease,
     copy::{copy_all, in_index_order},
+    entities,
     fault::{Failure, Meaning},
     ledger,
 };
 
-/// Where a projection's rows of type `W` land.
-///
-/// Rows only: a unit that carries entities (a fold) is Permanent, since states have no table here.
+/// Where a projection's rows of type `W` land: those of a map ([`Database::sink`]), or those of a fold with its states
+/// ([`Database::fold_sink`]). A unit that carries entities is Permanent where there is no table for them.
 pub struct SqlSink<W> {
     database: Database,
+    /// Where states live.
+    entities: Option<&'static Table>,
     rows: PhantomData<fn() -> W>,
 }
 
 impl<W> Clone for SqlSink<W> {
     fn clone(&self) -> Self {
-        Self { database: self.database.clone(), rows: PhantomData }
+        Self { database: self.database.clone(), entities: self.entities, rows: PhantomData }
     }
 }
 
@@ -50,12 +53,14 @@ impl<W: HistoryRow> Sink for SqlSink<W> {
     }
 
     async fn read(&self, lane: &LaneId, homes: &[String]) -> Result<Stored, SinkError> {
-        if !homes.is_empty() {
-            return Err(no_states(lane));
-        }
-        let tried = || format!("read of lane {lane}");
+        let tried = || format!("read of lane {lane}, {} states", homes.len());
         let mut lease = self.lease(&tried).await?;
-        match ledger::read(&mut lease, lane).await {
+        let read = match self.entities {
+            _ if homes.is_empty() => ledger::read(&mut lease, lane).await,
+            Some(table) => entities::read(&mut lease, table, lane, homes).await,
+            None => return Err(no_states(lane)),
+        };
+        match read {
             Ok(stored) => {
                 lease.give_back();
                 Ok(stored)
@@ -66,12 +71,13 @@ impl<W: HistoryRow> Sink for SqlSink<W> {
 
     async fn commit(&self, unit: &UnitOfWork<W>) -> Result<Commit, SinkError> {
         let lane = &unit.lane;
-        if !unit.entities.is_empty() {
+        if self.entities.is_none() && !unit.entities.is_empty() {
             return Err(no_states(lane));
         }
-        let tried = || format!("commit of lane {lane}, {} rows", unit.rows.len());
+        let tried =
+            || format!("commit of lane {lane}, {} rows, {} states", unit.rows.len(), unit.entities.len());
         let mut lease = self.lease(&tried).await?;
-        match transaction(&mut lease, unit).await {
+        match transaction(&mut lease, unit, self.entities).await {
             Ok(ended) => {
                 lease.give_back();
                 match ended {
@@ -91,7 +97,14 @@ impl<W: HistoryRow> Sink for SqlSink<W> {
 
 impl<W: HistoryRow> SqlSink<W> {
     pub(crate) fn new(database: Database) -> Self {
-        Self { database, rows: PhantomData }
+        Self { database, entities: None, rows: PhantomData }
+    }
+
+    pub(crate) fn of_fold(database: Database) -> Self
+    where
+        W: EntityRow,
+    {
+        Self { database, entities: Some(W::TABLE), rows: PhantomData }
     }
 
     async fn lease(&self, tried: &impl Fn() -> String) -> Result<Lease<'_>, SinkError> {
@@ -113,7 +126,8 @@ impl<W: HistoryRow> SqlSink<W> {
         };
         lease.give_back();
         if found.is_empty() {
-            // Not one of its rows: a constraint checked at the end, or one on fleetlog's own tables.
+            // Not one of its rows: a constraint checked at the end, one on fleetlog's own tables, or a fold's row, which
+            // is made so that the schema has nothing against it.
             let what = format!(
                 "postgresql: the batch of lane {} was refused, but none of its rows alone: {}; look for constraints \
                  or triggers that fleetlog's migrations did not make",
@@ -127,7 +141,11 @@ impl<W: HistoryRow> SqlSink<W> {
 }
 
 /// Progress first: its row's lock keeps a second writer of the lane out before it has copied anything.
-async fn transaction<W: HistoryRow>(lease: &mut Lease<'_>, unit: &UnitOfWork<W>) -> Result<Ended, Failure> {
+async fn transaction<W: HistoryRow>(
+    lease: &mut Lease<'_>,
+    unit: &UnitOfWork<W>,
+    states: Option<&'static Table>,
+) -> Result<Ended, Failure> {
     lease.begin().await?;
     fail::fail_point!("sql.begun");
     if !ledger::move_chain(lease, unit).await? {
@@ -135,6 +153,9 @@ async fn transaction<W: HistoryRow>(lease: &mut Lease<'_>, unit: &UnitOfWork<W>)
     }
     fail::fail_point!("sql.progress");
     copy_all(lease, &in_index_order(&unit.rows)).await?;
+    if let (Some(table), false) = (states, unit.entities.is_empty()) {
+        entities::store(lease, table, &unit.entities).await?;
+    }
     fail::fail_point!("sql.rows");
     ledger::enter(lease, unit).await?;
     // A lost answer leaves the outcome open. The retry finds it out: the stored link is `leaves`, or it is `follows`.
@@ -158,7 +179,7 @@ fn no_states(lane: &LaneId) -> SinkError {
     SinkError::new(
         Fault::Permanent,
         format!(
-            "lane {lane}: the SQL sink takes rows of history, no states of folds; use a map projector, or Redis"
+            "lane {lane}: this sink takes rows of history, no states of a fold; open it with `fold_sink`"
         ),
     )
 }

@@ -120,7 +120,7 @@ pub(crate) fn compare<S: Serialize>(
 }
 
 /// Whether a state is as expected; if the log is cut, in all that the log tells.
-fn is_told(expected: &Value, stored: &Value, cut: bool) -> bool {
+pub(crate) fn is_told(expected: &Value, stored: &Value, cut: bool) -> bool {
     match (expected, stored) {
         (Value::Null, _) if cut => true,
         (Value::Object(expected), Value::Object(stored)) if cut => {

@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use fleetlog_event::{EntityKey, EventSet, Recorded, Reject, partition_of};
-use fleetlog_projection::{FoldProjector, HotWrite, LaneId};
+use fleetlog_event::{EntityKey, EventSet, partition_of};
+use fleetlog_projection::{FoldProjector, HotWrite};
 
 use crate::{
     HotStore, Kind, Log, Report, Topic, VerifyError, VerifySettings,
     entity::{Expected, Look, Stored, compare, expires_at, places},
     hot_store::{Shown, Wanted},
-    judged::{self, Judged, Part},
     progress::{Lane, await_progress},
+    states::{self, Ahead},
 };
 
 /// Entities read in one call.
@@ -80,13 +80,8 @@ struct Recount<'a, P, L> {
     judged: HashMap<String, HashSet<String>>,
 }
 
-/// An entity that is further than the part of the log that was folded.
-struct Ahead<S> {
-    next: i64,
-    expected: Option<Expected<S>>,
-    shown: Shown,
-    asked: Vec<(String, String)>,
-}
+/// What was read of an entity: its hash, and its places in the lists asked for.
+type Seen = (Shown, Vec<(String, String)>);
 
 impl<P, L> Recount<'_, P, L>
 where
@@ -94,7 +89,9 @@ where
     L: Log,
 {
     async fn lane(&mut self, lane: &Lane, mut found: BTreeSet<String>) -> Result<(), VerifyError> {
-        let expected = self.fold(lane).await?;
+        let named = self.store.ledger(&lane.id.to_string()).await?;
+        let part = (lane, self.topic);
+        let expected = states::fold_part(self.projector, self.log, part, &named, &mut self.report).await?;
         for key in expected.keys() {
             found.remove(key.as_str());
         }
@@ -114,45 +111,11 @@ where
         if ahead.is_empty() { Ok(()) } else { self.compare_ahead(lane, ahead).await }
     }
 
-    /// The states that the lane's part of the log makes.
-    async fn fold(&mut self, lane: &Lane) -> Result<HashMap<EntityKey, Expected<P::State>>, VerifyError> {
-        let named = self.store.ledger(&lane.id.to_string()).await?;
-        let mut unseen: BTreeSet<i64> = named.range(lane.low..lane.to.max(lane.low)).copied().collect();
-        let mut expected: HashMap<EntityKey, Expected<P::State>> = HashMap::new();
-        let part = Part { topic: self.topic, partition: lane.id.partition, from: lane.low, to: lane.to };
-        let (report, projector) = (&mut self.report, self.projector);
-        judged::each::<L, P::Event>(self.log, part, |offset, judged| {
-            let rejected = match judged {
-                Judged::Duplicate => {
-                    report.duplicates += 1;
-                    return;
-                }
-                _ if named.contains(&offset) => {
-                    unseen.remove(&offset);
-                    report.set_aside += 1;
-                    return;
-                }
-                Judged::Rejected(reject) => Err(reject),
-                Judged::Event(event) => take(projector, &mut expected, &event),
-            };
-            if let Err(reject) = rejected {
-                not_set_aside(report, &lane.id, offset, &reject);
-            }
-        })
-        .await?;
-        for offset in unseen.into_iter().filter(|offset| !lane.is_cut_near(*offset, self.topic)) {
-            self.report.differ(Kind::Extra, at(&lane.id, offset), || {
-                "the ledger names it, but the log has no event there, or a duplicate".to_owned()
-            });
-        }
-        Ok(expected)
-    }
-
     async fn chunk(
         &mut self,
         lane: &Lane,
         chunk: Vec<(EntityKey, Option<Expected<P::State>>)>,
-        ahead: &mut BTreeMap<EntityKey, Ahead<P::State>>,
+        ahead: &mut BTreeMap<EntityKey, Ahead<P::State, Seen>>,
     ) -> Result<(), VerifyError> {
         let wanted: Vec<Wanted> = chunk
             .iter()
@@ -166,7 +129,7 @@ where
             if let Look::Ahead(next) =
                 self.look(lane, &key, expected.as_ref(), &shown, &wanted.places, lane.to)
             {
-                ahead.insert(key, Ahead { next, expected, shown, asked: wanted.places });
+                ahead.insert(key, Ahead { next, expected, seen: (shown, wanted.places) });
             }
         }
         Ok(())
@@ -176,34 +139,13 @@ where
     async fn compare_ahead(
         &mut self,
         lane: &Lane,
-        mut ahead: BTreeMap<EntityKey, Ahead<P::State>>,
+        mut ahead: BTreeMap<EntityKey, Ahead<P::State, Seen>>,
     ) -> Result<(), VerifyError> {
         // After the entities: a set-aside is entered before, or with, what the entity's version covers.
         let named = self.store.ledger(&lane.id.to_string()).await?;
-        let now = self.log.topic(P::Event::TOPICS[0]).await?;
-        let end = now
-            .numbered()
-            .nth(usize::try_from(lane.id.partition).unwrap_or(0))
-            .map_or(0, |(_, range)| range.end);
-        let to = ahead.values().map(|ahead| ahead.next).max().unwrap_or(lane.to).min(end);
-        let part = Part { topic: &now, partition: lane.id.partition, from: lane.to, to };
-        let (report, projector) = (&mut self.report, self.projector);
-        judged::each::<L, P::Event>(self.log, part, |offset, judged| {
-            let Judged::Event(event) = judged else { return };
-            let Some(entity) = ahead.get_mut(&event.key).filter(|entity| offset < entity.next) else {
-                return;
-            };
-            if named.contains(&offset) {
-                return;
-            }
-            let mut one: HashMap<_, _> =
-                entity.expected.take().map(|e| (event.key.clone(), e)).into_iter().collect();
-            if let Err(reject) = take(projector, &mut one, &event) {
-                not_set_aside(report, &lane.id, offset, &reject);
-            }
-            entity.expected = one.remove(&event.key);
-        })
-        .await?;
+        let part = (lane, self.topic);
+        let end =
+            states::read_on(self.projector, self.log, part, &named, &mut ahead, &mut self.report).await?;
         for (key, entity) in ahead {
             if entity.next > end {
                 let home = self.projector.home(&key);
@@ -213,7 +155,8 @@ where
                 });
                 continue;
             }
-            self.look(lane, &key, entity.expected.as_ref(), &entity.shown, &entity.asked, i64::MAX);
+            let (shown, asked) = &entity.seen;
+            self.look(lane, &key, entity.expected.as_ref(), shown, asked, i64::MAX);
         }
         Ok(())
     }
@@ -333,28 +276,4 @@ where
             })
         })
     }
-}
-
-/// Takes an event into its entity's state, on a copy: a rejected one leaves no trace.
-fn take<P: FoldProjector>(
-    projector: &P,
-    expected: &mut HashMap<EntityKey, Expected<P::State>>,
-    event: &Recorded<P::Event>,
-) -> Result<(), Reject> {
-    let mut state = expected.get(&event.key).map(|expected| expected.state.clone()).unwrap_or_default();
-    projector.apply(&mut state, event)?;
-    expected.insert(event.key.clone(), Expected { state, next: event.position.offset + 1 });
-    Ok(())
-}
-
-/// `lane offset`, for reports.
-pub(crate) fn at(lane: &LaneId, offset: i64) -> String {
-    format!("{}/{} offset {offset}", lane.topic, lane.partition)
-}
-
-/// An event that the projection could not take, and that its ledger does not name.
-pub(crate) fn not_set_aside(report: &mut Report, lane: &LaneId, offset: i64, reject: &Reject) {
-    report.differ(Kind::Missing, at(lane, offset), || {
-        format!("cannot be taken ({reject}), and is not set aside")
-    });
 }

@@ -19,7 +19,7 @@ use crate::{
 /// SQL, read by SELECT.
 #[derive(Clone, Debug)]
 pub struct HistoryStore {
-    pool: PgPool,
+    pub(crate) pool: PgPool,
 }
 
 /// How many rows a range of offsets has, and the sum of their hashes.

@@ -7,11 +7,11 @@ use fleetlog_projection::{HistoryRow, MapProjector, Table};
 
 use crate::{
     HistoryStore, Kind, Log, Report, Topic, VerifyError, VerifySettings,
-    fold::{at, not_set_aside},
     history_store::{RangeId, Sum},
     judged::{self, Judged, Part},
     progress::{Lane, await_progress},
-    row::{Fields, fields, hash, show},
+    row::{Fields, difference, fields, hash, shown},
+    states::{at, not_set_aside},
 };
 
 /// Maps the log again and compares with the rows in SQL: by count and hash per range of offsets, and row by row in
@@ -252,25 +252,4 @@ fn rows_of<P: MapProjector<Write: HistoryRow>>(
         return Ok(Vec::new());
     }
     rows.iter().filter(|row| row.table().name == table.name).map(fields).collect()
-}
-
-/// A row for people: the columns that are not NULL.
-fn shown(table: &Table, row: &Fields) -> String {
-    let columns = table.columns.iter().zip(row).filter(|(_, form)| form.is_some());
-    let texts: Vec<String> = columns
-        .map(|(column, form)| format!("{} = {}", column.name, show(column.sql_type, form.as_deref())))
-        .collect();
-    texts.join(", ")
-}
-
-/// The columns in which two rows differ.
-fn difference(table: &Table, expected: &Fields, found: &Fields) -> String {
-    let columns = table.columns.iter().zip(expected.iter().zip(found)).filter(|(_, (e, f))| e != f);
-    let texts: Vec<String> = columns
-        .map(|(column, (e, f))| {
-            let show = |form: &Option<Vec<u8>>| show(column.sql_type, form.as_deref());
-            format!("{} is {}, the log says {}", column.name, show(f), show(e))
-        })
-        .collect();
-    texts.join("; ")
 }

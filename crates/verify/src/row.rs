@@ -121,7 +121,7 @@ pub(crate) fn sql_hash(table: &Table) -> String {
 }
 
 /// A column's form for people.
-pub(crate) fn show(sql_type: &str, form: Option<&[u8]>) -> String {
+fn show(sql_type: &str, form: Option<&[u8]>) -> String {
     let Some(bytes) = form else { return "NULL".to_owned() };
     let number = || bytes.try_into().map(i64::from_be_bytes);
     let shown = match sql_type {
@@ -135,6 +135,27 @@ pub(crate) fn show(sql_type: &str, form: Option<&[u8]>) -> String {
         _ => None,
     };
     shown.unwrap_or_else(|| format!("{bytes:02x?}"))
+}
+
+/// A row for people: the columns that are not NULL.
+pub(crate) fn shown(table: &Table, row: &Fields) -> String {
+    let columns = table.columns.iter().zip(row).filter(|(_, form)| form.is_some());
+    let texts: Vec<String> = columns
+        .map(|(column, form)| format!("{} = {}", column.name, show(column.sql_type, form.as_deref())))
+        .collect();
+    texts.join(", ")
+}
+
+/// The columns in which two rows differ.
+pub(crate) fn difference(table: &Table, expected: &Fields, found: &Fields) -> String {
+    let columns = table.columns.iter().zip(expected.iter().zip(found)).filter(|(_, (e, f))| e != f);
+    let texts: Vec<String> = columns
+        .map(|(column, (e, f))| {
+            let show = |form: &Option<Vec<u8>>| show(column.sql_type, form.as_deref());
+            format!("{} is {}, the log says {}", column.name, show(f), show(e))
+        })
+        .collect();
+    texts.join("; ")
 }
 
 /// JSON as PostgreSQL prints a `jsonb`: keys by length and then by bytes, `, ` and `: `, numbers without exponent.

@@ -71,6 +71,12 @@ pub(crate) async fn run(run: &Run, config: &Config, format: Format) -> anyhow::R
                 started.start(fold, wiring::redis_sink(config)?, &stop)?;
             }
         }};
+        (ledger, $projector:expr) => {{
+            let fold = Fold::new($projector);
+            if wanted(fold.id()) {
+                started.start(fold, wiring::database(config)?.fold_sink(), &stop)?;
+            }
+        }};
         (map, $projector:expr) => {{
             let map = Map($projector);
             if wanted(map.id()) {

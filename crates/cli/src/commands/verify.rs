@@ -3,7 +3,8 @@
 use fleetlog_event::catalogue::Catalogue;
 use fleetlog_projections::{SinkKind, for_each_projection};
 use fleetlog_verify::{
-    HistoryStore, HotStore, HotStoreSettings, KafkaLog, Report, VerifySettings, verify_fold, verify_map,
+    HistoryStore, HotStore, HotStoreSettings, KafkaLog, Report, VerifySettings, verify_fold, verify_ledger,
+    verify_map,
 };
 
 use crate::{
@@ -50,6 +51,11 @@ pub(crate) async fn run(verify: &Verify, config: &Config, format: Format) -> any
         (fold, $projector:expr) => {
             if let (Some(store), true) = (&hot, wanted(id_of_fold(&$projector))) {
                 reports.push(verify_fold(&$projector, &log, store, &settings).await?);
+            }
+        };
+        (ledger, $projector:expr) => {
+            if let (Some(store), true) = (&history, wanted(id_of_fold(&$projector))) {
+                reports.push(verify_ledger(&$projector, &log, store, &settings).await?);
             }
         };
         (map, $projector:expr) => {

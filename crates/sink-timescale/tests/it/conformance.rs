@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use fleetlog_projection::{LaneId, Sink, UnitOfWork, conformance::Harness};
-use fleetlog_sink_timescale::SqlSink;
+use fleetlog_projection::{HistoryRow, LaneId, Sink, UnitOfWork, conformance::Harness};
+use fleetlog_sink_timescale::{Database, SqlSink};
 use fleetlog_testkit::PostgresServer;
-use sqlx::Row;
+use sqlx::{PgConnection, Row};
 use tokio::sync::Mutex;
 
 use crate::{
     proxy::{Proxy, Trouble},
-    support::{self, FreshDatabase, TestRow, address_of, open, run, with_address},
+    support::{self, FreshDatabase, TestEntity, TestRow, address_of, open, run, with_address},
 };
 
 struct Sql {
@@ -28,6 +28,64 @@ impl Sql {
         let server = PostgresServer::start().await.unwrap();
         let sql = Self::on(&server.url()).await;
         Self { server: Some(Mutex::new(server)), ..sql }
+    }
+
+    async fn ledger(&self, lane: &LaneId) -> BTreeMap<i64, String> {
+        let sql = "SELECT log_offset, reason FROM fleetlog_set_aside
+                   WHERE projection = $1 AND version = $2 AND topic = $3 AND partition = $4";
+        let query = sqlx::query(sql)
+            .bind(&lane.projection)
+            .bind(i32::try_from(lane.version).unwrap())
+            .bind(&lane.topic)
+            .bind(lane.partition);
+        let rows = query.fetch_all(&mut self.database.connect().await).await.unwrap();
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+    }
+
+    /// A commit is one step, COMMIT: everything before it is undone by the server when its client is gone.
+    async fn interrupt<W: HistoryRow>(
+        &self,
+        sink: impl Fn(Database) -> SqlSink<W>,
+        unit: &UnitOfWork<W>,
+        steps: usize,
+    ) -> bool {
+        if steps > 0 {
+            sink(self.database.open()).commit(unit).await.unwrap();
+            return false;
+        }
+        let proxy = Proxy::to(address_of(&self.database.url)).await;
+        proxy.trouble_at("COMMIT\0", Trouble::CutBefore);
+        let url = with_address(&self.database.url, &proxy.address);
+        let sink = sink(open(&url, std::time::Duration::from_secs(20)));
+        sink.commit(unit).await.expect_err("the connection was cut");
+        assert_eq!(proxy.struck(), 1);
+        true
+    }
+
+    async fn restart(&self) {
+        let mut server = self.server.as_ref().unwrap().lock().await;
+        server.kill();
+        server.restart().await.unwrap();
+    }
+
+    async fn snapshot(&self, table: &str) {
+        let sql = format!(
+            "DROP SCHEMA IF EXISTS earlier CASCADE; CREATE SCHEMA earlier;
+             CREATE TABLE earlier.progress AS TABLE fleetlog_progress;
+             CREATE TABLE earlier.set_aside AS TABLE fleetlog_set_aside;
+             CREATE TABLE earlier.data AS TABLE {table}"
+        );
+        run(&mut self.database.connect().await, &sql).await;
+    }
+
+    async fn lose_tail(&self, table: &str) {
+        let sql = format!(
+            "TRUNCATE fleetlog_progress, fleetlog_set_aside, {table};
+             INSERT INTO fleetlog_progress TABLE earlier.progress;
+             INSERT INTO fleetlog_set_aside TABLE earlier.set_aside;
+             INSERT INTO {table} TABLE earlier.data"
+        );
+        run(&mut self.database.connect().await, &sql).await;
     }
 }
 
@@ -59,60 +117,85 @@ impl Harness for Sql {
     }
 
     async fn ledger(&self, lane: &LaneId) -> BTreeMap<i64, String> {
-        let sql = "SELECT log_offset, reason FROM fleetlog_set_aside
-                   WHERE projection = $1 AND version = $2 AND topic = $3 AND partition = $4";
-        let query = sqlx::query(sql)
-            .bind(&lane.projection)
-            .bind(i32::try_from(lane.version).unwrap())
-            .bind(&lane.topic)
-            .bind(lane.partition);
-        let rows = query.fetch_all(&mut self.database.connect().await).await.unwrap();
-        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+        self.ledger(lane).await
     }
 
-    /// A commit is one step, COMMIT: everything before it is undone by the server when its client is gone.
     async fn interrupt(&self, unit: &UnitOfWork<TestRow>, steps: usize) -> bool {
-        if steps > 0 {
-            self.open().await.commit(unit).await.unwrap();
-            return false;
-        }
-        let proxy = Proxy::to(address_of(&self.database.url)).await;
-        proxy.trouble_at("COMMIT\0", Trouble::CutBefore);
-        let url = with_address(&self.database.url, &proxy.address);
-        let sink: SqlSink<TestRow> = open(&url, std::time::Duration::from_secs(20)).sink();
-        sink.commit(unit).await.expect_err("the connection was cut");
-        assert_eq!(proxy.struck(), 1);
-        true
+        self.interrupt(|database| database.sink(), unit, steps).await
     }
 
     async fn restart(&self) {
-        let mut server = self.server.as_ref().unwrap().lock().await;
-        server.kill();
-        server.restart().await.unwrap();
+        self.restart().await;
     }
 
     async fn snapshot(&self) {
-        let mut connection = self.database.connect().await;
-        run(
-            &mut connection,
-            "DROP SCHEMA IF EXISTS earlier CASCADE; CREATE SCHEMA earlier;
-             CREATE TABLE earlier.progress AS TABLE fleetlog_progress;
-             CREATE TABLE earlier.set_aside AS TABLE fleetlog_set_aside;
-             CREATE TABLE earlier.telemetry AS TABLE telemetry",
-        )
-        .await;
+        self.snapshot("telemetry").await;
     }
 
     async fn lose_tail(&self) {
-        let mut connection = self.database.connect().await;
-        run(
-            &mut connection,
-            "TRUNCATE fleetlog_progress, fleetlog_set_aside, telemetry;
-             INSERT INTO fleetlog_progress TABLE earlier.progress;
-             INSERT INTO fleetlog_set_aside TABLE earlier.set_aside;
-             INSERT INTO telemetry TABLE earlier.telemetry",
-        )
-        .await;
+        self.lose_tail("telemetry").await;
+    }
+}
+
+/// The same server, with states of a fold instead of rows of history.
+struct States {
+    sql: Sql,
+    /// Kept, since a check asks about thousands of entities; none after the server was restarted.
+    reader: Mutex<Option<PgConnection>>,
+}
+
+impl States {
+    async fn with_their_table(sql: Sql) -> Self {
+        run(&mut sql.database.connect().await, support::TEST_ENTITY_TABLE).await;
+        Self { sql, reader: Mutex::default() }
+    }
+}
+
+impl Harness for States {
+    type Sink = SqlSink<TestEntity>;
+    const STORES_ENTITIES: bool = true;
+    const STORES_ROWS: bool = false;
+
+    async fn open(&self) -> SqlSink<TestEntity> {
+        self.sql.database.open().fold_sink()
+    }
+
+    fn lane(&self) -> LaneId {
+        support::lane()
+    }
+
+    fn entity_writes(&self, home: &str, value: i64) -> Vec<TestEntity> {
+        vec![TestEntity { home: home.to_owned(), value }]
+    }
+
+    async fn shown(&self, home: &str) -> Option<i64> {
+        let query = sqlx::query_scalar("SELECT value FROM test_entity WHERE home = $1").bind(home);
+        let mut reader = self.reader.lock().await;
+        if reader.is_none() {
+            *reader = Some(self.sql.database.connect().await);
+        }
+        query.fetch_optional(reader.as_mut().unwrap()).await.unwrap()
+    }
+
+    async fn ledger(&self, lane: &LaneId) -> BTreeMap<i64, String> {
+        self.sql.ledger(lane).await
+    }
+
+    async fn interrupt(&self, unit: &UnitOfWork<TestEntity>, steps: usize) -> bool {
+        self.sql.interrupt(|database| database.fold_sink(), unit, steps).await
+    }
+
+    async fn restart(&self) {
+        self.sql.restart().await;
+        *self.reader.lock().await = None;
+    }
+
+    async fn snapshot(&self) {
+        self.sql.snapshot("test_entity").await;
+    }
+
+    async fn lose_tail(&self) {
+        self.sql.lose_tail("test_entity").await;
     }
 }
 
@@ -136,9 +219,30 @@ mod on_plain_postgresql {
     suite! { Sql::on(support::stack_url()).await }
 }
 
+mod states_on_plain_postgresql {
+    use super::*;
+    fleetlog_projection::conformance_tests! {
+        States::with_their_table(Sql::on(support::stack_url()).await).await =>
+            a_new_lane_is_empty, applied_once, the_same_again_is_already_applied, an_older_unit_is_fenced,
+            any_other_link_is_fenced, a_zombie_with_cached_state_is_fenced, an_owner_with_other_code_is_fenced,
+            lanes_are_independent, an_interrupted_commit_is_completed_by_its_retry,
+            another_owner_replaces_an_interrupted_commit, two_interrupted_commits_do_not_mix,
+            set_asides_come_before_what_they_concern, a_tail_lost_to_the_beginning_fences_the_owner,
+            a_tail_lost_between_commits_fences_the_owner, a_tail_lost_inside_a_commit_fences_the_owner,
+            an_empty_batch_moves_progress, a_large_batch_is_taken, odd_texts_come_back_unchanged,
+    }
+}
+
 mod on_a_server_that_crashes {
     use super::*;
     fleetlog_projection::conformance_tests! { Sql::on_its_own_server().await => a_restart_is_survived }
+
+    mod states {
+        use super::*;
+        fleetlog_projection::conformance_tests! {
+            States::with_their_table(Sql::on_its_own_server().await).await => a_restart_is_survived
+        }
+    }
 }
 
 /// The suite on a real TimescaleDB, for whoever has one: `FLEETLOG_TEST_TIMESCALE_URL`, a database in which others may

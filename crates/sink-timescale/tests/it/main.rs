@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod conformance;
+mod entities;
 mod faults;
+mod ledger_queries;
 mod maintain;
 mod migrate;
 mod proxy;

@@ -4,7 +4,7 @@ use std::{sync::OnceLock, time::Duration};
 
 use fleetlog_event::{EventId, LogId, TimestampMs};
 use fleetlog_projection::{
-    Chain, Column, CopyEncoder, HistoryRow, LaneId, Progress, RowChange, Table, UnitOfWork,
+    Chain, Column, CopyEncoder, EntityRow, HistoryRow, LaneId, Progress, RowChange, Table, UnitOfWork,
 };
 use fleetlog_sink_timescale::{ConnectionSettings, Database, Migrator};
 use fleetlog_testkit::Stack;
@@ -138,6 +138,42 @@ impl HistoryRow for TestRow {
     fn sort_key(&self) -> (&str, i64) {
         (&self.unit, self.recorded_at.0)
     }
+}
+
+/// A row of a fold.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TestEntity {
+    pub(crate) home: String,
+    pub(crate) value: i64,
+}
+
+static TEST_ENTITY: Table = Table {
+    name: "test_entity",
+    columns: &[Column { name: "home", sql_type: "text" }, Column { name: "value", sql_type: "bigint" }],
+};
+
+/// Makes its table, which is not one of the schema's.
+pub(crate) const TEST_ENTITY_TABLE: &str = "
+    CREATE TABLE test_entity (
+        home text NOT NULL PRIMARY KEY, value bigint NOT NULL, fold_log uuid NOT NULL, fold_partition integer NOT NULL,
+        fold_next bigint NOT NULL, fold_revision integer NOT NULL, fold_state text NOT NULL
+    )";
+
+impl HistoryRow for TestEntity {
+    fn table(&self) -> &'static Table {
+        &TEST_ENTITY
+    }
+    fn encode(&self, out: &mut CopyEncoder) {
+        out.text(&self.home);
+        out.int8(self.value);
+    }
+    fn sort_key(&self) -> (&str, i64) {
+        (&self.home, 0)
+    }
+}
+
+impl EntityRow for TestEntity {
+    const TABLE: &'static Table = &TEST_ENTITY;
 }
 
 /// 2026-11-21T12:00:00Z

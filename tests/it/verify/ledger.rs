@@ -1,0 +1,202 @@
+//! The task ledger.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use fleetlog_event::task::{
+    Assigned, Completed, Created, Failed, Started, Step, StepChanged, StepStatus, TaskEvent,
+};
+use fleetlog_projection::{Fold, given, given::MemoryLog};
+use fleetlog_projections::{TaskLedger, task_ledger::LedgerRow};
+use fleetlog_sink_timescale::{ConnectionSettings, Database, Migrator, SqlSink};
+use fleetlog_testkit::{Stack, fresh_database};
+use fleetlog_verify::{HistoryStore, Report, verify_ledger};
+use sqlx::{Connection, Executor, PgConnection};
+
+use super::{TestLog, append, assert_one, counts, fill, settings};
+
+/// A hundred tasks, every third completed, every third failed; the last one's end comes twice, and its creation under
+/// another key.
+fn tasks() -> TestLog {
+    let mut log = MemoryLog::default();
+    let id = |n: i32| format!("task-{n:03} \"ä\u{1F916}\"");
+    for n in 0..100 {
+        let steps =
+            vec![Step { step_id: "s\0tep".to_owned(), step_type: None, node_id: Some("n".to_owned()) }];
+        let created = move |meta| Created {
+            meta,
+            task_id: id(n),
+            task_type: "transport".to_owned(),
+            priority: n % 5 - 2,
+            external_id: (n % 2 == 0).then(|| "a\0b".to_owned()),
+            steps: steps.clone(),
+            parameters: BTreeMap::from([("to \\u0000".to_owned(), "dock\0".to_owned())]),
+        };
+        append(&mut log, |meta| TaskEvent::from(created(meta)), "1");
+    }
+    for n in 0..100 {
+        append(&mut log, |meta| TaskEvent::from(Assigned { meta, task_id: id(n) }), "1");
+        append(&mut log, |meta| TaskEvent::from(Started { meta, task_id: id(n) }), "1");
+    }
+    for n in (0..100).rev() {
+        let changed = |meta| StepChanged {
+            meta,
+            task_id: id(n),
+            step_id: "s\0tep".to_owned(),
+            step_type: None,
+            status: StepStatus::Finished,
+            result: Some("1e-7".to_owned()),
+        };
+        append(&mut log, |meta| TaskEvent::from(changed(meta)), "1");
+        let completed = |meta| TaskEvent::from(Completed { meta, task_id: id(n), failed_steps: 0 });
+        let (reason, detail) = ("lost".to_owned(), Some("why\0".to_owned()));
+        let failed = |meta| {
+            let (reason, detail) = (reason.clone(), detail.clone());
+            TaskEvent::from(Failed { meta, task_id: id(n), reason, detail })
+        };
+        match n % 3 {
+            0 => drop(append(&mut log, completed, "1")),
+            1 => drop(append(&mut log, failed, "1")),
+            _ => {}
+        }
+    }
+    let again = |meta| TaskEvent::from(Completed { meta, task_id: id(0), failed_steps: 0 });
+    append(&mut log, again, "1");
+    log.append_under(again(given::unit_meta("504", "1")), "another");
+    TestLog::new(log)
+}
+
+struct Stage {
+    database: fleetlog_testkit::Database,
+    sink: SqlSink<LedgerRow>,
+    store: HistoryStore,
+}
+
+async fn stage() -> Stage {
+    let database = fresh_database(&Stack::from_env()).await.unwrap();
+    let url = database.url().to_owned();
+    let server =
+        Database::new(&ConnectionSettings { url, connections_max: 2, timeout: Duration::from_secs(10) })
+            .unwrap();
+    Migrator::new(&server).apply().await.unwrap();
+    let store = HistoryStore::connect(database.url(), 10_000).await.unwrap();
+    Stage { sink: server.fold_sink(), store, database }
+}
+
+impl Stage {
+    async fn run(&self, sql: &str) {
+        let mut connection = PgConnection::connect(self.database.url()).await.unwrap();
+        let done = connection.execute(sql).await.unwrap();
+        assert!(done.rows_affected() > 0, "`{sql}` damaged nothing");
+    }
+
+    async fn verify(&self, log: &TestLog) -> Report {
+        verify_ledger(&TaskLedger, log, &self.store, &settings()).await.unwrap()
+    }
+}
+
+async fn filled() -> (Stage, TestLog) {
+    let (stage, log) = (stage().await, tasks());
+    fill(&Fold::new(TaskLedger), &log, &stage.sink, log.end()).await;
+    (stage, log)
+}
+
+#[tokio::test]
+async fn a_ledger_that_is_the_fold_of_its_log_is_clean() {
+    let (stage, log) = filled().await;
+    let report = stage.verify(&log).await;
+    assert!(report.is_clean(), "{report:#?}");
+    // Set aside: the second end, and the event under another key.
+    assert_eq!((report.compared, report.set_aside, report.duplicates), (100, 2, 0));
+    let mut connection = PgConnection::connect(stage.database.url()).await.unwrap();
+    let of_status = "SELECT status, count(*), min(work_ms), max(failure_reason), min(steps ->> 0)
+                     FROM t_app_task_ledger2 GROUP BY status ORDER BY status";
+    let found: Vec<(String, i64, Option<i64>, Option<String>, String)> =
+        sqlx::query_as(of_status).fetch_all(&mut connection).await.unwrap();
+    let told: Vec<_> = found.iter().map(|f| (f.0.as_str(), f.1, f.2.is_some(), f.3.as_deref())).collect();
+    assert_eq!(
+        told,
+        [("completed", 34, true, None), ("failed", 33, true, Some("lost")), ("started", 33, false, None)]
+    );
+    assert!(found[0].4.contains("s\u{2400}tep"), "{found:?}");
+}
+
+/// The damage, (missing, extra, different), parts of what is told.
+type Damage = (&'static str, (u64, u64, u64), &'static [&'static str]);
+
+const DAMAGES: [Damage; 10] = [
+    ("DELETE FROM t_app_task_ledger2 WHERE task_id LIKE 'task-050%'", (1, 0, 0), &["task-050", "no such row"]),
+    ("DELETE FROM t_app_task_ledger2", (100, 0, 0), &["missing t_app_task_ledger2 task-000"]),
+    (
+        "UPDATE t_app_task_ledger2 SET status = 'x' WHERE task_id LIKE 'task-007%'",
+        (0, 0, 1),
+        &["status is x, the log says failed"],
+    ),
+    (
+        "UPDATE t_app_task_ledger2 SET work_ms = work_ms + 1 WHERE task_id LIKE 'task-007%'",
+        (0, 0, 1),
+        &["work_ms is "],
+    ),
+    (
+        "UPDATE t_app_task_ledger2 SET finished_at = NULL WHERE task_id LIKE 'task-007%'",
+        (0, 0, 1),
+        &["finished_at is NULL"],
+    ),
+    (
+        "UPDATE t_app_task_ledger2 SET steps = '[]' WHERE task_id LIKE 'task-007%'",
+        (0, 0, 1),
+        &["steps is [], the log says [{"],
+    ),
+    (
+        "UPDATE t_app_task_ledger2 SET fold_state = '{' WHERE task_id LIKE 'task-007%'",
+        (0, 0, 1),
+        &["`fold_state` is {, the log says {"],
+    ),
+    (
+        "UPDATE t_app_task_ledger2 SET fold_next = 7 WHERE task_id LIKE 'task-007%'",
+        (1, 0, 0),
+        &["neither taken nor set aside"],
+    ),
+    (
+        "INSERT INTO t_app_task_ledger2
+         SELECT (jsonb_populate_record(t, '{\"task_id\": \"x\"}')).* FROM t_app_task_ledger2 t WHERE task_id LIKE 'task-007%'",
+        (0, 1, 0),
+        &["extra t_app_task_ledger2 x", "no such entity"],
+    ),
+    (
+        "UPDATE t_app_task_ledger2 SET fold_partition = 3 WHERE task_id LIKE 'task-007%'",
+        (0, 0, 1),
+        &["it was folded from"],
+    ),
+];
+
+#[tokio::test]
+async fn every_damage_to_the_ledger_is_found() {
+    for (damage, expected, texts) in DAMAGES {
+        let (stage, log) = filled().await;
+        stage.run(damage).await;
+        assert_one(&stage.verify(&log).await, expected, texts);
+    }
+}
+
+#[tokio::test]
+async fn tasks_that_went_on_meanwhile_are_compared_at_their_own_version() {
+    let (stage, log) = filled().await;
+    for end in [1, 50, 150, 299, 400] {
+        let report = stage.verify(&log.growing_from(end)).await;
+        assert!(report.is_clean(), "from {end}: {report:#?}");
+        assert_eq!(report.compared, 100);
+    }
+    stage.run("UPDATE t_app_task_ledger2 SET priority = 77 WHERE task_id LIKE 'task-007%'").await;
+    stage.run("UPDATE t_app_task_ledger2 SET fold_next = 9999 WHERE task_id LIKE 'task-008%'").await;
+    let report = stage.verify(&log.growing_from(150)).await;
+    assert_eq!(counts(&report), (0, 0, 2), "{report:#?}");
+    assert!(report.differences.iter().any(|d| d.detail.contains("the log ends at")), "{report:#?}");
+}
+
+#[tokio::test]
+async fn a_ledger_that_is_behind_is_told() {
+    let (stage, log) = (stage().await, tasks());
+    fill(&Fold::new(TaskLedger), &log, &stage.sink, 60).await;
+    let report = stage.verify(&log).await;
+    assert_eq!((report.behind, report.compared, counts(&report)), (log.end() - 60, 60, (0, 0, 0)));
+}

@@ -291,6 +291,7 @@ def ledger(options, records, asides, count):
     with psycopg.connect(options.postgres) as connection:
         found = {row[0]: row[1:] for row in connection.execute(query)}
         compare_sql_ledger(connection, options.prefix, fold.projection, asides, count)
+        compare_milestones(connection, fold, entities, count)
     for key in sorted(set(found) - set(entities)):
         count.add("differences", f"{fold.table} has a row of {key}, and no event was taken for it")
     for key, entity in entities.items():
@@ -300,6 +301,18 @@ def ledger(options, records, asides, count):
             count.add("differences", f"{fold.table} has no row of {key}")
         elif found[key] != wanted:
             count.add("differences", f"{fold.table} {key}: {found[key]}, expected {wanted}")
+
+
+def compare_milestones(connection, fold, entities, count):
+    query = ("SELECT task_id, round(extract(epoch FROM recorded_at) * 1000)::bigint, site_uid, task_type, run, milestone, "
+             "total_ms FROM task_milestone")
+    found = collections.Counter(tuple(row) for row in connection.execute(query))
+    expected = collections.Counter((key, *milestone) for key, entity in entities.items()
+                                   for milestone in fold.milestones(entity.state))
+    for milestone in (found - expected).keys():
+        count.add("doubled" if milestone in expected else "differences", f"task_milestone has {milestone} too often")
+    for milestone in (expected - found).keys():
+        count.add("lost", f"task_milestone has no {milestone}")
 
 
 # --- dead letters ------------------------------------------------------------------------------------------------------

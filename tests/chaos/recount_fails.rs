@@ -64,8 +64,9 @@ async fn what_is_wrong_is_counted() {
           (SELECT log_partition, log_offset FROM task_event WHERE event_type = 'Created' LIMIT 1)", [0, 0, 1, 0, 0]),
         ("UPDATE t_app_task_ledger2 SET work_ms = -1 WHERE task_id =
           (SELECT min(task_id) FROM t_app_task_ledger2)", [0, 0, 1, 0, 0]),
-        ("DELETE FROM t_app_task_ledger2 WHERE task_id =
-          (SELECT max(task_id) FROM t_app_task_ledger2)", [0, 0, 1, 0, 0]),
+        ("UPDATE t_app_task_ledger2 SET task_id = 'other' WHERE task_id =
+          (SELECT max(task_id) FROM t_app_task_ledger2)", [0, 0, 2, 0, 0]),
+        ("DELETE FROM task_milestone WHERE ctid = (SELECT min(ctid) FROM task_milestone)", [1, 0, 0, 0, 0]),
         ("DELETE FROM fleetlog_set_aside WHERE ctid = (SELECT min(ctid) FROM fleetlog_set_aside)", [0, 0, 0, 1, 0]),
     ] {
         sqlx::query(statement).execute(&mut postgres).await.unwrap();

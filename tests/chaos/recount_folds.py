@@ -286,16 +286,34 @@ class TaskLedger(TaskState):
     STATE = {"finished_at": "ended_at", "finished_recorded_at": "end_recorded_at"}
     COLUMNS = ("site_uid", "unit_uid", "task_type", "priority", "external_id", "status", "wait_ms", "work_ms", "total_ms",
                "pause_reason", "failure_reason", "failure_detail", "step_count", "steps_finished", "steps_failed", "steps",
-               "parameters", "assignments", "pauses", "rejections")
+               "parameters", "assignments", "pauses", "rejections", "earlier")
 
     def apply(self, state, record):
         unit_uid = record.event["meta"]["unit_uid"] or ""
         if "\0" in record.key_text or len(unit_uid.encode()) > 512:
             return "invalid_text"
+        earlier = state.get("earlier", [])
+        if state.get("end_recorded_at") is not None:
+            earlier = [*earlier, self.run(state)]
         reason = super().apply(state, record)
         if reason is None and record.event_type == "Created":
-            state["created_recorded_at"] = record.timestamp_ms
+            state.update(created_recorded_at=record.timestamp_ms, earlier=earlier)
         return reason
+
+    def run(self, state):
+        """One of the tasks of an id, in short."""
+        names = ("site_uid", "task_type", "status", "created_recorded_at")
+        return {name: state[name] for name in names} | {
+            "finished_recorded_at": state.get("end_recorded_at"),
+            "total_ms": elapsed(state.get("created_at"), state.get("ended_at"))}
+
+    def milestones(self, state):
+        """What the row adds to task_milestone."""
+        for number, run in enumerate([*state["earlier"], self.run(state)]):
+            of_run = (without_nul(run["site_uid"]), without_nul(run["task_type"]), number)
+            yield (run["created_recorded_at"], *of_run, "created", None)
+            if run["finished_recorded_at"] is not None:
+                yield (run["finished_recorded_at"], *of_run, run["status"], run["total_ms"])
 
     def row(self, state):
         """The columns of `TIMES` (in ms), then those of `COLUMNS`."""
@@ -307,7 +325,7 @@ class TaskLedger(TaskState):
             total_ms=elapsed(created, ended), pause_reason=state.get("reason") if paused else None,
             failure_reason=state.get("reason") if failed else None, failure_detail=state.get("detail") if failed else None,
             steps_failed=sum(step["status"] == "failed" for step in state["steps"]), steps=shown["steps"] or [],
-            parameters=state["parameters"], rejections=shown["rejection_count"])
+            parameters=state["parameters"], earlier=state["earlier"], rejections=shown["rejection_count"])
         times = [state.get(self.STATE.get(name, name)) for name in self.TIMES]
         return (*times, *(without_nul(shown.get(name)) for name in self.COLUMNS))
 

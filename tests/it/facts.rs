@@ -199,6 +199,27 @@ fn task_questions() -> Vec<Question> {
     ]
 }
 
+/// The same of the ledger, which is a fold: as hot state has it, but for ever.
+fn ledger_questions() -> Vec<Question> {
+    let tasks = |of: &str| count("t_app_task_ledger2", of);
+    vec![
+        question("orders_seen", json!(0), tasks("true")),
+        question("orders_accepted", json!(0), tasks("assignments > 0")),
+        question("orders_completed", json!(0), tasks("status = 'completed'")),
+        question(
+            "orders_cancelled",
+            json!(0),
+            tasks("status = 'cancelled' AND failure_reason = 'requested'"),
+        ),
+        question(
+            "orders_superseded",
+            json!(0),
+            tasks("status = 'cancelled' AND failure_reason = 'superseded'"),
+        ),
+        question("orders_lost", json!(0), tasks("status = 'failed' AND failure_reason = 'lost'")),
+    ]
+}
+
 fn counter_questions() -> Vec<Question> {
     let counters = |channel: &str, table: &str| {
         format!(
@@ -403,9 +424,10 @@ async fn sql_and_redis_answer_the_facts_of_the_recording() {
     assert_report(&rig, &report, &facts).await;
 
     let mut differences = Vec::new();
-    let questions = [telemetry_questions(), unit_questions(), task_questions(), counter_questions()]
-        .into_iter()
-        .flatten();
+    let questions =
+        [telemetry_questions(), unit_questions(), task_questions(), ledger_questions(), counter_questions()]
+            .into_iter()
+            .flatten();
     for question in questions {
         let answers = rig.sql(&question.sql).await;
         assert!(!answers.is_empty(), "{}: no row for\n{}", question.fact, question.sql);

@@ -82,6 +82,17 @@ impl Log for TestLog {
 
 /// Projects the records below `to` into a store as a lane does, in batches.
 async fn fill<P: Projection, S: Sink<Write = P::Write>>(projection: &P, log: &TestLog, sink: &S, to: i64) {
+    fill_by(projection, log, sink, to, 25).await;
+}
+
+/// The same, so many records a batch.
+async fn fill_by<P: Projection, S: Sink<Write = P::Write>>(
+    projection: &P,
+    log: &TestLog,
+    sink: &S,
+    to: i64,
+    batch: usize,
+) {
     let lane = LaneId {
         projection: projection.id().to_owned(),
         version: projection.version(),
@@ -92,7 +103,7 @@ async fn fill<P: Projection, S: Sink<Write = P::Write>>(projection: &P, log: &Te
     let (mut chain, mut window) = (Chain::resume(rand::random(), None), DedupWindow::new(SPAN));
     let mut cache = P::Cache::default();
     let records: Vec<Record> = log.records.records().iter().filter(|r| r.offset < to).cloned().collect();
-    for batch in records.chunks(25) {
+    for batch in records.chunks(batch) {
         let duplicate = window.sift(batch, |record| log.records.event_id(record.value.as_deref()));
         let fresh: Vec<&Record> =
             batch.iter().zip(&duplicate).filter(|(_, duplicate)| !**duplicate).map(|(r, _)| r).collect();

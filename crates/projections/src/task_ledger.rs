@@ -2,8 +2,10 @@
 //!
 //! The same fold as `task-state` ([`crate::task_state`]: its states, its transitions, its reasons), landing in SQL, where
 //! nothing expires: a task's row and its hash agree as long as the hash is there. So an end that comes a month late ends
-//! its task, a second end is set aside, and a Created later than 7 days after its task's end begins the row anew (what
-//! was before is in `task_event`).
+//! its task, a second end is set aside, and a Created later than 7 days after its task's end begins the row anew; what
+//! was before is kept in short in column `earlier`.
+//!
+//! Triggers on the table keep `task_milestone`: creation and end of each task, which the aggregates by the hour are over.
 //!
 //! Times are those of the source; whoever made the event, his clock. A duration over two clocks that contradict each
 //! other (an end before its beginning) is NULL, never negative.
@@ -61,6 +63,7 @@ pub static TASK_LEDGER: Table = Table {
         column("recorded_at", TIMESTAMP),
         column("created_recorded_at", TIMESTAMP),
         column("finished_recorded_at", TIMESTAMP),
+        column("earlier", "jsonb"),
     ],
 };
 
@@ -71,6 +74,45 @@ pub struct LedgerState {
     pub task: TaskState,
     /// When fleetlog took in that it was created.
     pub created_recorded_at: TimestampMs,
+    /// Tasks that had the id before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<EarlierTask>,
+}
+
+/// A task that ended, and whose id was used again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EarlierTask {
+    /// The site that created it.
+    pub site_uid: String,
+    /// Its kind.
+    pub task_type: String,
+    /// How it ended.
+    pub status: Status,
+    /// When fleetlog took in that it was created.
+    pub created_recorded_at: TimestampMs,
+    /// When fleetlog took in its end.
+    pub finished_recorded_at: TimestampMs,
+    /// From created to finished, in ms.
+    pub total_ms: Option<i64>,
+}
+
+impl LedgerState {
+    /// From created to finished, in ms.
+    fn total_ms(&self) -> Option<i64> {
+        elapsed_ms(Some(self.task.created_at), self.task.ended_at)
+    }
+
+    /// The task in short, if it is over.
+    fn ended(&self) -> Option<EarlierTask> {
+        Some(EarlierTask {
+            site_uid: self.task.site_uid.clone(),
+            task_type: self.task.task_type.clone(),
+            status: self.task.status,
+            created_recorded_at: self.created_recorded_at,
+            finished_recorded_at: self.task.end_recorded_at?,
+            total_ms: self.total_ms(),
+        })
+    }
 }
 
 /// A task's row.
@@ -98,7 +140,7 @@ impl LedgerRow {
     /// From created to finished, in ms.
     #[must_use]
     pub fn total_ms(&self) -> Option<i64> {
-        elapsed_ms(Some(self.state.task.created_at), self.state.task.ended_at)
+        self.state.total_ms()
     }
 
     /// Why it is paused, while it is.
@@ -166,6 +208,7 @@ impl HistoryRow for LedgerRow {
         out.timestamptz(state.recorded_at);
         out.timestamptz(self.state.created_recorded_at);
         out.maybe_timestamptz(state.end_recorded_at);
+        out.jsonb(&shown_json(json_text(&self.state.earlier)));
     }
 
     /// That of the primary key.
@@ -195,10 +238,13 @@ impl FoldProjector for TaskLedger {
 
     fn apply(&self, state: &mut LedgerState, event: &Recorded<TaskEvent>) -> Result<(), Reject> {
         storable(&event.key, event.event.meta().unit_uid.as_deref().unwrap_or_default())?;
-        TaskStateProjector.apply(&mut state.task, event)?;
-        if matches!(event.event, TaskEvent::Created(_)) {
-            state.created_recorded_at = event.recorded_at;
+        if !matches!(event.event, TaskEvent::Created(_)) {
+            return TaskStateProjector.apply(&mut state.task, event);
         }
+        let before = state.ended();
+        TaskStateProjector.apply(&mut state.task, event)?;
+        state.earlier.extend(before);
+        state.created_recorded_at = event.recorded_at;
         Ok(())
     }
 

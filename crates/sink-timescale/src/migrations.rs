@@ -31,6 +31,8 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     2 "0002_history",
     3 "0003_views",
     4 "0004_task_ledger",
+    5 "0005_aggregates",
+    6 "0006_read_views",
 };
 
 impl Migration {

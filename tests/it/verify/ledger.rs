@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use fleetlog_event::task::{
     Assigned, Completed, Created, Failed, Started, Step, StepChanged, StepStatus, TaskEvent,
 };
+use fleetlog_event::{EventId, EventMeta, TimestampMs};
 use fleetlog_projection::{Fold, given, given::MemoryLog};
 use fleetlog_projections::{TaskLedger, task_ledger::LedgerRow};
 use fleetlog_sink_timescale::{ConnectionSettings, Database, Migrator, SqlSink};
@@ -12,7 +13,7 @@ use fleetlog_testkit::{Stack, fresh_database};
 use fleetlog_verify::{HistoryStore, Report, verify_ledger};
 use sqlx::{Connection, Executor, PgConnection};
 
-use super::{TestLog, append, assert_one, counts, fill, settings};
+use super::{TestLog, append, assert_one, counts, fill, fill_by, settings};
 
 /// A hundred tasks, every third completed, every third failed; the last one's end comes twice, and its creation under
 /// another key.
@@ -199,4 +200,114 @@ async fn a_ledger_that_is_behind_is_told() {
     fill(&Fold::new(TaskLedger), &log, &stage.sink, 60).await;
     let report = stage.verify(&log).await;
     assert_eq!((report.behind, report.compared, counts(&report)), (log.end() - 60, 60, (0, 0, 0)));
+}
+
+/// Three tasks of one id, eight days between them, the last one open; and one that was completed.
+fn ids_used_again() -> TestLog {
+    let mut log = MemoryLog::default();
+    let mut at_ms = 0;
+    let mut add = |make: &dyn Fn(EventMeta) -> TaskEvent, after_ms: i64| {
+        at_ms += after_ms;
+        let n = u32::try_from(log.records().len()).unwrap();
+        let event_id = EventId::derived("again", n);
+        log.append(make(EventMeta { event_id, ..given::later(given::unit_meta("504", "1"), at_ms) }));
+    };
+    let created = |id: &'static str, task_type: &'static str| {
+        move |meta| {
+            TaskEvent::from(Created {
+                meta,
+                task_id: id.to_owned(),
+                task_type: task_type.to_owned(),
+                priority: 0,
+                external_id: None,
+                steps: Vec::new(),
+                parameters: BTreeMap::new(),
+            })
+        }
+    };
+    let assigned = |id: &'static str| move |meta| TaskEvent::from(Assigned { meta, task_id: id.to_owned() });
+    let failed = |id: &'static str| {
+        move |meta| {
+            TaskEvent::from(Failed { meta, task_id: id.to_owned(), reason: "lost".into(), detail: None })
+        }
+    };
+    for task_type in ["a\0", "b"] {
+        add(&created("again", task_type), 8 * 24 * 3_600_000);
+        add(&assigned("again"), 1000);
+        add(&failed("again"), 1000);
+    }
+    add(&created("once", "c"), 1000);
+    add(&assigned("once"), 1000);
+    add(&|meta| TaskEvent::from(Completed { meta, task_id: "once".into(), failed_steps: 0 }), 7000);
+    add(&created("again", "d"), 8 * 24 * 3_600_000);
+    add(&assigned("again"), 1000);
+    TestLog::new(log)
+}
+
+/// What triggers make of the ledger's rows does not depend on which forms of them were written; and goes with them.
+#[tokio::test]
+async fn creation_and_end_of_each_task_are_milestones_however_the_log_was_cut() {
+    let log = ids_used_again();
+    for batch in [1, 2, 3, 5, 100] {
+        let stage = stage().await;
+        fill_by(&Fold::new(TaskLedger), &log, &stage.sink, log.end(), batch).await;
+        assert!(stage.verify(&log).await.is_clean());
+        let mut connection = PgConnection::connect(stage.database.url()).await.unwrap();
+        let sql = "SELECT task_id, run, milestone, task_type, total_ms FROM task_milestone
+                   ORDER BY recorded_at, task_id, milestone";
+        let found: Vec<(String, i32, String, String, Option<i64>)> =
+            sqlx::query_as(sql).fetch_all(&mut connection).await.unwrap();
+        let found: Vec<_> =
+            found.iter().map(|f| (f.0.as_str(), f.1, f.2.as_str(), f.3.as_str(), f.4)).collect();
+        let expected = [
+            ("again", 0, "created", "a\u{2400}", None),
+            ("again", 0, "failed", "a\u{2400}", Some(2000)),
+            ("again", 1, "created", "b", None),
+            ("again", 1, "failed", "b", Some(2000)),
+            ("once", 0, "created", "c", None),
+            ("once", 0, "completed", "c", Some(8000)),
+            ("again", 2, "created", "d", None),
+        ];
+        assert_eq!(found, expected, "in batches of {batch}");
+        stage.run("DELETE FROM t_app_task_ledger2 WHERE task_id = 'once'").await;
+        let left = "SELECT count(*) FROM task_milestone";
+        let left_of = async |connection: &mut PgConnection| -> i64 {
+            sqlx::query_scalar(left).fetch_one(connection).await.unwrap()
+        };
+        assert_eq!(left_of(&mut connection).await, 5);
+        connection.execute("TRUNCATE t_app_task_ledger2").await.unwrap();
+        assert_eq!(left_of(&mut connection).await, 0);
+    }
+}
+
+/// A second look at the clock: a start in 1970 and an end in 2100 are what they are, and give no wrong duration.
+#[tokio::test]
+async fn wild_device_times_are_kept_and_compared() {
+    let mut log = MemoryLog::default();
+    let wild = |meta: EventMeta, occurred_at| EventMeta { occurred_at: TimestampMs(occurred_at), ..meta };
+    let created = |meta| {
+        TaskEvent::from(Created {
+            meta,
+            task_id: "wild".into(),
+            task_type: "transport".into(),
+            priority: 0,
+            external_id: None,
+            steps: Vec::new(),
+            parameters: BTreeMap::new(),
+        })
+    };
+    append(&mut log, created, "1");
+    append(&mut log, |meta| TaskEvent::from(Assigned { meta, task_id: "wild".into() }), "1");
+    append(&mut log, |meta| TaskEvent::from(Started { meta: wild(meta, 0), task_id: "wild".into() }), "1");
+    let end = |meta| Completed { meta: wild(meta, i64::MAX), task_id: "wild".into(), failed_steps: 0 };
+    append(&mut log, |meta| TaskEvent::from(end(meta)), "1");
+    let (log, stage) = (TestLog::new(log), stage().await);
+    fill(&Fold::new(TaskLedger), &log, &stage.sink, log.end()).await;
+    let report = stage.verify(&log).await;
+    assert!(report.is_clean(), "{report:#?}");
+    let sql =
+        "SELECT extract(epoch FROM started_at)::bigint, finished_at::text, wait_ms FROM t_app_task_ledger2";
+    let mut connection = PgConnection::connect(stage.database.url()).await.unwrap();
+    let found: (i64, String, Option<i64>) = sqlx::query_as(sql).fetch_one(&mut connection).await.unwrap();
+    assert_eq!(found, (0, "infinity".to_owned(), None));
 }

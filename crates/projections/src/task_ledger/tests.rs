@@ -130,6 +130,15 @@ fn an_id_used_again_begins_the_row_anew() {
         (row.state.task.status, row.state.task.started_at, row.total_ms()),
         (Status::Created, None, None)
     );
+    let earlier = EarlierTask {
+        site_uid: "504".to_owned(),
+        task_type: "transport".to_owned(),
+        status: Status::Completed,
+        created_recorded_at: START,
+        finished_recorded_at: TimestampMs(START.0 + 9000),
+        total_ms: Some(9000),
+    };
+    assert_eq!((row.state.earlier, row.state.created_recorded_at.0), (vec![earlier], START.0 + 8 * DAY_MS));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The sink against real servers: the conformance suite, faults, migrations, partitions.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod aggregates;
 mod conformance;
 mod entities;
 mod faults;
@@ -11,3 +12,4 @@ mod proxy;
 mod refusals;
 mod rows;
 mod support;
+mod views;

@@ -20,11 +20,11 @@ async fn an_empty_database_is_brought_up_to_date_once() {
     assert_eq!((plan.version, plan.flavour, plan.pending.len()), (0, Flavour::Plain, MIGRATIONS.len()));
     let refused = database.check().await.unwrap_err();
     assert_eq!(refused.fault, Fault::Permanent);
-    assert!(refused.to_string().contains("at version 0 of 4: run `fleetlog migrate`"), "{refused}");
+    assert!(refused.to_string().contains("at version 0 of 6: run `fleetlog migrate`"), "{refused}");
 
     assert_eq!(migrator.apply().await.unwrap().pending.len(), MIGRATIONS.len());
     let after = migrator.apply().await.unwrap();
-    assert_eq!((after.version, after.pending.len()), (4, 0));
+    assert_eq!((after.version, after.pending.len()), (6, 0));
     let server = database.check().await.unwrap();
     assert!(server.to_string().ends_with("without TimescaleDB: plain partitioned tables"), "{server}");
     assert!(server.durable);
@@ -53,7 +53,7 @@ async fn an_older_a_newer_and_an_edited_schema_are_told_apart() {
     let database = fresh.open();
     Migrator::new(&database).up_to(2).apply().await.unwrap();
     let text = async || database.sink::<TestRow>().check().await.unwrap_err().to_string();
-    assert!(text().await.contains("at version 2 of 4: run `fleetlog migrate`"));
+    assert!(text().await.contains("at version 2 of 6: run `fleetlog migrate`"));
     Migrator::new(&database).apply().await.unwrap();
     database.check().await.unwrap();
 
@@ -61,19 +61,19 @@ async fn an_older_a_newer_and_an_edited_schema_are_told_apart() {
     run(
         &mut beside,
         "INSERT INTO fleetlog_migrations (version, name, checksum, flavour, applied_by)
-         VALUES (5, 'later', gen_random_uuid(), 'plain', 'fleetlog 9')",
+         VALUES (7, 'later', gen_random_uuid(), 'plain', 'fleetlog 9')",
     )
     .await;
     let told = text().await;
-    assert!(told.contains("at version 5, newer than the 4 this fleetlog knows: upgrade fleetlog"), "{told}");
+    assert!(told.contains("at version 7, newer than the 6 this fleetlog knows: upgrade fleetlog"), "{told}");
     assert!(matches!(
         Migrator::new(&database).apply().await,
-        Err(MigrateError::Newer { found: 5, known: 4 })
+        Err(MigrateError::Newer { found: 7, known: 6 })
     ));
 
     run(
         &mut beside,
-        "DELETE FROM fleetlog_migrations WHERE version = 5;
+        "DELETE FROM fleetlog_migrations WHERE version = 7;
          UPDATE fleetlog_migrations SET checksum = gen_random_uuid() WHERE version = 2",
     )
     .await;
@@ -133,7 +133,9 @@ const COLUMNS: &str = "
     WHERE c.relnamespace = current_schema()::regnamespace AND a.attnum > 0 AND NOT a.attisdropped
       AND c.relkind IN ('r', 'p', 'v') AND c.relname !~ '_(default|[0-9]{6,8})$'
       AND c.relname IN ('telemetry', 'unit_event', 'task_event', 'fleetlog_progress', 'fleetlog_set_aside',
-                        'unit_gaps', 'unit_connection', 'set_aside_open', 't_app_task_ledger2')";
+                        'unit_gaps', 'unit_connection', 'set_aside_open', 't_app_task_ledger2',
+                        'task_milestone', 'task_hourly_stats', 'telemetry_1m', 'fleet_now', 'task_timeline',
+                        'unit_availability_daily')";
 
 /// Every table and view of the schema says what each column means.
 #[tokio::test]
@@ -194,7 +196,7 @@ async fn chunks_are_made_and_compressed(connection: &mut PgConnection) {
                        WHERE hypertable_name IN ('telemetry', 'unit_event', 'task_event') AND compression_enabled";
     assert_eq!(number(connection, hypertables).await, 3);
     let policies = "SELECT count(*) FROM timescaledb_information.jobs WHERE proc_name = 'policy_compression'";
-    assert_eq!(number(connection, policies).await, 3);
+    assert_eq!(number(connection, policies).await, 5);
     run(
         connection,
         "INSERT INTO telemetry (recorded_at, occurred_at, site_uid, unit_uid, log_partition, log_offset, event_id,

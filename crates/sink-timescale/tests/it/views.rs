@@ -1,0 +1,160 @@
+//! The views for people, on history made by hand; on both flavours of database where nothing hangs on the clock.
+
+use std::time::Duration;
+
+use fleetlog_sink_timescale::{ConnectionSettings, Database, Migrator};
+use fleetlog_testkit::PgliteServer;
+use sqlx::{Connection, PgConnection};
+
+use crate::support::{FreshDatabase, run};
+
+/// Unit `1` of two sites; unit `2` left the fleet with a fault and came back; unit `3` told of a mode and nothing else, its clock turned back.
+const EVENTS: &str = "
+    INSERT INTO unit_event (recorded_at, occurred_at, site_uid, unit_uid, event_type, log_partition, log_offset,
+                            event_id, payload, source, reason, fault_id, fault_type, mode)
+    SELECT at::timestamptz, 'epoch', site, unit, event_type, 0, n, gen_random_uuid(), '{}', 'it', reason, fault, kind, mode
+    FROM (VALUES ( 1, '2024-01-01 06:00Z', 'a', '1', 'Connected',     NULL,      NULL, NULL,      NULL),
+                 ( 2, '2024-01-01 18:00Z', 'a', '1', 'Disconnected',  'broken',  NULL, NULL,      NULL),
+                 ( 3, '2024-01-02 12:00Z', 'a', '1', 'Connected',     NULL,      NULL, NULL,      NULL),
+                 ( 4, '2024-01-02 12:01Z', 'a', '1', 'FaultRaised',   NULL,      'f1', 'lost',    NULL),
+                 ( 5, '2024-01-02 12:01Z', 'a', '1', 'FaultRaised',   NULL,      'f2', 'blocked', NULL),
+                 ( 6, '2024-01-02 12:02Z', 'a', '1', 'FaultRaised',   NULL,      'f3', 'blocked', NULL),
+                 ( 7, '2024-01-02 12:03Z', 'a', '1', 'FaultCleared',  NULL,      'f1', 'lost',    NULL),
+                 ( 8, '2024-01-02 12:04Z', 'a', '1', 'ModeChanged',   NULL,      NULL, NULL,      'automatic'),
+                 ( 9, '2024-01-03 06:00Z', 'a', '1', 'Decommissioned', 'sold',   NULL, NULL,      NULL),
+                 (10, '2024-01-04 06:00Z', 'a', '1', 'Connected',     NULL,      NULL, NULL,      NULL),
+                 (11, '2024-01-04 07:00Z', 'a', '1', 'FaultRaised',   NULL,      'f4', 'late',    NULL),
+                 (12, '2024-01-04 18:00Z', 'a', '1', 'Decommissioned', 'old',    NULL, NULL,      NULL),
+                 (13, '2024-01-01 00:00Z', 'b', '1', 'Disconnected',  'graceful', NULL, NULL,     NULL),
+                 (14, '2024-01-01 09:00Z', 'b', '1', 'Connected',     NULL,      NULL, NULL,      NULL),
+                 (15, '2024-01-01 08:00Z', 'b', '1', 'FaultRaised',   NULL,      'f1', 'lost',    NULL),
+                 (16, '2024-01-01 08:30Z', 'b', '1', 'Disconnected',  'timeout', NULL, NULL,      NULL),
+                 (17, '2024-01-01 12:00Z', 'b', '1', 'Connected',     NULL,      NULL, NULL,      NULL),
+                 (18, '2024-01-01 13:00Z', 'b', '3', 'ModeChanged',   NULL,      NULL, NULL,      'manual'),
+                 (19, 'infinity',          'b', '3', 'Connected',     NULL,      NULL, NULL,      NULL),
+                 (20, '2024-01-01 13:00Z', 'b', '2', 'FaultRaised',   NULL,      'f1', 'lost',    NULL),
+                 (21, '2024-01-01 14:00Z', 'b', '2', 'Decommissioned', 'sold',   NULL, NULL,      NULL),
+                 (22, '2024-01-01 15:00Z', 'b', '2', 'Connected',     NULL,      NULL, NULL,      NULL)
+    ) e (n, at, site, unit, event_type, reason, fault, kind, mode)";
+
+const TELEMETRY: &str = "
+    INSERT INTO telemetry (recorded_at, occurred_at, site_uid, unit_uid, log_partition, log_offset, event_id, source,
+                           battery_percent, x_m, y_m, driving)
+    SELECT at::timestamptz, 'epoch', site, '1', 0, n, gen_random_uuid(), 'it', battery, n, -n, true
+    FROM (VALUES (1, 'a', '2024-01-04 08:00Z', 80), (2, 'b', '2024-01-05 00:00Z', 30), (3, 'b', '2024-01-05 00:00Z', 29.5),
+                 (4, 'b', '2024-01-04 00:00Z', 31)) t (n, site, at, battery)";
+
+const TASKS: &str = "
+    INSERT INTO t_app_task_ledger2
+        (task_id, site_uid, unit_uid, task_type, priority, status, created_at, started_at, step_count, steps_finished,
+         steps_failed, steps, parameters, assignments, pauses, rejections, occurred_at, recorded_at, created_recorded_at,
+         fold_log, fold_partition, fold_next, fold_revision, fold_state)
+    SELECT id, 'b', '1', 'delivery', priority, status, at::timestamptz, started::timestamptz, 0, 0, 0, '[]', '{}', 1, 0, 0,
+           at::timestamptz, at::timestamptz, at::timestamptz, '00000000-0000-0000-0000-000000000001', 0, 1, 0, '{}'
+    FROM (VALUES ('over',   9, 'completed', '2024-01-01', '2024-01-01'), ('urgent', 9, 'assigned', '2024-01-01', NULL),
+                 ('begun',  1, 'paused',    '2024-01-02', '2024-01-02'), ('new',    9, 'created',  '2024-01-01', NULL)
+    ) t (id, priority, status, at, started);
+    INSERT INTO task_event (recorded_at, occurred_at, site_uid, unit_uid, task_id, event_type, log_partition, log_offset,
+                            event_id, payload, source, reason)
+    SELECT '2024-01-01', at::timestamptz, 'b', '1', id, event_type, 0, n, gen_random_uuid(), '{}', 'it', reason
+    FROM (VALUES (1, 'begun', 'Created',  '2024-01-02 00:00:00Z', NULL),   (2, 'over',  'Created',  '2024-01-01 00:00:00Z', NULL),
+                 (3, 'begun', 'Assigned', '2024-01-02 00:00:01Z', NULL),   (4, 'begun', 'Started',  '1970-01-01 00:00:00Z', NULL),
+                 (5, 'begun', 'Paused',   '2024-01-02 00:00:03.5Z', 'door'), (6, 'over', 'Completed', '2024-01-01 00:01:00Z', NULL)
+    ) e (n, id, event_type, at, reason)";
+
+async fn filled(connection: &mut PgConnection) {
+    run(connection, "SET timezone = 'UTC'").await;
+    for sql in [EVENTS, TELEMETRY, TASKS] {
+        run(connection, sql).await;
+    }
+}
+
+async fn plain() -> (FreshDatabase, PgConnection) {
+    let fresh = FreshDatabase::migrated().await;
+    let mut connection = fresh.connect().await;
+    filled(&mut connection).await;
+    (fresh, connection)
+}
+
+async fn texts(connection: &mut PgConnection, sql: &str) -> Vec<String> {
+    sqlx::query_scalar(sql).fetch_all(connection).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+}
+
+const NOW: &str = "
+    SELECT concat_ws(' ', site_uid || '/' || unit_uid, connection, reason, mode, faults, fault_types::text, battery_percent,
+                     x_m, task_id, task_status, recorded_at)
+    FROM fleet_now ORDER BY site_uid, unit_uid";
+
+const TIMELINE: &str = "
+    SELECT concat_ws(' ', number, event_type, reason, since_previous_ms, since_first_ms)
+    FROM task_timeline WHERE task_id = 'begun' ORDER BY number";
+
+/// Days that are over, of units whose last event is not a connection that lasts until now.
+const DAYS: &str = "
+    SELECT concat_ws(' ', site_uid || '/' || unit_uid, to_char(day, 'DD'), known_s, online_s, round(availability::numeric, 3),
+                     disconnects)
+    FROM unit_availability_daily WHERE unit_uid = '1' AND day < '2024-01-06' ORDER BY site_uid, unit_uid, day";
+
+#[tokio::test]
+async fn the_fleet_as_it_is_now() {
+    let (_fresh, mut connection) = plain().await;
+    let expected = [
+        "a/1 decommissioned old automatic 0 80 1 2024-01-04 18:00:00+00",
+        // Of the two measurements of one time the later on the log; its task is the one begun, not the most urgent.
+        "b/1 online 1 {lost} 29.5 3 begun paused 2024-01-05 00:00:00+00",
+        "b/2 online 0 2024-01-01 15:00:00+00",
+        "b/3 online manual 0 infinity",
+    ];
+    assert_eq!(texts(&mut connection, NOW).await, expected);
+}
+
+#[tokio::test]
+async fn a_tasks_life_in_log_order() {
+    let (_fresh, mut connection) = plain().await;
+    let started = -1_704_153_601_000_i64; // 1970, a second after Assigned of 2024-01-02
+    let expected = [
+        "1 Created 0".to_owned(),
+        "2 Assigned 1000 1000".to_owned(),
+        format!("3 Started {started} {}", started + 1000),
+        format!("4 Paused door {} 3500", 2500 - started),
+    ];
+    assert_eq!(texts(&mut connection, TIMELINE).await, expected);
+}
+
+/// Unit 1 of `a`: 12 h of 18 on the first day; off until noon and on since on the second; then decommissioned from 6 to
+/// 6. Unit 1 of `b`: an hour in which the clock was turned back counts for nothing.
+#[tokio::test]
+async fn availability_by_day() {
+    let (_fresh, mut connection) = plain().await;
+    let expected = [
+        "a/1 01 64800 43200 0.667 1",
+        "a/1 02 86400 43200 0.500 0",
+        "a/1 03 21600 21600 1.000 0",
+        "a/1 04 43200 43200 1.000 0",
+        "b/1 01 86400 43200 0.500 2",
+        "b/1 02 86400 86400 1.000 0",
+    ];
+    let found = texts(&mut connection, DAYS).await;
+    assert_eq!(found[..6], expected, "{found:?}");
+    assert_eq!(found.len(), 9, "unit 1 of `b` goes on being connected: {found:?}");
+    let today =
+        "SELECT (known_s BETWEEN 0 AND 86400 AND online_s = known_s)::text FROM unit_availability_daily
+                 WHERE site_uid = 'b' AND unit_uid = '1' ORDER BY day DESC LIMIT 1";
+    assert_eq!(texts(&mut connection, today).await, ["true"], "today counts until now");
+}
+
+#[tokio::test]
+async fn both_flavours_answer_the_same() {
+    let server = PgliteServer::start().await.unwrap();
+    let settings =
+        ConnectionSettings { url: server.url(), connections_max: 1, timeout: Duration::from_secs(60) };
+    let database = Database::new(&settings).unwrap();
+    Migrator::new(&database).apply().await.unwrap();
+    database.close().await;
+    let mut timescale = PgConnection::connect(&server.url()).await.unwrap();
+    filled(&mut timescale).await;
+    let (_fresh, mut plain) = plain().await;
+    for sql in [NOW, TIMELINE, DAYS] {
+        assert_eq!(texts(&mut timescale, sql).await, texts(&mut plain, sql).await, "{sql}");
+    }
+}

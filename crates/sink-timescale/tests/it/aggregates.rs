@@ -149,12 +149,17 @@ type Hour = (String, String, i64);
 /// created, completed, failed, cancelled, rejected; durations of those completed.
 type OfHour = ([i64; 5], Vec<i64>);
 
+/// Of the ledger: site, type, status, seconds of creation and end, duration in ms.
+type Task = (String, String, String, i64, Option<i64>, Option<i64>);
+
+/// Of the aggregate: site, type, second, counts, average, 95th percentile.
+type FoundHour = (String, String, i64, Vec<i64>, Option<f64>, Option<f64>);
+
 /// The hours as the ledger's rows make them.
 async fn hours_of_ledger(connection: &mut PgConnection) -> BTreeMap<Hour, OfHour> {
     let sql = "SELECT site_uid, task_type, status, extract(epoch FROM created_recorded_at)::bigint,
                       extract(epoch FROM finished_recorded_at)::bigint, total_ms FROM t_app_task_ledger2";
-    let tasks: Vec<(String, String, String, i64, Option<i64>, Option<i64>)> =
-        sqlx::query_as(sql).fetch_all(connection).await.unwrap();
+    let tasks: Vec<Task> = sqlx::query_as(sql).fetch_all(connection).await.unwrap();
     let mut hours: BTreeMap<Hour, OfHour> = BTreeMap::new();
     for (site, task_type, status, created, finished, total_ms) in tasks {
         let hour = |at: i64| (site.clone(), task_type.clone(), at.div_euclid(3600) * 3600);
@@ -193,8 +198,7 @@ async fn hours_are_what_the_ledgers_tasks_make_them() {
     let sql = "SELECT site_uid, task_type, extract(epoch FROM hour)::bigint,
                       ARRAY[created, completed, failed, cancelled, rejected], avg_total_ms, p95_total_ms
                FROM task_hourly_stats";
-    let found: Vec<(String, String, i64, Vec<i64>, Option<f64>, Option<f64>)> =
-        sqlx::query_as(sql).fetch_all(&mut connection).await.unwrap();
+    let found: Vec<FoundHour> = sqlx::query_as(sql).fetch_all(&mut connection).await.unwrap();
     assert_eq!(found.len(), expected.len());
     for (site, task_type, hour, counts, average, p95) in found {
         let key = (site, task_type, hour);
@@ -213,6 +217,9 @@ async fn hours_are_what_the_ledgers_tasks_make_them() {
 
 /// A measurement: unit, time in ms, x and y, map, battery, driving.
 type Measured = (Option<String>, i64, Option<f64>, Option<f64>, Option<String>, Option<f64>, Option<bool>);
+
+/// A minute: unit, second, measurements, battery (first, last, least, most), way, share driving.
+type FoundMinute = (Option<String>, i64, i64, Vec<Option<f64>>, Option<f64>, Option<f64>);
 
 /// The way along positions, where those that follow each other lie on one map.
 fn way_m(of: &[&Measured]) -> Option<f64> {
@@ -250,8 +257,7 @@ async fn minutes_are_what_the_measurements_make_them() {
                       ARRAY[battery_first_percent, battery_last_percent, battery_min_percent, battery_max_percent],
                       distance_m, driving_share
                FROM telemetry_1m";
-    let found: Vec<(Option<String>, i64, i64, Vec<Option<f64>>, Option<f64>, Option<f64>)> =
-        sqlx::query_as(sql).fetch_all(&mut connection).await.unwrap();
+    let found: Vec<FoundMinute> = sqlx::query_as(sql).fetch_all(&mut connection).await.unwrap();
     assert_eq!(found.len(), minutes.len());
     for (unit, minute, measurements, battery, distance_m, share) in found {
         let key = (unit, minute);

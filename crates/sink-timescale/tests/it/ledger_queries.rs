@@ -90,6 +90,29 @@ async fn plan(connection: &mut PgConnection, query: &str) -> String {
     lines.join("\n")
 }
 
+/// The aggregate over the month, and what the ledger's rows say of the same: no task too many, none too few.
+async fn hours_of_a_month(connection: &mut PgConnection) {
+    let difference = "
+        SELECT count(*) FROM (
+            SELECT site_uid, task_type, hour, created, completed + failed + cancelled + rejected AS over
+            FROM task_hourly_stats
+        ) a FULL JOIN (
+            SELECT site_uid, task_type, hour, sum(created) AS created, sum(over) AS over
+            FROM (SELECT site_uid, task_type, date_trunc('hour', created_recorded_at AT TIME ZONE 'UTC') AS hour,
+                         1 AS created, 0 AS over FROM t_app_task_ledger2
+                  UNION ALL
+                  SELECT site_uid, task_type, date_trunc('hour', finished_recorded_at AT TIME ZONE 'UTC'), 0, 1
+                  FROM t_app_task_ledger2 WHERE finished_recorded_at IS NOT NULL) facts
+            GROUP BY site_uid, task_type, hour
+        ) b ON (a.site_uid, a.task_type, a.hour AT TIME ZONE 'UTC') = (b.site_uid, b.task_type, b.hour)
+        WHERE a.created IS DISTINCT FROM b.created OR a.over IS DISTINCT FROM b.over";
+    assert_eq!(number(connection, difference).await, 0, "hours that differ");
+    let begun = Instant::now();
+    let hours = number(connection, "SELECT count(*) FROM task_hourly_stats").await;
+    println!("{hours} hours of all sites and types: {:.1} ms", begun.elapsed().as_secs_f64() * 1e3);
+    assert!(hours > 40_000, "720 hours of 20 sites and 3 types");
+}
+
 #[tokio::test]
 async fn the_platforms_queries_go_by_the_indexes() {
     let fresh = FreshDatabase::migrated().await;
@@ -110,5 +133,6 @@ async fn the_platforms_queries_go_by_the_indexes() {
         println!("{what}: {:.1} ms", begun.elapsed().as_secs_f64() * 1e3);
     }
     assert!(without.is_empty(), "{}", without.join("\n\n"));
+    hours_of_a_month(&mut connection).await;
     connection.close().await.unwrap();
 }

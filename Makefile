@@ -1,7 +1,7 @@
 # The recipes a person runs, and CI runs the same. `make help` lists them.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos mutants model fuzz bench stack stop clean fmt lint
+.PHONY: help demo test chaos mutants model fuzz bench bounds stack stop clean fmt lint
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ fuzz: ## hostile input, as many for each target as INPUTS says (1000000 takes an
 
 bench: ## how fast the projections catch up, printed as a table for bench/README.md
 	@bench/catch_up.sh
+
+bounds: ## the memory of `fleetlog run`: backlogs of 1 and 5 million, 100,000 units, 1 MB events, stores that hang (15 min)
+	@bench/bounds.sh
 
 stack: ## start Kafka, Redis, PostgreSQL, a schema registry and TimescaleDB (WASM) in .stack/
 	@scripts/stack.sh up --with registry,pglite,python

@@ -3,6 +3,8 @@
 //! The only place where concrete parts meet: settings, Kafka, the schema source, the sinks, the projections. Data goes
 //! to stdout, everything else to stderr. Exit codes: see [`exit`].
 
+#[cfg(not(test))]
+mod allocator;
 mod args;
 mod commands;
 mod config;

@@ -8,7 +8,7 @@ pub struct EngineConfig {
     /// Name of this process among the projectors, the same after a restart: the static member of the group is
     /// `<instance>-<projection>`, so that a killed process is assigned again at once.
     pub instance: String,
-    /// What the projection may hold of fetched but uncommitted records, librdkafka's queue included.
+    /// What the projection may take of memory for what is fetched, projected, cached and written: see `memory`.
     pub memory_bytes_max: usize,
     /// Largest batch of a lane, in records.
     pub batch_events_max: usize,
@@ -129,16 +129,6 @@ impl EngineConfig {
         );
         demand(self.retry_delay_ms > 0 && self.idle_interval_ms > 0, "a pause of 0 ms would spin".into());
         if problems.is_empty() { Ok(()) } else { Err(ConfigProblems(problems)) }
-    }
-
-    /// What librdkafka's queue gets of the memory, in KiB; the lanes share the rest.
-    pub(crate) fn queue_kbytes(&self) -> usize {
-        (self.memory_bytes_max / 4 / 1024).max(1024)
-    }
-
-    /// What one of `lanes` lanes may hold, in bytes.
-    pub(crate) fn lane_bytes_max(&self, lanes: usize) -> usize {
-        (self.memory_bytes_max / 4 * 3) / lanes.max(1)
     }
 
     pub(crate) fn store_timeout(&self) -> Duration {

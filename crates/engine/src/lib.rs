@@ -18,6 +18,7 @@ mod intake;
 mod kafka_logs;
 mod lane;
 mod membership;
+mod memory;
 pub mod metrics;
 pub mod ports;
 mod runner;

@@ -109,7 +109,11 @@ impl EngineMetrics {
                 "Events of a batch",
                 prometheus::exponential_buckets(1.0, 4.0, 9)?,
             )?,
-            buffered_bytes: gauge(BUFFERED_BYTES, "Bytes of fetched but uncommitted records", &LANE)?,
+            buffered_bytes: gauge(
+                BUFFERED_BYTES,
+                "What the lane holds of memory: fetched, projected, cached and under way",
+                &LANE,
+            )?,
             progress: gauge(PROGRESS_OFFSET, "The next offset a lane will take", &LANE)?,
             lag: gauge(LAG_OFFSETS, "Offsets between progress and the end of the log", &LANE)?,
             up: gauge(

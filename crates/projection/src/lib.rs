@@ -23,6 +23,7 @@ mod record;
 mod row;
 mod sink;
 mod unit_of_work;
+mod weight;
 
 pub use chain::{Chain, Link, Verdict, judge};
 pub use dedup::DedupWindow;
@@ -32,7 +33,7 @@ pub use lane::{Admission, Batch, LaneCore, LogLost, LogNow, Taken, Writes};
 pub use map::Map;
 pub use memory::MemorySink;
 pub use progress::{LaneId, LastRecord, Progress};
-pub use projection::{BadState, LaneScope, Projected, Projection, Rulings};
+pub use projection::{BadState, Grown, LaneScope, Projected, Projection, Rulings};
 pub use projector::{FoldProjector, MapProjector};
 pub use record::{Headers, Record};
 pub use row::{Column, CopyEncoder, EntityRow, FOLD_COLUMNS, HistoryRow, Table};

@@ -3,8 +3,8 @@
 use fleetlog_event::{Decode, EntityKey, EventSet};
 
 use crate::{
-    BadState, EntityChange, LaneScope, MapProjector, Projected, Projection, Record, RowChange, Rulings,
-    SetAside, StoredState,
+    BadState, EntityChange, Grown, LaneScope, MapProjector, Projected, Projection, Record, RowChange,
+    Rulings, SetAside, StoredState,
     projection::{key_of, read_event, refused},
 };
 
@@ -36,10 +36,12 @@ impl<P: MapProjector> Projection for Map<P> {
         _: &LaneScope,
         _: EntityKey,
         _: Option<StoredState>,
-    ) -> Result<(), BadState> {
-        Ok(())
+    ) -> Result<usize, BadState> {
+        Ok(0)
     }
-    fn fold_ahead(&self, (): &mut (), (): &mut (), (): ()) {}
+    fn fold_ahead(&self, (): &mut (), (): &mut (), (): ()) -> Grown {
+        Grown::default()
+    }
     fn touched_entities(&self, (): &()) -> usize {
         0
     }

@@ -37,6 +37,15 @@ pub struct Projected<W, P> {
     pub set_aside: Vec<SetAside>,
 }
 
+/// By how many bytes memory grew, or shrank, by the rules of [`Projection`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Grown {
+    /// What the states in the cache take.
+    pub cached_bytes: isize,
+    /// What a write of all entities touched will take, from [`Projection::changes`] to the store's answer.
+    pub write_bytes: isize,
+}
+
 /// A stored state that this projection cannot go on from: Permanent.
 #[derive(Debug, thiserror::Error)]
 pub enum BadState {
@@ -86,7 +95,7 @@ pub trait Projection: Send + Sync + 'static {
     /// The entities of the batch whose states have to be read before [`Self::project`], each once, with their homes.
     fn missing(&self, cache: &Self::Cache, records: &[&Record]) -> Vec<(EntityKey, String)>;
 
-    /// Takes a state that was read (or its absence) into the cache.
+    /// Takes a state that was read (or its absence) into the cache; by how many bytes that grew.
     ///
     /// # Errors
     /// When the state is not one to go on from.
@@ -96,7 +105,7 @@ pub trait Projection: Send + Sync + 'static {
         scope: &LaneScope,
         key: EntityKey,
         stored: Option<StoredState>,
-    ) -> Result<(), BadState>;
+    ) -> Result<usize, BadState>;
 
     /// Projects the records of a batch (duplicates already dropped). Pure.
     fn project<D: Decode>(
@@ -109,8 +118,14 @@ pub trait Projection: Send + Sync + 'static {
     ) -> Projected<Self::Write, Self::Pending>;
 
     /// Takes the new states of a batch into the cache, ahead of their being written: batches are folded one onto the
-    /// other while an earlier write is under way, and each entity is written once for all of them.
-    fn fold_ahead(&self, cache: &mut Self::Cache, touched: &mut Self::Touched, pending: Self::Pending);
+    /// other while an earlier write is under way, and each entity is written once for all of them. Says what that
+    /// takes of memory.
+    fn fold_ahead(
+        &self,
+        cache: &mut Self::Cache,
+        touched: &mut Self::Touched,
+        pending: Self::Pending,
+    ) -> Grown;
 
     /// How many entities were touched.
     fn touched_entities(&self, touched: &Self::Touched) -> usize;
@@ -124,7 +139,7 @@ pub trait Projection: Send + Sync + 'static {
     /// Folds one batch and says what to write of it: for those who write batch by batch.
     fn settle(&self, cache: &mut Self::Cache, pending: Self::Pending) -> Vec<EntityChange<Self::Write>> {
         let mut touched = Self::Touched::default();
-        self.fold_ahead(cache, &mut touched, pending);
+        let _ = self.fold_ahead(cache, &mut touched, pending);
         let changes = self.changes(cache, touched);
         self.tidy(cache);
         changes

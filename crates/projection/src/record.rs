@@ -29,6 +29,19 @@ impl Record {
             + self.headers.0.len()
     }
 
+    /// The same in memory of its own. A record as it comes shares a larger piece of memory with its neighbours, all of
+    /// which stays for as long as one of them is kept.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        let own = |part: &Option<Bytes>| part.as_deref().map(Bytes::copy_from_slice);
+        Self {
+            key: own(&self.key),
+            value: own(&self.value),
+            headers: Headers(Bytes::copy_from_slice(&self.headers.0)),
+            ..*self
+        }
+    }
+
     /// The key as text; none if there is none or it is no UTF-8.
     #[must_use]
     pub fn key_text(&self) -> Option<&str> {

@@ -32,7 +32,10 @@ pub struct RedisSinkSettings {
     pub call_items_max: usize,
     /// Most bytes of one script call, but that a single entity may be larger.
     pub call_bytes_max: usize,
-    /// Most bytes of calls that are sent before their replies are awaited.
+    /// Most bytes of calls that are sent before their replies are awaited. All lanes of all projections share one Redis,
+    /// which works off what they sent one after the other, and what is sent is held three times (the call, the
+    /// pipeline, the connection's buffer): with 8 MiB a lane 18 lanes had 144 MiB under way, for longer than a call
+    /// may take.
     pub window_bytes_max: usize,
 }
 
@@ -48,7 +51,7 @@ impl RedisSinkSettings {
             timeout_ms: 5000,
             call_items_max: 256,
             call_bytes_max: 512 * 1024,
-            window_bytes_max: 8 * 1024 * 1024,
+            window_bytes_max: 512 * 1024,
         }
     }
 

@@ -7,7 +7,7 @@ use crate::{connections::Lease, fault::Failure};
 /// Rows of one COPY. Measured: more gains nothing, fewer cost (DESIGN, numbers to live by).
 pub(crate) const CHUNK_ROWS_MAX: usize = 20_000;
 /// Bytes of one COPY, for rows with large payloads; the last row may go beyond.
-pub(crate) const CHUNK_BYTES_MAX: usize = 8 << 20;
+pub(crate) const CHUNK_BYTES_MAX: usize = 4 << 20;
 /// Bytes handed to the connection at a time: it copies them into a buffer of its own.
 const SEND_BYTES: usize = 256 << 10;
 

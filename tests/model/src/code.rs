@@ -130,7 +130,8 @@ impl Code {
     ) -> Result<(), String> {
         match self {
             Self::Fold(fold) => {
-                fold.admit(&mut cache.0, scope, key, stored).map_err(|error| error.to_string())
+                let admitted = fold.admit(&mut cache.0, scope, key, stored);
+                admitted.map(|_| ()).map_err(|error| error.to_string())
             }
             Self::Map(_) => Ok(()),
         }
@@ -157,7 +158,7 @@ impl Code {
     pub(crate) fn fold_ahead(&self, cache: &mut Cache, touched: &mut Vec<EntityKey>, pending: Pending) {
         if let Self::Fold(fold) = self {
             let mut set: Touched = touched.drain(..).collect();
-            fold.fold_ahead(&mut cache.0, &mut set, pending);
+            let _ = fold.fold_ahead(&mut cache.0, &mut set, pending);
             touched.extend(set);
         }
     }

@@ -1,8 +1,7 @@
-//! `fleetlog emit EVENT --json`: one event by hand.
-
-use std::io::Read;
+//! `fleetlog emit EVENT --json`: events by hand, or by another program.
 
 use fleetlog_event::{DecodeOne, Event, EventId, EventSet, FleetEvent};
+use fleetlog_producer::EventProducer;
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -23,7 +22,7 @@ use crate::{
 pub(crate) struct Emit {
     /// The event's type: `Connected`, `robot.Connected` or `fleetlog.robot.Connected`
     event: String,
-    /// Its content; `-` reads it from standard input
+    /// Its content; `-` reads it from standard input, as many of them as there are, one after the other
     #[arg(long)]
     json: String,
 }
@@ -80,25 +79,38 @@ pub(crate) fn full_name(text: &str) -> anyhow::Result<&'static str> {
 
 pub(crate) async fn run(emit: &Emit, config: &Config, format: Format) -> anyhow::Result<Code> {
     let name = full_name(&emit.event)?;
-    let text = if emit.json == "-" {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text)?;
-        text
-    } else {
-        emit.json.clone()
-    };
     let wrong = |what: String| {
         Failure::new(Code::Usage, format!("{name}: {what}"), format!("fleetlog schemas show {}", emit.event))
     };
-    let mut json: Value = serde_json::from_str(&text).map_err(|error| wrong(format!("no JSON: {error}")))?;
-    complete(&mut json);
-    let event = FleetEvent::decode(name, FromJson(json))
-        .ok_or_else(|| wrong("not in the catalogue".to_owned()))?
-        .map_err(|error| wrong(error.to_string()))?;
-    event.validate().map_err(|reject| wrong(reject.to_string()))?;
+    let event = |json: serde_json::Result<Value>| -> anyhow::Result<FleetEvent> {
+        let mut json = json.map_err(|error| wrong(format!("no JSON: {error}")))?;
+        complete(&mut json);
+        let event = FleetEvent::decode(name, FromJson(json))
+            .ok_or_else(|| wrong("not in the catalogue".to_owned()))?
+            .map_err(|error| wrong(error.to_string()))?;
+        event.validate().map_err(|reject| wrong(reject.to_string()))?;
+        Ok(event)
+    };
+    let mut jsons: Box<dyn Iterator<Item = serde_json::Result<Value>>> = if emit.json == "-" {
+        Box::new(serde_json::Deserializer::from_reader(std::io::stdin().lock()).into_iter())
+    } else {
+        Box::new(std::iter::once(serde_json::from_str(&emit.json)))
+    };
+    let nothing = || wrong("no JSON: there is nothing on standard input".to_owned());
+    // What is wrong with the event is told before a cluster is asked for.
+    let mut next = Some(event(jsons.next().ok_or_else(nothing)?)?);
     wiring::admin(config).await?;
+    let producer = wiring::producer(config)?;
+    while let Some(event_now) = next {
+        send(&producer, name, event_now, format).await?;
+        next = jsons.next().map(&event).transpose()?;
+    }
+    Ok(Code::Done)
+}
+
+async fn send(producer: &EventProducer, name: &str, event: FleetEvent, format: Format) -> anyhow::Result<()> {
     let (key, event_id) = (event.entity(), event.meta().event_id);
-    let delivered = wiring::producer(config)?.send_any(event).await?.await?;
+    let delivered = producer.send_any(event).await?.await?;
     match format {
         Format::Json => output::json(&json!({
             "event_id": event_id.to_string(), "key": key.as_str(), "topic": delivered.topic.as_ref(),
@@ -106,7 +118,7 @@ pub(crate) async fn run(emit: &Emit, config: &Config, format: Format) -> anyhow:
         }))?,
         Format::Table => output::line(&format!("{name} {event_id} of {key} is at {delivered}")),
     }
-    Ok(Code::Done)
+    Ok(())
 }
 
 /// Fills in what every event needs and a person at a prompt does not want to write.

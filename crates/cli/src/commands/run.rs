@@ -62,13 +62,13 @@ pub(crate) async fn run(run: &Run, config: &Config, format: Format) -> anyhow::R
         check_sinks(config, &chosen).await?;
     }
     let instance = Instance::take(config)?;
-    let mut started = Started::new(config, run, &instance)?;
+    let mut started = Started::new(config, run, &instance, Memory::among(config, &chosen))?;
     let wanted = |id: &str| chosen.iter().any(|projection| projection.id == id);
     macro_rules! start {
         (fold, $projector:expr) => {{
             let fold = Fold::new($projector);
             if wanted(fold.id()) {
-                started.start(fold, wiring::redis_sink(config)?, &stop)?;
+                started.start(fold, SinkKind::Hot, wiring::redis_sink(config)?, &stop)?;
             }
         }};
         (ledger, $projector:expr) => {{
@@ -81,7 +81,7 @@ pub(crate) async fn run(run: &Run, config: &Config, format: Format) -> anyhow::R
             let map = Map($projector);
             if wanted(map.id()) {
                 // Connections of its own: they live on its runtime and go with it.
-                started.start(map, wiring::database(config)?.sink(), &stop)?;
+                started.start(map, SinkKind::History, wiring::database(config)?.sink(), &stop)?;
             }
         }};
     }
@@ -101,6 +101,7 @@ pub(crate) async fn run(run: &Run, config: &Config, format: Format) -> anyhow::R
 /// What is running, and what every projection shares.
 struct Started {
     config: EngineConfig,
+    memory: Memory,
     mode: RunMode,
     kafka: KafkaSettings,
     catalogue: Arc<Catalogue>,
@@ -114,13 +115,14 @@ struct Started {
 }
 
 impl Started {
-    fn new(config: &Config, run: &Run, instance: &Instance) -> anyhow::Result<Self> {
+    fn new(config: &Config, run: &Run, instance: &Instance, memory: Memory) -> anyhow::Result<Self> {
         let registry = prometheus::Registry::new();
         let kafka = wiring::kafka_settings(config);
         let catalogue = Arc::new(wiring::catalogue(None)?);
         let producer_metrics = ProducerMetrics::register(&registry)?;
         Ok(Self {
             config: engine_config(config, instance),
+            memory,
             mode: if run.once { RunMode::Once } else { RunMode::Continuous },
             schemas: wiring::decoder(config)?,
             dead_letters: Arc::new(DeadLetterTopics::connect(&kafka, &catalogue, producer_metrics)?),
@@ -134,7 +136,13 @@ impl Started {
         })
     }
 
-    fn start<P, S>(&mut self, projection: P, sink: S, stop: &CancellationToken) -> anyhow::Result<()>
+    fn start<P, S>(
+        &mut self,
+        projection: P,
+        kind: SinkKind,
+        sink: S,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()>
     where
         P: Projection,
         S: Sink<Write = P::Write>,
@@ -150,7 +158,7 @@ impl Started {
             logs: self.logs.clone(),
             kafka: self.kafka.clone(),
             catalogue: Arc::clone(&self.catalogue),
-            config: self.config.clone(),
+            config: EngineConfig { memory_bytes_max: self.memory.share(kind), ..self.config.clone() },
             metrics: self.metrics.clone(),
             runtime,
         })
@@ -182,18 +190,46 @@ impl Started {
     }
 }
 
+/// How the process's memory is shared out between its projections.
+#[derive(Clone, Copy, Debug)]
+struct Memory {
+    bytes_max: usize,
+    /// The sum of the weights of what runs.
+    weights: usize,
+}
+
+/// What the process takes before there is anything to do: program, threads, clients and their connections. Measured
+/// with all five projections on an empty log: 45 to 60 MB.
+const IDLE_BYTES: usize = 60 << 20;
+
+impl Memory {
+    fn among(config: &Config, chosen: &[Described]) -> Self {
+        let bytes_max = usize::try_from(config.run.memory_bytes_max).unwrap_or(usize::MAX);
+        Self { bytes_max, weights: chosen.iter().map(|projection| Self::weight(projection.sink)).sum() }
+    }
+
+    /// Hot state needs room for the states of its units, or every event is a write of its own; history gains nothing
+    /// from batches beyond a few thousand rows.
+    fn weight(kind: SinkKind) -> usize {
+        match kind {
+            SinkKind::Hot => 3,
+            SinkKind::History => 2,
+        }
+    }
+
+    fn share(self, kind: SinkKind) -> usize {
+        self.bytes_max.saturating_sub(IDLE_BYTES) / self.weights.max(1) * Self::weight(kind)
+    }
+}
+
 fn engine_config(config: &Config, instance: &Instance) -> EngineConfig {
-    let memory_bytes_max = usize::try_from(config.run.memory_bytes_max).unwrap_or(usize::MAX);
-    let defaults = EngineConfig::default();
     EngineConfig {
         instance: instance.name.clone(),
-        memory_bytes_max,
-        batch_bytes_max: defaults.batch_bytes_max.min(memory_bytes_max / 4),
         batch_events_max: config.run.batch_events_max,
         drain_deadline_ms: config.run.drain_deadline_ms,
         session_timeout_ms: config.run.session_timeout_ms,
         application_version: env!("CARGO_PKG_VERSION").to_owned(),
-        ..defaults
+        ..EngineConfig::default()
     }
 }
 

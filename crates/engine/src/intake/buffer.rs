@@ -82,7 +82,7 @@ struct Unread {
 pub(crate) struct LaneBuffer {
     unread: Mutex<Unread>,
     readable: Notify,
-    /// Bytes buffered and bytes of the batch at work.
+    /// Bytes buffered.
     held_bytes: AtomicUsize,
     acknowledged: AtomicI64,
     space: Arc<Space>,
@@ -201,6 +201,7 @@ impl LaneBuffer {
             return moved.then(|| Taking::Batch(Batch { begin, records: Vec::new(), next }));
         }
         let mut bytes = 0;
+        // At least one: a record larger than its share goes alone.
         let fits = |record: &&Record| {
             bytes += record.size_bytes();
             bytes <= bytes_max
@@ -211,6 +212,8 @@ impl LaneBuffer {
         let last = records.last().map_or(begin, |record| record.offset + 1);
         let next = if unread.records.is_empty() { unread.next } else { last };
         unread.begin = next;
+        drop(unread);
+        self.release(records.iter().map(Record::size_bytes).sum());
         Some(Taking::Batch(Batch { begin, records, next }))
     }
 }
@@ -236,10 +239,9 @@ impl LaneFeed {
         Self { at, incarnation, buffer, commands, bytes_max }
     }
 
-    /// What a batch may have of `configured` bytes while `held` bytes of earlier ones are held: at most half of what
-    /// the lane may hold, since the other half fills meanwhile.
-    pub(crate) fn batch_bytes_max(&self, configured: usize, held: usize) -> usize {
-        configured.min(self.bytes_max.load(Ordering::Relaxed) / 2).saturating_sub(held)
+    /// What the lane may hold, in bytes; changes as lanes come and go.
+    pub(crate) fn lane_bytes_max(&self) -> usize {
+        self.bytes_max.load(Ordering::Relaxed)
     }
 
     /// Waits for something to take. Cancel-safe: nothing is taken before it is returned.
@@ -251,11 +253,6 @@ impl LaneFeed {
             }
             readable.await;
         }
-    }
-
-    /// The batch is done: its bytes no longer count.
-    pub(crate) fn release(&self, bytes: usize) {
-        self.buffer.release(bytes);
     }
 
     /// Throws away what is buffered and asks to be read from `offset`.
@@ -281,7 +278,7 @@ impl LaneFeed {
         self.buffer.acknowledged.store(next, Ordering::Relaxed);
     }
 
-    /// Bytes held now.
+    /// Bytes buffered now.
     pub(crate) fn held_bytes(&self) -> usize {
         self.buffer.held_bytes()
     }

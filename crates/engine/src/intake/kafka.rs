@@ -52,7 +52,7 @@ impl KafkaIntake {
         topics: Vec<String>,
     ) -> Result<Self, Failure> {
         let fail = |error: KafkaError| Failure::permanent(format!("consumer of group `{group}`: {error}"));
-        let queue_kbytes = engine.queue_kbytes();
+        let fetch_bytes = engine.fetch_bytes();
         let mut client = kafka.consumer(group);
         client
             .set("group.instance.id", name)
@@ -60,9 +60,11 @@ impl KafkaIntake {
             .set("session.timeout.ms", engine.session_timeout_ms.to_string())
             .set("heartbeat.interval.ms", (engine.session_timeout_ms / 5).to_string())
             .set("max.poll.interval.ms", engine.poll_interval_ms_max.to_string())
-            .set("queued.max.messages.kbytes", queue_kbytes.to_string())
-            .set("fetch.max.bytes", (queue_kbytes * 1024).max(1 << 20).to_string())
-            .set("fetch.message.max.bytes", (1 << 20).to_string());
+            .set("queued.max.messages.kbytes", engine.queue_kbytes().to_string())
+            // librdkafka insists on no less than its `message.max.bytes`, which for a consumer means nothing else.
+            .set("message.max.bytes", fetch_bytes.to_string())
+            .set("fetch.max.bytes", fetch_bytes.to_string())
+            .set("fetch.message.max.bytes", (fetch_bytes / 4).to_string());
         for (name, value) in &kafka.properties {
             client.set(name, value);
         }

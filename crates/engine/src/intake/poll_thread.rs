@@ -20,7 +20,7 @@ use super::{
     buffer::{Command, Incarnation, Space},
     rebalance::LaneEntry,
 };
-use crate::{EngineConfig, Failure, status::ProjectionStatus};
+use crate::{EngineConfig, Failure, memory::buffer_bytes_max, status::ProjectionStatus};
 
 /// How long one poll may wait: also how late a command of a lane may be noticed while nothing arrives.
 const POLL_TIMEOUT: Duration = Duration::from_millis(20);
@@ -153,7 +153,7 @@ impl<I: Intake> PollThread<I> {
     fn deliver(&mut self, at: LaneAt, record: Record) {
         let Some(lane) = self.lanes.get_mut(&at) else { return };
         lane.buffer.push(record);
-        let bytes_max = self.lane_bytes_max.load(Ordering::Relaxed);
+        let bytes_max = buffer_bytes_max(self.lane_bytes_max.load(Ordering::Relaxed));
         if lane.buffer.held_bytes() < bytes_max || lane.paused {
             return;
         }
@@ -196,7 +196,7 @@ impl<I: Intake> PollThread<I> {
     /// Carries out seeks; one that is not possible yet is tried again in the next round. Resumes lanes that have
     /// space again.
     fn seek_and_resume(&mut self) {
-        let bytes_max = self.lane_bytes_max.load(Ordering::Relaxed);
+        let bytes_max = buffer_bytes_max(self.lane_bytes_max.load(Ordering::Relaxed));
         for (at, lane) in &mut self.lanes {
             let has_space = lane.paused && lane.buffer.held_bytes() <= bytes_max / 2;
             let resume_at = || if has_space { lane.buffer.next() } else { None };

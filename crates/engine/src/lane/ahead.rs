@@ -4,7 +4,7 @@ use fleetlog_event::TimestampMs;
 use fleetlog_projection::{Commit, Projected, Projection, Record, RowChange, SetAside, Taken, UnitOfWork};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::fault::Interrupt;
+use crate::{fault::Interrupt, memory::row_bytes};
 
 /// Batches that were projected and not written yet: the next write covers all of them.
 pub(super) struct Ahead<P: Projection, D> {
@@ -28,8 +28,8 @@ pub(super) struct Tally {
     /// Of the events taken and set aside, by which the time until they are visible is told.
     pub(super) recorded_at: Vec<TimestampMs>,
     pub(super) duplicates: u64,
-    /// Bytes of records that are held until the write is taken.
-    pub(super) held_bytes: usize,
+    /// What all of it takes of memory until the write is taken, by the rules of `memory`.
+    pub(super) write_bytes: usize,
 }
 
 impl<P: Projection, D> Default for Ahead<P, D> {
@@ -50,37 +50,47 @@ impl<P: Projection, D> Ahead<P, D> {
         self.tally.recorded_at.is_empty() && self.tally.duplicates == 0
     }
 
-    /// How much of a batch's limit is used up: entities, rows and set-asides to write, and bytes held for them.
-    pub(super) fn size(&self, projection: &P) -> (usize, usize) {
-        let items = projection.touched_entities(&self.touched) + self.rows.len() + self.set_aside.len();
-        (items, self.tally.held_bytes)
+    /// How many entities, rows and set-asides there are to write.
+    pub(super) fn items(&self, projection: &P) -> usize {
+        projection.touched_entities(&self.touched) + self.rows.len() + self.set_aside.len()
     }
 
-    /// Adds a batch; how many bytes of its records stay held. They are kept only where the store may refuse rows made
-    /// from them, and where they are set aside.
+    /// Adds a batch; by how many bytes the cache grew. Records are kept only where the store may refuse rows made from
+    /// them, and where they are set aside.
     pub(super) fn add(
         &mut self,
         projection: &P,
         cache: &mut P::Cache,
         source: Source<D>,
         projected: Projected<P::Write, P::Pending>,
-    ) -> usize {
+    ) -> isize {
         let Projected { pending, rows, set_aside } = projected;
         let Source { taken, .. } = &source;
-        self.tally.duplicates += taken.duplicate.iter().filter(|duplicate| **duplicate).count() as u64;
-        self.tally.recorded_at.extend(taken.fresh().iter().map(|record| record.timestamp));
-        let all: usize = taken.records.iter().map(Record::size_bytes).sum();
-        let aside: usize = set_aside.iter().map(|aside| aside.record.size_bytes()).sum();
-        let held = if rows.is_empty() { aside } else { all };
-        projection.fold_ahead(cache, &mut self.touched, pending);
-        self.set_aside.extend(set_aside);
+        let (aside, tally) = (self.set_aside.len(), &mut self.tally);
+        let recorded_before = tally.recorded_at.len();
+        tally.duplicates += taken.duplicate.iter().filter(|duplicate| **duplicate).count() as u64;
+        tally.recorded_at.extend(taken.fresh().iter().map(|record| record.timestamp));
+        tally.write_bytes += (tally.recorded_at.len() - recorded_before) * size_of::<TimestampMs>();
+        let grown = projection.fold_ahead(cache, &mut self.touched, pending);
+        tally.write_bytes = tally.write_bytes.saturating_add_signed(grown.write_bytes);
+        // On their own: a record is a part of a larger piece of memory, which would stay for the sake of one record.
+        self.set_aside
+            .extend(set_aside.into_iter().map(|aside| SetAside { record: aside.record.detached(), ..aside }));
+        tally.write_bytes += self.set_aside[aside..].iter().map(set_aside_bytes).sum::<usize>();
         if !rows.is_empty() {
+            tally.write_bytes +=
+                row_bytes::<P::Write>(rows.len(), taken.records.iter().map(Record::size_bytes).sum());
             self.rows.extend(rows);
             self.sources.push(source);
         }
-        self.tally.held_bytes += held;
-        held
+        grown.cached_bytes
     }
+}
+
+/// What an event that is set aside takes until its ledger entry is written.
+fn set_aside_bytes(aside: &SetAside) -> usize {
+    let SetAside { record, reject, event_type } = aside;
+    record.size_bytes() + 2 * reject.detail.len() + event_type.as_ref().map_or(0, String::len) + 256
 }
 
 /// A write under way, on a task of its own: projecting goes on meanwhile.
@@ -122,3 +132,7 @@ pub(super) fn offsets(taken: &Taken) -> (i64, i64) {
     let offset = |record: Option<&Record>| record.map_or(0, |record| record.offset);
     (offset(taken.records.first()), offset(taken.records.last()))
 }
+
+#[cfg(test)]
+#[path = "ahead/tests.rs"]
+mod tests;

@@ -28,6 +28,7 @@ use crate::{
     DeadLetter, EngineConfig, Failure, Origin,
     fault::Interrupt,
     intake::{LaneFeed, Taking},
+    memory::LaneShares,
     metrics::LaneMetrics,
     ports::{DeadLetters, Schemas},
     status::{Counts, LaneState, LaneStatus, ProjectionStatus},
@@ -68,8 +69,8 @@ pub(crate) struct Work<P: Projection, D> {
     cache: P::Cache,
     ahead: Ahead<P, D>,
     flight: Option<Flight<P::Write, D>>,
-    /// Bytes of records that are being worked on right now: neither buffered, nor ahead, nor under way.
-    at_hand_bytes: usize,
+    /// What the cache takes of memory.
+    cached_bytes: usize,
     /// When to look at the link, or to write a move over markers.
     idle_at: Instant,
     /// Set aside without one event taken between, counted by whole batches.
@@ -77,10 +78,10 @@ pub(crate) struct Work<P: Projection, D> {
 }
 
 impl<P: Projection, D> Work<P, D> {
-    /// Bytes of records that still count although they were taken off the buffer.
+    /// What is projected, cached and under way takes of memory.
     fn held_bytes(&self) -> usize {
-        let flying = self.flight.as_ref().map_or(0, |flight| flight.tally.held_bytes);
-        self.at_hand_bytes + self.ahead.tally.held_bytes + flying
+        let flying = self.flight.as_ref().map_or(0, |flight| flight.tally.write_bytes);
+        self.cached_bytes + self.ahead.tally.write_bytes + flying
     }
 }
 
@@ -99,7 +100,6 @@ where
                 Ok(mut work) => {
                     survivor.enter(&mut work);
                     let interrupt = self.work(&mut work).await;
-                    self.feed.release(work.held_bytes());
                     survivor.leave(work);
                     interrupt
                 }
@@ -153,28 +153,28 @@ where
     /// What may still be taken ahead of the write under way.
     fn room(&self, ahead: &Ahead<P, C::Decode>) -> Room {
         let EngineConfig { batch_events_max, batch_bytes_max, .. } = *self.shared.config;
-        let (items, bytes) = ahead.size(&self.shared.projection);
         Room {
-            events: batch_events_max.saturating_sub(items),
-            bytes: self.feed.batch_bytes_max(batch_bytes_max, bytes),
+            events: batch_events_max.saturating_sub(ahead.items(&self.shared.projection)),
+            bytes: self.shares().batch_room(ahead.tally.write_bytes).min(batch_bytes_max),
         }
+    }
+
+    /// What this lane may hold of each kind.
+    fn shares(&self) -> LaneShares {
+        LaneShares::of(self.feed.lane_bytes_max(), self.dedup_span_offsets, size_of::<P::Cache>() > 0)
     }
 
     /// The heart: drop what is stale or a duplicate → read states → project → dead letters acknowledged; then
     /// [`Self::launch`] commits on the chain, and [`Self::landed`] acknowledges.
     async fn step(self: &Arc<Self>, work: &mut Work<P, C::Decode>, batch: Batch) -> Result<(), Interrupt> {
-        let size = |records: &[Record]| records.iter().map(Record::size_bytes).sum::<usize>();
-        let bytes = size(&batch.records);
-        work.at_hand_bytes += bytes;
+        let bytes = batch.records.iter().map(Record::size_bytes).sum::<usize>();
         self.shared.status.counts.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let event_id = |record: &Record| self.shared.schemas.event_id(record.value.as_deref());
         let admission = work.core.admit(batch, event_id);
         let Admission::Take(taken) = admission.map_err(|lost| Interrupt::Permanent(lost.to_string()))? else {
-            self.release(work, bytes);
             self.feed.read_from(work.core.cursor());
             return Ok(());
         };
-        self.release(work, bytes - size(&taken.records));
         if taken.records.is_empty() {
             return self.move_silently(work).await;
         }
@@ -187,18 +187,10 @@ where
         fail_point!("step.projected");
         self.check_flood(work, fresh.len(), projected.set_aside.len())?;
         self.publish(work, &projected.set_aside).await?;
-        let Work { ahead, cache, at_hand_bytes, .. } = work;
-        let held = ahead.add(&self.shared.projection, cache, Source { taken, decode }, projected);
-        *at_hand_bytes -= held;
-        let done = *at_hand_bytes;
-        self.release(work, done);
+        let Work { ahead, cache, cached_bytes, .. } = work;
+        let grown = ahead.add(&self.shared.projection, cache, Source { taken, decode }, projected);
+        *cached_bytes = cached_bytes.saturating_add_signed(grown);
         Ok(())
-    }
-
-    /// Records at hand are done with: their bytes no longer count.
-    fn release(&self, work: &mut Work<P, C::Decode>, bytes: usize) {
-        work.at_hand_bytes -= bytes;
-        self.feed.release(bytes);
     }
 
     /// Writes what was projected, if no write is under way.
@@ -209,10 +201,19 @@ where
         let Ahead { touched, rows, set_aside, sources, tally } = std::mem::take(&mut work.ahead);
         let projection = &self.shared.projection;
         let entities = self.caught("the last batches", || projection.changes(&work.cache, touched))?;
-        projection.tidy(&mut work.cache);
+        self.tidy(work);
         let unit = work.core.unit(Writes { entities, rows, set_aside }, now());
         work.flight = Some(self.fly(unit, sources, tally));
         Ok(())
+    }
+
+    /// Bounds the cache, at a moment when everything folded is on its way to the store: what is needed again is read
+    /// again, in one call a batch.
+    fn tidy(&self, work: &mut Work<P, C::Decode>) {
+        if work.cached_bytes > self.shares().cache_bytes {
+            work.cache = P::Cache::default();
+            work.cached_bytes = 0;
+        }
     }
 
     fn fly(
@@ -246,19 +247,16 @@ where
         landed: Result<Landed<P::Write>, Interrupt>,
     ) -> Result<(), Interrupt> {
         let Some(Flight { sources, tally, .. }) = work.flight.take() else { return Ok(()) };
-        work.at_hand_bytes += tally.held_bytes;
         let Landed { unit, outcome } = landed?;
         match outcome? {
             Commit::Applied | Commit::AlreadyApplied => {
                 work.core.written(unit.leaves, unit.progress);
                 fail_point!("step.committed");
-                self.release(work, tally.held_bytes);
                 self.count(&tally, &unit);
                 self.moved(work);
             }
             Commit::Refused(at) => {
                 let flight = self.without_refused(work, unit, at, sources, tally).await?;
-                work.at_hand_bytes -= flight.tally.held_bytes;
                 work.flight = Some(flight);
             }
         }
@@ -328,7 +326,8 @@ where
         self.check_link(work, stored.link)?;
         for (key, state) in keys.into_iter().zip(stored.states) {
             let admitted = projection.admit(&mut work.cache, &scope, key, state);
-            admitted.map_err(|bad| Interrupt::Permanent(format!("lane {}: {bad}", self.lane)))?;
+            work.cached_bytes +=
+                admitted.map_err(|bad| Interrupt::Permanent(format!("lane {}: {bad}", self.lane)))?;
         }
         Ok(())
     }
@@ -428,7 +427,8 @@ where
         self.feed.acknowledge(main);
         self.status.set_progress(main);
         self.metrics.progress.set(main);
-        self.metrics.buffered_bytes.set(i64::try_from(self.feed.held_bytes()).unwrap_or(i64::MAX));
+        let held_bytes = self.feed.held_bytes() + work.held_bytes();
+        self.metrics.buffered_bytes.set(i64::try_from(held_bytes).unwrap_or(i64::MAX));
         if let Some(end) = self.status.end() {
             self.metrics.lag.set((end - main).max(0));
         }

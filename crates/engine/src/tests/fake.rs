@@ -283,7 +283,7 @@ impl Logs for FakeGroup {
     }
 }
 
-pub(super) fn event(n: u64) -> (String, Vec<u8>) {
+pub(crate) fn event(n: u64) -> (String, Vec<u8>) {
     let meta = EventMeta {
         event_id: EventId::derived(&n.to_string(), 0),
         occurred_at: TimestampMs(0),

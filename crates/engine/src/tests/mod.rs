@@ -1,6 +1,6 @@
 //! Each row of the table of faults, on a cluster that does what the test says: given, when, then.
 
-mod fake;
+pub(crate) mod fake;
 
 use std::sync::{Arc, atomic::Ordering};
 

@@ -74,7 +74,7 @@ pub(crate) async fn run(run: &Run, config: &Config, format: Format) -> anyhow::R
         (ledger, $projector:expr) => {{
             let fold = Fold::new($projector);
             if wanted(fold.id()) {
-                started.start(fold, wiring::database(config)?.fold_sink(), &stop)?;
+                started.start(fold, SinkKind::History, wiring::database(config)?.fold_sink(), &stop)?;
             }
         }};
         (map, $projector:expr) => {{

@@ -48,11 +48,13 @@ drop_database() {
   DATABASE=""
 }
 
-redis_say() { # COMMAND
+redis_ask() { # COMMAND
+  local answer
   exec 3<>"/dev/tcp/127.0.0.1/$REDIS_PORT"
   printf '%s\r\n' "$1" >&3
-  IFS= read -r -t 60 _ <&3
+  IFS= read -r -t 60 answer <&3
   exec 3>&-
+  echo "${answer%$'\r'}"
 }
 
 topics() { # LOG
@@ -74,7 +76,7 @@ begin_catch_up() {
   "$PSQL" -qX "$STACK_DATABASE" -c "CREATE DATABASE $DATABASE"
   export FLEETLOG_POSTGRES__URL="${STACK_DATABASE%/*}/$DATABASE"
   "$BINARY" migrate >/dev/null
-  redis_say FLUSHALL
+  redis_ask FLUSHALL >/dev/null
   "$BINARY" run --once --format json >"$WORK/run.json" 2>"$WORK/run.log" &
   RUN=$!
 }
@@ -143,7 +145,7 @@ hang() {
   topics backlog-hang
   simulate "$SMALL" 10000 7
   begin_catch_up
-  sleep 3
+  until [[ $(redis_ask DBSIZE) != :0 ]]; do sleep 0.2; done
   local postmaster before after
   postmaster="$(pid_of postgres || true)"
   mapfile -t STOPPED < <("$PSQL" -qAtX "$FLEETLOG_POSTGRES__URL" \

@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fleetlog_engine::{End, EngineConfig, LaneState, RunMode};
+use fleetlog_engine::{
+    End, EngineConfig, Intake, KafkaIntake, LaneAt, LaneState, Polled, RebalanceEvent, RunMode,
+};
 use fleetlog_event::TimestampMs;
 use fleetlog_projection::{
     Chain, Commit, Fold, HotWrite, LaneId, MemorySink, Sink, SinkError, Stored, UnitOfWork,
@@ -187,4 +189,43 @@ async fn a_stop_under_load_finishes_the_write_in_flight_and_the_next_run_goes_on
     let group = format!("{}fleetlog-connects-v1", fleet.settings.topic_prefix);
     let committed = committed.committed(&group, &[&fleet.robot()]).await.unwrap();
     assert_eq!(committed.values().sum::<i64>(), 30_000, "lag tools see the progress after a stop");
+}
+
+/// The first record of partition 0 that is polled.
+fn first_record(intake: &mut KafkaIntake) -> Option<i64> {
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_secs(10) {
+        if let Polled::Record(LaneAt { partition: 0, .. }, record) = intake.poll(Duration::from_millis(50)) {
+            return Some(record.offset);
+        }
+    }
+    None
+}
+
+/// The client keeps a pause over giving up and taking up: a full lane that is given up and comes back stood still.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_was_given_up_while_paused_is_read_when_it_comes_back() {
+    let fleet = Fleet::on_stack("paused").await;
+    fleet.connect(600, 300);
+    let settings = fleet.settings.clone();
+    let read = move || {
+        let group = format!("{}paused", settings.topic_prefix);
+        let topics = vec![settings.topic("robot")];
+        let mut intake =
+            KafkaIntake::new(&settings, &EngineConfig::default(), &group, "paused", topics).unwrap();
+        let lanes = loop {
+            if let Polled::Rebalance(RebalanceEvent::Assigned(lanes)) = intake.poll(Duration::from_millis(50)) {
+                break lanes;
+            }
+        };
+        let (starts, lane): (Vec<_>, _) =
+            (lanes.iter().map(|lane| (*lane, Some(0))).collect(), LaneAt { topic: 0, partition: 0 });
+        intake.assign(&starts).unwrap();
+        assert_eq!(first_record(&mut intake), Some(0));
+        intake.pause(lane);
+        intake.unassign(&[lane]).unwrap();
+        intake.assign(&[(lane, Some(2))]).unwrap();
+        assert_eq!(first_record(&mut intake), Some(2));
+    };
+    tokio::task::spawn_blocking(read).await.unwrap();
 }

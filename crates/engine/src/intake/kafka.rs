@@ -142,6 +142,12 @@ impl Intake for KafkaIntake {
         // `rd_kafka_toppar_handle_Offset`).
         let list = self.list(lanes.iter().map(|(lane, offset)| (*lane, Offset::Offset(offset.unwrap_or(0)))));
         let fail = |error: KafkaError| Failure::transient(format!("taking up partitions: {error}"));
+        // librdkafka keeps a partition's pause when it is given up: one that comes back would stand still for ever.
+        let known = lanes.iter().filter(|(_, offset)| offset.is_some());
+        let read = self.list(known.map(|(lane, _)| (*lane, Offset::Invalid)));
+        if read.count() > 0 {
+            self.consumer.resume(&read).map_err(fail)?;
+        }
         let unknown = lanes.iter().filter(|(_, offset)| offset.is_none());
         let paused = self.list(unknown.map(|(lane, _)| (*lane, Offset::Invalid)));
         if paused.count() > 0 {

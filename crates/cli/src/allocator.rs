@@ -2,7 +2,7 @@
 //!
 //! Records are taken by librdkafka's threads, handed to poll threads, and given back by lanes: memory that one thread
 //! takes and another one gives back. glibc keeps it in up to eight pieces a core (arenas) and gives little of it back to
-//! the system: the same catch-up took 758 MB with glibc, 400 MB of it still at its end, and 540 MB with jemalloc, 130 MB
+//! the system: the same catch-up took 776 MB with glibc, 412 MB of it still at its end, and 553 MB with jemalloc, 133 MB
 //! at its end (docs/adr/0007).
 #![expect(unsafe_code, reason = "jemalloc reads its settings from a symbol of this name")]
 

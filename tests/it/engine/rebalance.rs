@@ -214,7 +214,8 @@ async fn a_partition_that_was_given_up_while_paused_is_read_when_it_comes_back()
         let mut intake =
             KafkaIntake::new(&settings, &EngineConfig::default(), &group, "paused", topics).unwrap();
         let lanes = loop {
-            if let Polled::Rebalance(RebalanceEvent::Assigned(lanes)) = intake.poll(Duration::from_millis(50)) {
+            if let Polled::Rebalance(RebalanceEvent::Assigned(lanes)) = intake.poll(Duration::from_millis(50))
+            {
                 break lanes;
             }
         };

@@ -144,10 +144,17 @@ async fn many_seeds() {
     });
     let jobs = setting("FLEETLOG_CHAOS_JOBS").map_or(1, |jobs| jobs.parse().expect("JOBS is a number"));
     let open = wanted.into_iter().filter(|(seed, family)| !known.contains(&(*seed, family.name())));
+    // A thread each: what one run blocks on at its end (dropping its database, which waits for a COPY of any other that
+    // hangs) must not hold up another.
+    let runtime = tokio::runtime::Handle::current();
     let mut running = futures_util::stream::iter(open)
-        .map(|(seed, family)| run_seed(seed, Some(family)))
+        .map(|(seed, family)| {
+            let runtime = runtime.clone();
+            tokio::task::spawn_blocking(move || runtime.block_on(run_seed(seed, Some(family))))
+        })
         .buffer_unordered(jobs);
     while let Some(outcome) = running.next().await {
+        let outcome = outcome.expect("a run that fails says so in its outcome");
         state.add(&outcome);
         outcomes.push(outcome);
     }

@@ -1,6 +1,10 @@
 //! Where partitions begin and end, and what groups have committed.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use fleetlog_event::{LogId, TimestampMs};
 use rdkafka::{
@@ -10,10 +14,12 @@ use rdkafka::{
 };
 use serde::Serialize;
 
-use crate::{ClusterError, KafkaSettings, TracingContext, native};
+use crate::{ClusterError, KafkaSettings, TracingContext, error_code, native};
 
 /// How long one question may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// Between two looks whether the client knows a new topic.
+const METADATA_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Where a partition begins and ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -174,7 +180,19 @@ impl Offsets {
         for (topic, partition) in partitions {
             list.add_partition_offset(topic, *partition, what).map_err(wrap)?;
         }
-        let answer = self.consumer.offsets_for_times(list, TIMEOUT).map_err(wrap)?;
+        let begun = Instant::now();
+        let answer = loop {
+            match self.consumer.offsets_for_times(list.clone(), TIMEOUT) {
+                // The partitions were told by a broker just before; the client has yet to take note of a new topic.
+                Err(error)
+                    if error_code(&error) == Some(RDKafkaErrorCode::UnknownPartition)
+                        && begun.elapsed() < TIMEOUT =>
+                {
+                    std::thread::sleep(METADATA_INTERVAL);
+                }
+                answer => break answer.map_err(wrap)?,
+            }
+        };
         let mut found = BTreeMap::new();
         for element in answer.elements() {
             element.error().map_err(|error| {

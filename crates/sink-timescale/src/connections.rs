@@ -92,6 +92,11 @@ impl Connections {
         bounded_by(self.timeout + HEAD_START, answer).await
     }
 
+    /// How long a statement may wait for a lock, in milliseconds.
+    pub(crate) fn lock_timeout_ms(&self) -> i64 {
+        i64::try_from(self.timeout.as_millis() / 2).unwrap_or(i64::MAX)
+    }
+
     /// Says goodbye on every idle connection.
     pub(crate) async fn close(&self) {
         let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
@@ -171,8 +176,7 @@ impl<'a> Lease<'a> {
 
     /// Begins a transaction with the time limits of its statements.
     pub(crate) async fn begin(&mut self) -> Result<(), Failure> {
-        let statement_ms = self.home.timeout.as_millis();
-        let lock_ms = statement_ms / 2;
+        let (statement_ms, lock_ms) = (self.home.timeout.as_millis(), self.home.lock_timeout_ms());
         self.run(&format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {statement_ms}; \
              SET LOCAL lock_timeout = {lock_ms}; SET LOCAL idle_in_transaction_session_timeout = {}",

@@ -105,6 +105,11 @@ impl Failure {
         }
     }
 
+    /// Somebody else had a lock for longer than this transaction may wait.
+    pub(crate) fn is_lock_timeout(&self) -> bool {
+        matches!(self, Self::Sql(sqlx::Error::Database(error)) if error.code().as_deref() == Some("55P03"))
+    }
+
     /// As the error of a sink; `tried` says what was tried, such as "commit of lane x".
     pub(crate) fn into_sink_error(self, tried: &str) -> SinkError {
         match self.meaning() {

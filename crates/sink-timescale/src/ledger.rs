@@ -110,6 +110,30 @@ pub(crate) async fn move_chain<W>(lease: &mut Lease<'_>, unit: &UnitOfWork<W>) -
     Ok(done.rows_affected() == 1)
 }
 
+/// Ends the transaction that keeps a lane's progress row locked if its server process only waits for its client.
+///
+/// Its host is gone, its way is cut, or it is paused: in the middle of a COPY neither the statement's time limit nor that
+/// of idle transactions ends such a wait, only TCP does, after two hours. The lane has another writer by now, and the chain
+/// makes it harmless to end a writer at any moment. Says which server processes were ended.
+pub(crate) async fn end_absent_writer(lease: &mut Lease<'_>, lane: &LaneId) -> Result<Vec<i32>, Failure> {
+    // `xmax` of a row that is being updated is the transaction that does; it holds the lock of its own number. Found out
+    // first and ended then: as one more condition it might be evaluated before the others.
+    const END: &str = "
+        WITH absent AS MATERIALIZED (
+            SELECT l.pid
+            FROM fleetlog_progress p
+            JOIN pg_locks l ON l.locktype = 'transactionid' AND l.granted AND l.transactionid = p.xmax
+            JOIN pg_stat_activity a ON a.pid = l.pid
+            WHERE p.projection = $1 AND p.version = $2 AND p.topic = $3 AND p.partition = $4
+              AND a.wait_event_type = 'Client' AND l.pid <> pg_backend_pid()
+              AND a.state_change < clock_timestamp() - $5 * interval '1 millisecond')
+        SELECT pid FROM absent WHERE pg_terminate_backend(pid)";
+    let home = lease.home();
+    let query = for_lane(END, lane).bind(home.lock_timeout_ms());
+    let rows = home.bounded(query.fetch_all(lease.connection())).await?;
+    Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+}
+
 /// The link as it stands now.
 pub(crate) async fn stored_link(lease: &mut Lease<'_>, lane: &LaneId) -> Result<Option<Link>, Failure> {
     Ok(read(lease, lane).await?.link)

@@ -90,7 +90,13 @@ impl<W: HistoryRow> Sink for SqlSink<W> {
                 drop(lease); // left in the middle of a transaction
                 self.name_refused(unit, &failure).await
             }
-            Err(failure) => Err(self.failed(failure, &tried)),
+            Err(failure) => {
+                drop(lease); // left in the middle of a transaction
+                if failure.is_lock_timeout() {
+                    self.end_absent_writer(lane).await?;
+                }
+                Err(self.failed(failure, &tried))
+            }
         }
     }
 }
@@ -114,6 +120,22 @@ impl<W: HistoryRow> SqlSink<W> {
     fn failed(&self, failure: Failure, tried: &impl Fn() -> String) -> SinkError {
         self.database.connections().forget_idle();
         failure.into_sink_error(&tried())
+    }
+
+    /// Somebody else has the lane's lock for too long: ends it if it is away.
+    async fn end_absent_writer(&self, lane: &LaneId) -> Result<(), SinkError> {
+        let tried = || format!("search for who keeps lane {lane} locked");
+        let mut lease = self.lease(&tried).await?;
+        match ledger::end_absent_writer(&mut lease, lane).await {
+            Ok(ended) => {
+                lease.give_back();
+                if !ended.is_empty() {
+                    tracing::warn!(%lane, ?ended, "a writer that was away kept the lane locked; its server processes ended");
+                }
+                Ok(())
+            }
+            Err(failure) => Err(self.failed(failure, &tried)),
+        }
     }
 
     /// The database refused something of the unit: finds out which of its events. Nothing is stored.

@@ -63,7 +63,11 @@ impl RedisServer {
         ])
         .await?;
         let begun = Instant::now();
-        while replica.replication("master_link_status").await? != "up" {
+        // Until what it took over is in its own append-only file: killed before, it would come back with nothing.
+        while replica.info("replication", "master_link_status").await? != "up"
+            || replica.info("persistence", "aof_rewrite_in_progress").await? != "0"
+            || replica.info("persistence", "aof_rewrite_scheduled").await? != "0"
+        {
             if begun.elapsed() > FOLLOW_TIMEOUT {
                 bail!("the replica does not follow {host}:{port} within {FOLLOW_TIMEOUT:?}");
             }
@@ -178,13 +182,12 @@ impl RedisServer {
         Ok(())
     }
 
-    /// A line of `INFO replication`, such as `master_repl_offset`; empty if there is no such line.
+    /// A line of a section of `INFO`, such as `master_repl_offset` of `replication`; empty if there is no such line.
     ///
     /// # Errors
     /// If it doesn't answer.
-    pub async fn replication(&self, line: &str) -> Result<String> {
-        let info: String =
-            redis::cmd("INFO").arg("replication").query_async(&mut self.connect().await?).await?;
+    pub async fn info(&self, section: &str, line: &str) -> Result<String> {
+        let info: String = redis::cmd("INFO").arg(section).query_async(&mut self.connect().await?).await?;
         let found = info.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'));
         Ok(found.unwrap_or_default().trim().to_owned())
     }

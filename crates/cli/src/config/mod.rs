@@ -10,9 +10,9 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use figment::{
-    Figment,
+    Figment, Metadata, Profile, Provider,
     providers::{Data, Env, Format, Toml},
-    value::{Dict, Value},
+    value::{Dict, Map, Value},
 };
 use serde::{Deserialize, Serialize};
 
@@ -126,6 +126,29 @@ pub(crate) struct Setting {
     pub(crate) source: String,
 }
 
+/// A variable of the environment: what it holds is text, whatever it looks like. figment's own provider reads values in a
+/// language of its own (which takes quotes off passwords, and ends in a panic for some).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Variable {
+    /// `section.key`
+    key: String,
+    text: String,
+}
+
+/// The name of where a [`Variable`] came from.
+const ENVIRONMENT: &str = "environment variable";
+
+impl Provider for Variable {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(ENVIRONMENT)
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        let nested = figment::util::nest(&self.key, Value::from(self.text.clone()));
+        Ok(Profile::Default.collect(nested.into_dict().unwrap_or_default()))
+    }
+}
+
 /// Settings as loaded: checked, with the source of each.
 #[derive(Debug)]
 pub(crate) struct Loaded {
@@ -156,8 +179,11 @@ impl Config {
         let environment = Env::prefixed("FLEETLOG_")
             .filter(|key| !NO_SETTINGS.iter().any(|other| key.as_str().to_uppercase().starts_with(other)))
             .split("__");
-        problems::check_nesting(environment.iter().map(|(name, value)| (name.into_string(), value)))?;
-        problems::check(&figment.merge(environment))
+        let mut variables: Vec<Variable> =
+            environment.iter().map(|(key, text)| Variable { key: key.into_string(), text }).collect();
+        variables.sort_unstable();
+        problems::check_nesting(&variables)?;
+        problems::check(&variables.into_iter().fold(figment, Figment::merge))
     }
 
     /// The settings with every secret replaced, as `config show` prints them.

@@ -7,7 +7,7 @@ use figment::{
     value::{Dict, Num, Value},
 };
 
-use super::{Config, DEFAULT_TOML, Loaded, Setting, leaves};
+use super::{Config, DEFAULT_TOML, ENVIRONMENT, Loaded, Setting, Variable, leaves};
 
 /// The settings are not usable: every problem, each with its place.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub(super) fn check(figment: &Figment) -> Result<Loaded, ConfigError> {
         let place = place(figment, &key, &value);
         let fitting = match unknown(&defaults, &key) {
             Some(problem) => Err(problem),
-            None => fit(defaults.get(&key), &value)
+            None => fit(defaults.get(&key), &value, is_of_environment(figment, &value))
                 .map_err(|expected| format!("`{key}` is {}, expected {expected}", shown(&value))),
         };
         match fitting {
@@ -80,42 +80,30 @@ pub(super) fn check(figment: &Figment) -> Result<Loaded, ConfigError> {
     Ok(Loaded { config, settings: found.into_iter().map(setting).collect() })
 }
 
-/// How deep a variable of the environment may nest: deeper than any setting does.
+/// How deep a variable's name may nest: deeper than any setting does.
 const NESTING_MAX: usize = 16;
 /// How much of such a variable's name a message shows, in characters.
 const NAME_SHOWN_MAX: usize = 60;
 
-/// Refuses variables that nest without end. The parser of the environment's values, and what copies them, recurse: some
-/// thousand brackets, or `__` in a name, end the process without a word.
-pub(super) fn check_nesting(variables: impl Iterator<Item = (String, String)>) -> Result<(), ConfigError> {
-    let too_deep = variables.filter(|(name, value)| {
-        // In a name, sections are set apart by points here.
-        name.matches('.').count() > NESTING_MAX || depth(value) > NESTING_MAX
-    });
+/// Refuses names of variables that nest without end: what copies the settings recurses, and some thousand `__` in a name
+/// would end the process without a word.
+pub(super) fn check_nesting(variables: &[Variable]) -> Result<(), ConfigError> {
+    let too_deep = variables.iter().filter(|variable| variable.key.matches('.').count() > NESTING_MAX);
     let problems: Vec<Problem> = too_deep
-        .map(|(name, _)| Problem {
+        .map(|variable| Problem {
             place: "the environment".to_owned(),
             what: format!(
-                "`FLEETLOG_{}` nests deeper than {NESTING_MAX} levels, which no setting does",
-                name.to_uppercase().replace('.', "__").chars().take(NAME_SHOWN_MAX).collect::<String>()
+                "`{}` nests deeper than {NESTING_MAX} levels, which no setting does",
+                variable_name(&variable.key).chars().take(NAME_SHOWN_MAX).collect::<String>()
             ),
         })
         .collect();
     if problems.is_empty() { Ok(()) } else { Err(ConfigError(problems)) }
 }
 
-/// How deep the brackets of a value nest.
-fn depth(value: &str) -> usize {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    for byte in value.bytes() {
-        match byte {
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        deepest = deepest.max(depth);
-    }
-    deepest
+/// The variable of a key.
+fn variable_name(key: &str) -> String {
+    format!("FLEETLOG_{}", key.replace('.', "__").to_uppercase())
 }
 
 /// All values by their keys.
@@ -162,12 +150,14 @@ fn source_of(error: &figment::Error) -> String {
     )
 }
 
+fn is_of_environment(figment: &Figment, value: &Value) -> bool {
+    figment.get_metadata(value.tag()).is_some_and(|metadata| metadata.name == ENVIRONMENT)
+}
+
 /// Where a value came from: `default`, the file, or the variable's name.
 fn place(figment: &Figment, key: &str, value: &Value) -> String {
     match figment.get_metadata(value.tag()) {
-        Some(metadata) if metadata.name.contains("environment") => {
-            format!("FLEETLOG_{}", key.replace('.', "__").to_uppercase())
-        }
+        Some(metadata) if metadata.name == ENVIRONMENT => variable_name(key),
         Some(metadata) => match &metadata.source {
             Some(source) => source.to_string(),
             None => "default".to_owned(),
@@ -205,9 +195,9 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// Whether a value is of the default's kind. The environment has only text, so what looks like a number is taken as
-/// text where text belongs, and a list may be written `a,b`.
-fn fit(default: Option<&Value>, value: &Value) -> Result<Option<Value>, &'static str> {
+/// Whether a value is of the default's kind. What looks like a number is taken as text where text belongs, and a list may be
+/// written `a,b`. The environment has only text: numbers and flags are read from it.
+fn fit(default: Option<&Value>, value: &Value, is_text_only: bool) -> Result<Option<Value>, &'static str> {
     let text = |value: &Value| match value {
         Value::String(_, text) => Some(text.clone()),
         Value::Num(_, number) => Some(number_text(*number)),
@@ -223,6 +213,17 @@ fn fit(default: Option<&Value>, value: &Value) -> Result<Option<Value>, &'static
             if number.to_i128().is_some() || number.to_u128().is_some() =>
         {
             Ok(None)
+        }
+        (Some(Value::Num(..)), Value::String(_, text)) if is_text_only => {
+            let number = text.trim();
+            let unsigned = number.parse::<u64>().map(Value::from);
+            unsigned
+                .or_else(|_| number.parse::<i64>().map(Value::from))
+                .map(Some)
+                .map_err(|_| "a whole number")
+        }
+        (Some(Value::Bool(..)), Value::String(_, text)) if is_text_only => {
+            text.trim().parse::<bool>().map(|flag| Some(Value::from(flag))).map_err(|_| "true or false")
         }
         (Some(Value::Num(..)), _) => Err("a whole number"),
         (Some(Value::Array(..)), other) => match text(other) {

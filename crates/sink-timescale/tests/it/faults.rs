@@ -61,6 +61,55 @@ async fn a_connection_cut_in_mid_copy_leaves_nothing() {
     assert_eq!(number(&mut database.connect().await, "SELECT count(*) FROM telemetry").await, 5000);
 }
 
+/// A writer whose host is gone in the middle of a COPY keeps the lane's row locked: no time limit of the server ends that
+/// wait for its client. Who has the lane now ends it, and goes on.
+#[tokio::test]
+async fn a_writer_that_is_gone_in_mid_copy_does_not_keep_its_lane() {
+    let database = FreshDatabase::migrated().await;
+    let sink: SqlSink<TestRow> = open(&database.url, Duration::from_secs(1)).sink();
+    let (lane, mut chain) = (lane(), Chain::resume(1, None));
+    let first = unit(&lane, &mut chain, vec![row(&lane, 0, 1)]);
+    assert_eq!(sink.commit(&first).await.unwrap(), Commit::Applied);
+    chain.written(first.leaves);
+    let mut gone = database.connect().await;
+    run(
+        &mut gone,
+        "BEGIN; SET LOCAL statement_timeout = 1000; UPDATE fleetlog_progress SET written_at = now()",
+    )
+    .await;
+    let _copying = gone.copy_in_raw("COPY telemetry FROM STDIN (FORMAT binary)").await.unwrap();
+    let next = unit(&lane, &mut chain, vec![row(&lane, 1, 1)]);
+    let (fault, text) = fault(sink.commit(&next).await);
+    assert_eq!(fault, Fault::Transient);
+    assert!(text.contains("lock timeout"), "{text}");
+    assert_eq!(sink.commit(&next).await.unwrap(), Commit::Applied);
+}
+
+/// One that works keeps its lock, however long it takes.
+#[tokio::test]
+async fn a_writer_that_is_at_work_keeps_its_lane() {
+    let database = FreshDatabase::migrated().await;
+    let sink: SqlSink<TestRow> = open(&database.url, Duration::from_secs(1)).sink();
+    let (lane, mut chain) = (lane(), Chain::resume(1, None));
+    let first = unit(&lane, &mut chain, vec![row(&lane, 0, 1)]);
+    assert_eq!(sink.commit(&first).await.unwrap(), Commit::Applied);
+    chain.written(first.leaves);
+    let mut busy = database.connect().await;
+    let working = tokio::spawn(async move {
+        let work = "DO $$ BEGIN UPDATE fleetlog_progress SET written_at = now(); PERFORM pg_sleep(3); END $$";
+        run(&mut busy, work).await;
+    });
+    let next = unit(&lane, &mut chain, vec![row(&lane, 1, 1)]);
+    let done = loop {
+        match sink.commit(&next).await {
+            Ok(done) => break done,
+            Err(error) => assert_eq!(error.fault, Fault::Transient, "{error}"),
+        }
+    };
+    assert_eq!(done, Commit::Applied);
+    working.await.expect("it was not ended");
+}
+
 /// A server that says nothing is given up after the time limit, and its connection is not used again.
 #[tokio::test]
 async fn a_server_that_hangs_is_transient_in_bounded_time() {

@@ -19,6 +19,8 @@ use crate::{
 
 /// How long a replica may take until it follows.
 const FOLLOW_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Between two looks whether it does.
 const FOLLOW_POLL: Duration = Duration::from_millis(20);
 /// What a running server keeps beside its data.
@@ -125,7 +127,11 @@ impl RedisServer {
     /// # Errors
     /// If it doesn't answer.
     pub async fn connect(&self) -> Result<MultiplexedConnection> {
-        Ok(redis::Client::open(self.url())?.get_multiplexed_async_connection().await?)
+        // By default it gives up after half a second, which a busy machine may well take.
+        let patient = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(ANSWER_TIMEOUT))
+            .set_response_timeout(Some(ANSWER_TIMEOUT));
+        Ok(redis::Client::open(self.url())?.get_multiplexed_async_connection_with_config(&patient).await?)
     }
 
     /// What it holds now, to come back to with [`Self::restore`].

@@ -134,7 +134,7 @@ pub(crate) fn nonce() -> u64 {
 /// Processes that are members of the projection's group.
 pub(crate) async fn members(config: &Config, projection: &Described) -> anyhow::Result<usize> {
     let admin = Admin::new(&kafka_settings(config))?;
-    Ok(admin.group_members(&group(config, projection)).await?.len())
+    Ok(admin.group(&group(config, projection)).await?.members.len())
 }
 
 /// Decodes whatever lies on the topics: compiled-in schemas, then the registry (if one is set), then the schema topic.

@@ -20,11 +20,12 @@ use crate::{
     EngineConfig, Failure, Intake, LaneAt, ProjectionRuntime, StatusSnapshot,
     intake::{LaneFeed, LaneTask, PollEnd, PollThread, PollThreadParts},
     lane::{Lane, Shared, SharedLogs},
-    membership::{KafkaMembership, Membership},
     metrics::EngineMetrics,
     ports::{DeadLetters, Logs, Schemas},
     status::ProjectionStatus,
 };
+
+mod member;
 
 /// How often `--once` looks whether the ends are reached.
 const ONCE_INTERVAL: Duration = Duration::from_millis(50);
@@ -257,66 +258,6 @@ where
             }
             self.pause(stop).await?;
         }
-    }
-
-    fn membership(&self) -> KafkaMembership<'_> {
-        let Shared { projection, config, group, .. } = &*self.shared;
-        let topics = self.topics.iter().map(|topic| topic.name.clone()).collect();
-        KafkaMembership { kafka: &self.kafka, config, group, projection: projection.id(), topics }
-    }
-
-    /// Runs poll thread and lanes until the end: as one member of the group, or as several, one after the other.
-    pub(crate) async fn drive<M: Membership>(
-        &self,
-        membership: &M,
-        ends: Option<BTreeMap<LaneAt, LogNow>>,
-        stop: &CancellationToken,
-    ) -> End {
-        let lag = self.runtime.handle().spawn(watch_ends(Arc::clone(&self.shared), self.topics.clone()));
-        let end = loop {
-            let served = match membership.join() {
-                Ok(intake) => self.serve(intake, ends.clone(), stop).await,
-                Err(failure) => break End::Failed(failure.what),
-            };
-            match served {
-                Served::Ended(end) => break end,
-                Served::Replaced(what) => {
-                    if let Err(end) = self.await_name(membership, &what, stop).await {
-                        break end;
-                    }
-                }
-            }
-        };
-        lag.abort();
-        end
-    }
-
-    /// Waits until nobody has this member's name in the group; not for longer than a ghost may have it.
-    async fn await_name(
-        &self,
-        membership: &impl Membership,
-        what: &str,
-        stop: &CancellationToken,
-    ) -> Result<(), End> {
-        let projection = self.shared.projection.id();
-        warn!(projection, "somebody joined the group under this member's name ({what}); lanes given up");
-        self.shared.status.membership_lost();
-        let begun = Instant::now();
-        while let Some(holder) =
-            self.insist("asking who is in the group", stop, || membership.holder()).await?
-        {
-            if begun.elapsed() > membership.ghost_timeout() {
-                return Err(End::Failed(format!(
-                    "the consumer cannot go on: {what}: another process runs with the same instance name: \
-                     {holder}; give each its own (run.instance)"
-                )));
-            }
-            self.shared.status.set_trouble(Some(format!("its name in the group is taken by {holder}")));
-            self.pause(stop).await?;
-        }
-        self.shared.status.set_trouble(None);
-        info!(projection, "the name is free again; joining anew");
-        Ok(())
     }
 
     /// The pause between two tries of something that is not up to us.

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::{
     ClusterError, KafkaSettings, TracingContext,
-    native::{self, Described, GroupMember},
+    native::{self, Described, GroupFacts},
     plan::{Change, ConfigChange, Plan, TopicFacts},
 };
 
@@ -135,7 +135,7 @@ impl Admin {
     ///
     /// # Errors
     /// When its coordinator cannot be asked.
-    pub async fn group_members(&self, group: &str) -> Result<Vec<GroupMember>, ClusterError> {
+    pub async fn group(&self, group: &str) -> Result<GroupFacts, ClusterError> {
         let group = group.to_owned();
         self.blocking(format!("asking who is in group `{group}`"), move |client| {
             native::describe_group(client, &group, REQUEST_TIMEOUT)

@@ -105,6 +105,17 @@ pub struct GroupMember {
     pub instance: Option<String>,
     /// Where it connects from, as the broker sees it.
     pub host: String,
+    /// The partitions that it was given, by topic and number.
+    pub assignment: Vec<(String, i32)>,
+}
+
+/// A consumer group, as its coordinator knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupFacts {
+    /// No rebalance is under way: everybody has what the leader decided.
+    pub is_stable: bool,
+    /// Who is in it.
+    pub members: Vec<GroupMember>,
 }
 
 /// Asks the coordinator of `group` who is in it. A group that does not exist has no members.
@@ -112,7 +123,7 @@ pub(crate) fn describe_group<C: ClientContext>(
     client: &Client<C>,
     group: &str,
     timeout: Duration,
-) -> KafkaResult<Vec<GroupMember>> {
+) -> KafkaResult<GroupFacts> {
     let name = CString::new(group)?;
     let mut names = [name.as_ptr()];
     let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
@@ -137,7 +148,7 @@ pub(crate) fn describe_group<C: ClientContext>(
             return Err(KafkaError::AdminOp(RDKafkaErrorCode::Fail));
         }
         let groups = sys::rd_kafka_DescribeConsumerGroups_result_groups(result, &raw mut count);
-        let mut members = Vec::new();
+        let mut facts = GroupFacts::default();
         for i in 0..count {
             let group = *groups.add(i);
             let error = sys::rd_kafka_ConsumerGroupDescription_error(group);
@@ -148,17 +159,44 @@ pub(crate) fn describe_group<C: ClientContext>(
                 RDKafkaErrorCode::GroupIdNotFound => continue,
                 code => return Err(KafkaError::AdminOp(code)),
             }
+            let stable = sys::rd_kafka_consumer_group_state_t::RD_KAFKA_CONSUMER_GROUP_STATE_STABLE;
+            facts.is_stable = sys::rd_kafka_ConsumerGroupDescription_state(group) == stable;
             let size = sys::rd_kafka_ConsumerGroupDescription_member_count(group);
-            members.extend((0..size).map(|at| {
-                let member = sys::rd_kafka_ConsumerGroupDescription_member(group, at);
-                GroupMember {
-                    id: text(sys::rd_kafka_MemberDescription_consumer_id(member)).unwrap_or_default(),
-                    instance: text(sys::rd_kafka_MemberDescription_group_instance_id(member)),
-                    host: text(sys::rd_kafka_MemberDescription_host(member)).unwrap_or_default(),
-                }
-            }));
+            facts
+                .members
+                .extend((0..size).map(|at| member(sys::rd_kafka_ConsumerGroupDescription_member(group, at))));
         }
-        Ok(members)
+        Ok(facts)
+    }
+}
+
+/// Copies one member's description.
+///
+/// # Safety
+/// `member` is a valid description whose event is still alive.
+unsafe fn member(member: *const sys::rd_kafka_MemberDescription_t) -> GroupMember {
+    // SAFETY: by this function's contract; the accessors return pointers into the description, copied at once. A list of
+    // partitions has `cnt` elements with NUL-terminated topics.
+    unsafe {
+        let assignment = sys::rd_kafka_MemberDescription_assignment(member);
+        let partitions = sys::rd_kafka_MemberAssignment_partitions(assignment);
+        let assignment = if partitions.is_null() {
+            Vec::new()
+        } else {
+            let count = usize::try_from((*partitions).cnt).unwrap_or_default();
+            (0..count)
+                .map(|at| {
+                    let element = (*partitions).elems.add(at);
+                    (text((*element).topic).unwrap_or_default(), (*element).partition)
+                })
+                .collect()
+        };
+        GroupMember {
+            id: text(sys::rd_kafka_MemberDescription_consumer_id(member)).unwrap_or_default(),
+            instance: text(sys::rd_kafka_MemberDescription_group_instance_id(member)),
+            host: text(sys::rd_kafka_MemberDescription_host(member)).unwrap_or_default(),
+            assignment,
+        }
     }
 }
 

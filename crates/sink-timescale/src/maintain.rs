@@ -54,11 +54,16 @@ const LAYOUTS: [Layout; 3] = [
 impl Database {
     /// Makes partitions ahead of `now` and drops those beyond retention. Safe on several servers at a time.
     ///
+    /// Where this clock and the database's differ, the earlier one counts: a host whose clock is in the future must not
+    /// drop history that is not old.
+    ///
     /// # Errors
     /// As any statement: Transient, or Permanent with what to do.
     pub async fn maintain(&self, now: TimestampMs, retention: Retention) -> Result<Maintained, SinkError> {
         let plan = Migrator::new(self).plan().await?;
         plan.require_current()?;
+        let now =
+            self.earlier(now).await.map_err(|failure| failure.into_sink_error("asking for the time"))?;
         let failed = |failure: Failure| failure.into_sink_error("maintenance of history tables");
         let mut done = Maintained::default();
         match plan.flavour {
@@ -77,6 +82,16 @@ impl Database {
             }
         }
         Ok(done)
+    }
+
+    /// The earlier of this moment and the database's.
+    async fn earlier(&self, now: TimestampMs) -> Result<TimestampMs, Failure> {
+        let mut lease = self.lease().await?;
+        let home = lease.home();
+        let query = sqlx::query_scalar("SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint");
+        let theirs: i64 = home.bounded(query.fetch_one(lease.connection())).await?;
+        lease.give_back();
+        Ok(TimestampMs(now.0.min(theirs)))
     }
 
     async fn make_ahead(

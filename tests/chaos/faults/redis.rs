@@ -68,6 +68,8 @@ impl Redis {
         replica.promote().await?;
         self.address.lead_to(format!("127.0.0.1:{}", replica.port()));
         self.address.cut().await;
+        // Until now the reader saw the old one: what comes is older again.
+        fleet.store_may_lose();
         self.left_behind = Some(std::mem::replace(&mut self.primary, replica));
         // What an earlier primary held is no state that this one could come back to by itself.
         self.snapshot = None;

@@ -16,7 +16,7 @@ use fleetlog_event::{
     catalogue::Catalogue,
     robot::{Connected, RobotEvent},
 };
-use fleetlog_kafka::KafkaSettings;
+use fleetlog_kafka::{GroupFacts, GroupMember, KafkaSettings};
 use fleetlog_projection::{
     Commit, Headers, LaneId, LaneScope, LogNow, Map, MapProjector, MemorySink, Record, Sink, SinkError,
     Stored, UnitOfWork,
@@ -76,6 +76,9 @@ pub(super) struct GroupState {
     pub(super) pauses: u64,
     pub(super) polls: u64,
     pub(super) joins: u64,
+    pub(super) nudges: u64,
+    /// The partition that nobody has.
+    nobodys: Option<i32>,
     held_for: u64,
 }
 
@@ -115,6 +118,12 @@ impl FakeGroup {
 
     pub(super) fn end_membership(&self, what: &str) {
         self.tell(Polled::Over(EndOfMembership::Failed(Failure::permanent(what))));
+    }
+
+    /// A member that had a partition is gone, and nobody was given it.
+    pub(super) fn orphan(&self, partition: i32) {
+        self.state().nobodys = Some(partition);
+        self.tell(Polled::Rebalance(RebalanceEvent::Revoked { lanes: vec![at(partition)], lost: false }));
     }
 
     /// Somebody joins under the member's name, and has it until `holder` is asked for as often as `asked`.
@@ -263,11 +272,37 @@ impl Membership for FakeGroup {
         Ok(self.clone())
     }
 
-    fn holder(&self) -> BoxFuture<'_, Result<Option<String>, Failure>> {
+    fn name(&self) -> String {
+        "me".to_owned()
+    }
+
+    fn group(&self) -> BoxFuture<'_, Result<GroupFacts, Failure>> {
         let mut state = self.state();
         let is_held = state.held_for > 0;
         state.held_for = state.held_for.saturating_sub(1);
-        async move { Ok(is_held.then(|| "somebody (connected from there)".to_owned())) }.boxed()
+        let has = |at: &LaneAt| state.nobodys.is_none_or(|partition| partition != at.partition);
+        let assignment = state.lanes.keys().filter(|at| has(at)).map(|at| ("robot".to_owned(), at.partition));
+        let me = GroupMember {
+            id: "somebody".to_owned(),
+            instance: (is_held || state.nobodys.is_some()).then(|| "me".to_owned()),
+            host: "there".to_owned(),
+            assignment: assignment.collect(),
+        };
+        let facts = GroupFacts { is_stable: state.nobodys.is_some(), members: vec![me] };
+        async move { Ok(facts) }.boxed()
+    }
+
+    fn nudge(&self) -> BoxFuture<'_, Result<(), Failure>> {
+        let mut state = self.state();
+        state.nudges += 1;
+        let lane = state.nobodys.take().map(at);
+        drop(state);
+        self.tell(Polled::Rebalance(RebalanceEvent::Assigned(lane.into_iter().collect())));
+        async { Ok(()) }.boxed()
+    }
+
+    fn look_interval(&self) -> Duration {
+        Duration::from_millis(5)
     }
 
     fn ghost_timeout(&self) -> Duration {

@@ -322,6 +322,18 @@ async fn given_a_ghost_with_its_name_the_member_waits_until_it_is_gone_and_joins
 }
 
 #[tokio::test]
+async fn given_a_partition_that_nobody_has_the_group_is_made_to_share_out_anew() {
+    let world = World::start(FakeGroup::new(3), quick());
+    world.group.send(100);
+    world.until_all().await;
+    world.group.orphan(1);
+    world.group.send(100);
+    world.until_all().await;
+    assert_eq!(world.group.state().nudges, 1);
+    assert_eq!(world.stop().await, End::Stopped);
+}
+
+#[tokio::test]
 async fn given_a_living_process_with_its_name_the_projection_leaves_it_the_name_and_stops() {
     let world = World::start(FakeGroup::new(1), quick());
     until("assigned", || world.status().assigned).await;

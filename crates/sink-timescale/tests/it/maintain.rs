@@ -80,6 +80,24 @@ async fn partitions_beyond_retention_are_dropped_and_no_other() {
     assert_eq!(number(&mut beside, events).await, 6, "events are kept for ever");
 }
 
+/// A host whose clock is a year ahead: the database knows better.
+#[tokio::test]
+async fn a_clock_in_the_future_drops_nothing_that_is_not_old() {
+    let fresh = FreshDatabase::migrated().await;
+    let database = fresh.open();
+    let mut beside = fresh.connect().await;
+    run(
+        &mut beside,
+        "INSERT INTO telemetry (recorded_at, occurred_at, site_uid, log_partition, log_offset, event_id, source)
+         VALUES (now(), now(), 's', 0, 0, gen_random_uuid(), 'it')",
+    )
+    .await;
+    let next_year = TimestampMs(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64 + 365 * DAY_MS);
+    let done = database.maintain(next_year, Retention { telemetry_days: Some(30) }).await.unwrap();
+    assert_eq!(done.dropped, Vec::<String>::new());
+    assert_eq!(number(&mut beside, "SELECT count(*) FROM telemetry").await, 1);
+}
+
 /// A server busy with writes is not held up: the partition is made at the next call.
 #[tokio::test]
 async fn a_busy_table_postpones_its_maintenance() {

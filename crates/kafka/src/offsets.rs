@@ -188,7 +188,8 @@ impl Offsets {
                     if error_code(&error) == Some(RDKafkaErrorCode::UnknownPartition)
                         && begun.elapsed() < TIMEOUT =>
                 {
-                    std::thread::sleep(METADATA_INTERVAL);
+                    // Nothing is assigned, so this only serves the client for as long.
+                    drop(self.consumer.poll(METADATA_INTERVAL));
                 }
                 answer => break answer.map_err(wrap)?,
             }

@@ -327,6 +327,25 @@ impl Fleet {
         self.instances[index].running.signal("CONT")
     }
 
+    /// Waits until one has been given partitions of every projection, at most as long as `limit`. What it is given while it
+    /// is frozen it takes up when it wakes, not knowing better until its next heartbeat.
+    pub(crate) async fn until_assigned(&self, index: usize, limit: Duration) {
+        let running = &self.instances[index].running;
+        let begun = Instant::now();
+        while begun.elapsed() < limit {
+            let said = running.stderr();
+            let given = said.lines().filter(|line| line.contains("partitions assigned"));
+            let given = given.filter(|line| !line.contains("partitions=0"));
+            let projections: BTreeSet<&str> =
+                given.filter_map(|line| line.split("projection=").nth(1)?.split(' ').next()).collect();
+            let run = said.lines().find_map(|line| line.split("projections=").nth(1)?.trim().parse().ok());
+            if run == Some(projections.len()) {
+                return;
+            }
+            tokio::time::sleep(ASK_INTERVAL).await;
+        }
+    }
+
     /// How often each that runs was fenced on a lane of hot state, by what they said.
     pub(crate) fn fenced_hot(&self) -> Vec<usize> {
         let is_hot = |line: &str| line.contains("fenced: ") && !line.contains("-history@");

@@ -177,6 +177,22 @@ impl Admin {
         Ok(())
     }
 
+    /// What is left to do for the cluster to have these topics, after a plan was carried out. Brokers learn of a change one
+    /// after the other, so what seems to be left is looked at again for a while.
+    ///
+    /// # Errors
+    /// When the brokers cannot be asked.
+    pub async fn left(&self, desired: &[TopicSpec]) -> Result<Plan, ClusterError> {
+        let started = Instant::now();
+        loop {
+            let left = self.plan(desired).await?;
+            if left.changes.is_empty() || started.elapsed() > VISIBLE_TIMEOUT {
+                return Ok(left);
+            }
+            tokio::time::sleep(VISIBLE_INTERVAL).await;
+        }
+    }
+
     /// Deletes topics and waits until they are gone. For tests and tools that own the topics; `apply` never does.
     ///
     /// # Errors

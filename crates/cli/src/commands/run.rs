@@ -198,8 +198,7 @@ struct Memory {
     weights: usize,
 }
 
-/// What the process takes before there is anything to do: program, threads, clients and their connections. Measured
-/// with all five projections on an empty log: 45 to 60 MB.
+/// What the process is reckoned to take before there is anything to do: program, threads, clients and their connections.
 const IDLE_BYTES: usize = 60 << 20;
 
 impl Memory {

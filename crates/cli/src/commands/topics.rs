@@ -40,7 +40,7 @@ pub(crate) async fn run(command: &Command, config: &Config, format: Format) -> a
     }
     if matches!(command, Command::Apply(_)) && !plan.changes.is_empty() {
         admin.apply(&plan).await?;
-        let left: Plan = admin.plan(&desired).await?;
+        let left: Plan = admin.left(&desired).await?;
         eprintln!("applied {} changes; {} left", plan.changes.len(), left.changes.len());
         return Ok(if left.is_empty() { Code::Done } else { Code::Found });
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use fleetlog_testkit::workspace_root;
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _};
 
 use crate::{faults::Family, outcome::Outcome, plan::Plan, report::table, run::run};
 
@@ -114,9 +114,23 @@ fn regressions() -> Vec<(u64, Family)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn seeds_that_once_failed() {
-    for (seed, family) in regressions() {
-        is_clean(seed, family).await;
-    }
+    let outcomes: Vec<Outcome> = side_by_side(regressions().into_iter(), 3).collect().await;
+    assert!(outcomes.iter().all(Outcome::is_clean), "{}", table(&outcomes));
+}
+
+/// Runs seeds, so many at a time, each on a thread of its own: what one run blocks on at its end (dropping its database,
+/// which waits for a COPY of any other that hangs) must not hold up another.
+fn side_by_side(
+    seeds: impl Iterator<Item = (u64, Family)>,
+    jobs: usize,
+) -> impl Stream<Item = Outcome> + Unpin {
+    let runtime = tokio::runtime::Handle::current();
+    let run = move |(seed, family)| {
+        let runtime = runtime.clone();
+        tokio::task::spawn_blocking(move || runtime.block_on(run_seed(seed, Some(family))))
+    };
+    let outcomes = futures_util::stream::iter(seeds).map(run).buffer_unordered(jobs);
+    outcomes.map(|outcome| outcome.expect("a run that fails says so in its outcome"))
 }
 
 /// `make chaos SEEDS=100`: seeds 1 to 100 and those that once failed, but for those that the state file has already.
@@ -144,17 +158,8 @@ async fn many_seeds() {
     });
     let jobs = setting("FLEETLOG_CHAOS_JOBS").map_or(1, |jobs| jobs.parse().expect("JOBS is a number"));
     let open = wanted.into_iter().filter(|(seed, family)| !known.contains(&(*seed, family.name())));
-    // A thread each: what one run blocks on at its end (dropping its database, which waits for a COPY of any other that
-    // hangs) must not hold up another.
-    let runtime = tokio::runtime::Handle::current();
-    let mut running = futures_util::stream::iter(open)
-        .map(|(seed, family)| {
-            let runtime = runtime.clone();
-            tokio::task::spawn_blocking(move || runtime.block_on(run_seed(seed, Some(family))))
-        })
-        .buffer_unordered(jobs);
+    let mut running = side_by_side(open, jobs);
     while let Some(outcome) = running.next().await {
-        let outcome = outcome.expect("a run that fails says so in its outcome");
         state.add(&outcome);
         outcomes.push(outcome);
     }

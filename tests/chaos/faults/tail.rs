@@ -60,7 +60,9 @@ impl Faults for Tail {
         _random: &'a mut StdRng,
     ) -> LocalBoxFuture<'a, Result<Option<&'static str>>> {
         async move {
-            restore(fleet, self.snapshot.as_ref().context("it was taken")?).await?;
+            // Faults of processes are mixed in, and may have been all there was time for.
+            let Some(snapshot) = &self.snapshot else { return Ok(None) };
+            restore(fleet, snapshot).await?;
             tokio::time::sleep(IDLE_LOOK).await;
             Ok(Some("hot state loses its tail in quiet"))
         }

@@ -208,6 +208,11 @@ impl ProjectionStatus {
         status
     }
 
+    /// The lanes that this member has.
+    pub(crate) fn assigned_lanes(&self) -> Vec<LaneAt> {
+        self.lanes().keys().copied().collect()
+    }
+
     pub(crate) fn lane_left(&self, at: LaneAt) {
         self.lanes().remove(&at);
     }

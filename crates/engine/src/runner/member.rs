@@ -1,6 +1,11 @@
 //! A run as a member of the projection's group: as one, or as several, one after the other.
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use fleetlog_projection::{LogNow, Projection, Sink};
 use tokio_util::sync::CancellationToken;
@@ -13,6 +18,9 @@ use crate::{
     membership::{KafkaMembership, Membership, holder, is_first, unowned},
     ports::Schemas,
 };
+
+/// How rarely a member looks at last whether every partition has an owner.
+const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(60);
 
 impl<P, S, C> ProjectionRunner<P, S, C>
 where
@@ -59,9 +67,17 @@ where
     /// Looks for partitions that nobody has, and sees to it that the group shares out anew.
     async fn watch_group(&self, membership: &impl Membership) -> Infallible {
         let projection = self.shared.projection.id();
-        let mut before = Vec::new();
+        let (mut before, mut lanes, mut interval) = (Vec::new(), Vec::new(), membership.look_interval());
         loop {
-            tokio::time::sleep(membership.look_interval()).await;
+            tokio::time::sleep(interval).await;
+            // What nobody has is left behind by rebalances: the longer the last one is ago, the rarer is the look.
+            let now = self.shared.status.assigned_lanes();
+            interval = if now == lanes && before.is_empty() {
+                (2 * interval).min(LOOK_INTERVAL_MAX)
+            } else {
+                membership.look_interval()
+            };
+            lanes = now;
             // A cluster that cannot be asked is asked again in the next round; the consumer complains about it.
             let Ok(logs) = self.shared.logs.look(tokio::time::Instant::now()).await else { continue };
             let Ok(group) = membership.group().await else { continue };

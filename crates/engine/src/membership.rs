@@ -24,7 +24,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::{EngineConfig, Failure, Intake, KafkaIntake};
 
-/// How often to look whether every partition has an owner.
+/// How long after a rebalance to look whether every partition has an owner.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a member that joins for a moment waits for its assignment, and between two polls.
 const NUDGE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -56,7 +56,7 @@ pub(crate) trait Membership: Send + Sync {
     /// Transient when that did not come about.
     fn nudge(&self) -> BoxFuture<'_, Result<(), Failure>>;
 
-    /// How often to look whether every partition has an owner.
+    /// How long after a rebalance to look whether every partition has an owner.
     fn look_interval(&self) -> Duration;
 
     /// After which time a member that does not live has surely lost the name.

@@ -21,7 +21,7 @@ pub use context::{TracingContext, log_error, log_line};
 pub use error::{ClusterError, KafkaFault, classify, error_code};
 pub use headers::{HeaderName, headers, native_headers};
 pub use native::{GroupFacts, GroupMember, fail_client_for_test};
-pub use offsets::{GroupOffsets, Offsets, PartitionOffsets};
+pub use offsets::{GroupOffsets, Offsets, PartitionOffsets, position};
 pub use plan::{Change, ConfigChange, Plan, Refusal, TopicFacts, Warning};
 pub use reader::{LogReader, OwnedRecord, PartitionRange, Read, ReadError, RecordView};
 pub use schema_topic::{PublishError, SchemaTopic};

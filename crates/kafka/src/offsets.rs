@@ -9,7 +9,7 @@ use std::{
 use fleetlog_event::{LogId, TimestampMs};
 use rdkafka::{
     Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
 };
 use serde::Serialize;
@@ -32,6 +32,17 @@ pub struct PartitionOffsets {
 
 /// What a group has committed, per topic and partition; partitions without a commit are absent.
 pub type GroupOffsets = BTreeMap<(String, i32), i64>;
+
+/// Where a consumer goes on reading a partition: past everything delivered and past markers behind it. None if it does not
+/// know yet, as right after a seek.
+#[must_use]
+pub fn position<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partition: i32) -> Option<i64> {
+    let positions = consumer.position().ok()?;
+    match positions.find_partition(topic, partition)?.offset() {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    }
+}
 
 /// Asks about offsets. Cheap to clone. Read committed offsets *before* ends, or lag looks larger than it is.
 #[derive(Clone)]

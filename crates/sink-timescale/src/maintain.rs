@@ -150,17 +150,13 @@ fn days_of(days: u32) -> i32 {
 
 /// A lock that did not come free in time is no failure of the maintenance.
 fn postpone(failure: Failure, name: String, done: &mut Maintained) -> Result<(), Failure> {
-    match &failure {
-        Failure::Sql(sqlx::Error::Database(error)) if error.code().as_deref() == Some("55P03") => {
-            tracing::warn!(partition = name, "its table is busy: maintenance is postponed");
-            done.postponed.push(name);
-            Ok(())
-        }
-        _ => {
-            debug_assert_ne!(failure.meaning(), Meaning::Refused, "maintenance writes no rows of its own");
-            Err(failure)
-        }
+    if failure.is_lock_timeout() {
+        tracing::warn!(partition = name, "its table is busy: maintenance is postponed");
+        done.postponed.push(name);
+        return Ok(());
     }
+    debug_assert_ne!(failure.meaning(), Meaning::Refused, "maintenance writes no rows of its own");
+    Err(failure)
 }
 
 /// A partition that should be there.

@@ -183,12 +183,7 @@ impl Intake for KafkaIntake {
     }
 
     fn position(&mut self, lane: LaneAt) -> Option<i64> {
-        let positions = self.consumer.position().ok()?;
-        let found = positions.find_partition(&self.topics[lane.topic], lane.partition)?;
-        match found.offset() {
-            Offset::Offset(offset) => Some(offset),
-            _ => None,
-        }
+        fleetlog_kafka::position(&self.consumer, &self.topics[lane.topic], lane.partition)
     }
 
     fn commit(&mut self, offsets: &[(LaneAt, i64)]) {

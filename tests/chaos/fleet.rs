@@ -60,11 +60,30 @@ pub(crate) struct Fleet {
     said: String,
 }
 
+/// A lane that found its chain broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fence {
+    /// When, as the log line has it.
+    pub(crate) at: String,
+    pub(crate) lane: String,
+}
+
+impl Fence {
+    fn read(line: &str) -> Option<Self> {
+        let at = line.split_whitespace().next()?.to_owned();
+        let lane = line.split("lane=").nth(1)?.split_whitespace().next()?.to_owned();
+        Some(Self { at, lane })
+    }
+}
+
 struct Instance {
     running: Running,
     /// It was made to die at a fail point.
     may_die: bool,
 }
+
+/// Lanes of hot state begin with these.
+const HOT: [&str; 3] = ["unit-consensus@", "unit-status@", "task-state@"];
 
 /// The binary with faults compiled in.
 pub(crate) fn fault_injection_binary() -> PathBuf {
@@ -346,12 +365,12 @@ impl Fleet {
         }
     }
 
-    /// How often each that runs was fenced on a lane of hot state, by what they said.
-    pub(crate) fn fenced_hot(&self) -> Vec<usize> {
-        let is_hot = |line: &str| line.contains("fenced: ") && !line.contains("-history@");
-        let fenced =
-            |instance: &Instance| instance.running.stderr().lines().filter(|line| is_hot(line)).count();
-        self.instances.iter().map(fenced).collect()
+    /// When and where one was fenced on lanes of hot state, by what it said. Lanes in SQL are left out: a frozen
+    /// transaction holds the row of its progress, and is committed on waking.
+    pub(crate) fn fences(&self, index: usize) -> Vec<Fence> {
+        let said = self.instances[index].running.stderr();
+        let fences = said.lines().filter(|line| line.contains("fenced: ")).filter_map(Fence::read);
+        fences.filter(|fence| HOT.iter().any(|hot| fence.lane.starts_with(hot))).collect()
     }
 
     /// Everything that projectors have said, those that are gone included.

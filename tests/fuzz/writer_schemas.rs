@@ -15,8 +15,8 @@ use serde_json::Value;
 
 use crate::frames::{prepare, rejected, round_trip};
 
-/// The decoder's own limits (`codec::schema::skim`), and a schema that is read in this very input.
-const ALLOWANCE: Allowance = Allowance { base_bytes: 16 << 20, per_byte: 400 };
+/// What the decoder allows a datum (32 MiB, `codec::schema::skim`), and a schema that is read in this very input.
+const ALLOWANCE: Allowance = Allowance { base_bytes: 48 << 20, per_byte: 400 };
 
 /// A schema that is taken stays for the life of the process, so each serves so many inputs: 5,000 of them in a million.
 const INPUTS_PER_SCHEMA: u64 = 200;

@@ -15,13 +15,15 @@ use rdkafka::{
 use serde::Serialize;
 
 use crate::{
-    ClusterError, KafkaSettings, TracingContext,
+    ClusterError, KafkaFault, KafkaSettings, TracingContext,
     native::{self, Described, GroupFacts},
     plan::{Change, ConfigChange, Plan, TopicFacts},
 };
 
 /// How long one administrative request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long brokers may take to register with their controller: its default for a session is 9 s.
+const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a change may take to become visible.
 const VISIBLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often it is looked for.
@@ -78,7 +80,7 @@ impl Admin {
     /// # Errors
     /// When the brokers cannot be asked.
     pub async fn topic_names(&self) -> Result<Vec<String>, ClusterError> {
-        self.blocking("listing topics".into(), |client| {
+        self.asking("listing topics", |client| {
             let metadata = client.fetch_metadata(None, REQUEST_TIMEOUT)?;
             Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
         })
@@ -137,7 +139,7 @@ impl Admin {
     /// When its coordinator cannot be asked.
     pub async fn group(&self, group: &str) -> Result<GroupFacts, ClusterError> {
         let group = group.to_owned();
-        self.blocking(format!("asking who is in group `{group}`"), move |client| {
+        self.asking(&format!("asking who is in group `{group}`"), move |client| {
             native::describe_group(client, &group, REQUEST_TIMEOUT)
         })
         .await
@@ -226,15 +228,25 @@ impl Admin {
         for (name, value) in configs {
             new = new.set(name, value);
         }
-        let outcomes = self.client.create_topics([&new], &options()).await;
-        for outcome in outcomes.map_err(|error| ClusterError::kafka(context(), error))? {
-            match outcome {
+        let started = Instant::now();
+        loop {
+            let outcomes = self.client.create_topics([&new], &options()).await;
+            let outcomes = outcomes.map_err(|error| ClusterError::kafka(context(), error))?;
+            match outcomes.into_iter().find_map(Result::err) {
                 // Another process applying the same plan was quicker.
-                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((_, code)) => return Err(ClusterError::code(context(), code)),
+                None | Some((_, RDKafkaErrorCode::TopicAlreadyExists)) => return Ok(()),
+                // A broker that answers registers with its controller a moment later, as it does after a pause.
+                Some((_, RDKafkaErrorCode::InvalidReplicationFactor)) => {
+                    let brokers = self.cluster(REQUEST_TIMEOUT).await?.brokers.len();
+                    if started.elapsed() > REGISTRATION_TIMEOUT {
+                        let topic = topic.to_owned();
+                        return Err(ClusterError::TooFewBrokers { topic, replication, brokers });
+                    }
+                    tokio::time::sleep(VISIBLE_INTERVAL).await;
+                }
+                Some((_, code)) => return Err(ClusterError::code(context(), code)),
             }
         }
-        Ok(())
     }
 
     async fn add_partitions(&self, topic: &str, to: i32) -> Result<(), ClusterError> {
@@ -251,7 +263,7 @@ impl Admin {
         let context = format!("configuring topic `{topic}`");
         let name = topic.to_owned();
         let outcomes = self
-            .blocking(context.clone(), move |client| {
+            .asking(&context, move |client| {
                 let configs =
                     changes.iter().map(|change| (change.name.as_str(), change.to.as_str())).collect();
                 native::set_topic_configs(client, &[(&name, configs)], REQUEST_TIMEOUT)
@@ -293,7 +305,7 @@ impl Admin {
             return Ok(Vec::new());
         }
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        self.blocking("describing topics".into(), move |client| {
+        self.asking("describing topics", move |client| {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             native::describe_topics(client, &names, REQUEST_TIMEOUT)
         })
@@ -321,6 +333,25 @@ impl Admin {
                 Ok((name.clone(), entries.filter_map(|entry| Some((entry.name, entry.value?))).collect()))
             })
             .collect()
+    }
+
+    /// Asks again while a controller or coordinator is changing, for as long as one request may take.
+    async fn asking<T: Send + 'static>(
+        &self,
+        context: &str,
+        ask: impl Fn(&Client<TracingContext>) -> Result<T, KafkaError> + Clone + Send + 'static,
+    ) -> Result<T, ClusterError> {
+        let started = Instant::now();
+        loop {
+            match self.blocking(context.to_owned(), ask.clone()).await {
+                Err(error)
+                    if error.fault() == KafkaFault::Transient && started.elapsed() < REQUEST_TIMEOUT =>
+                {
+                    tokio::time::sleep(VISIBLE_INTERVAL).await;
+                }
+                answer => return answer,
+            }
+        }
     }
 
     async fn blocking<T: Send + 'static>(

@@ -25,6 +25,19 @@ pub enum ClusterError {
     /// The topic is not there.
     #[error("topic `{0}` does not exist: `fleetlog topics plan` shows what is missing, `apply` creates it")]
     UnknownTopic(String),
+    /// A topic cannot have as many replicas as it is to have.
+    #[error(
+        "topic `{topic}` is to have {replication} replicas, the cluster has {brokers} broker(s): start more, or set \
+         kafka.replication to as many as there are"
+    )]
+    TooFewBrokers {
+        /// Which topic.
+        topic: String,
+        /// How many replicas it is to have.
+        replication: i32,
+        /// How many brokers have registered.
+        brokers: usize,
+    },
     /// It was done, but did not become visible in time.
     #[error("{what} did not become visible within {waited_s} s")]
     NotVisible {
@@ -55,7 +68,9 @@ impl ClusterError {
         match self {
             Self::Kafka { source, .. } => classify(source),
             Self::NotVisible { .. } => KafkaFault::Transient,
-            Self::UnknownTopic(_) | Self::Interrupted(_) => KafkaFault::Permanent,
+            Self::UnknownTopic(_) | Self::TooFewBrokers { .. } | Self::Interrupted(_) => {
+                KafkaFault::Permanent
+            }
         }
     }
 }

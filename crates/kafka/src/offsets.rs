@@ -14,7 +14,7 @@ use rdkafka::{
 };
 use serde::Serialize;
 
-use crate::{ClusterError, KafkaSettings, TracingContext, error_code, native};
+use crate::{ClusterError, KafkaFault, KafkaSettings, TracingContext, error_code, native};
 
 /// How long one question may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -223,11 +223,25 @@ impl Offsets {
     async fn blocking<T: Send + 'static>(
         &self,
         context: &'static str,
-        ask: impl FnOnce(&Self) -> Result<T, ClusterError> + Send + 'static,
+        ask: impl Fn(&Self) -> Result<T, ClusterError> + Send + 'static,
     ) -> Result<T, ClusterError> {
         let this = self.clone();
-        let asked = tokio::task::spawn_blocking(move || ask(&this)).await;
+        let asked = tokio::task::spawn_blocking(move || this.until_answered(ask)).await;
         asked.unwrap_or_else(|_| Err(ClusterError::Interrupted(context.to_owned())))
+    }
+
+    /// Asks again while a leader or coordinator is changing, *blocking*: for as long as one question may take.
+    fn until_answered<T>(&self, ask: impl Fn(&Self) -> Result<T, ClusterError>) -> Result<T, ClusterError> {
+        let begun = Instant::now();
+        loop {
+            match ask(self) {
+                Err(error) if error.fault() == KafkaFault::Transient && begun.elapsed() < TIMEOUT => {
+                    // Nothing is assigned, so this only serves the client for as long.
+                    drop(self.consumer.poll(METADATA_INTERVAL));
+                }
+                answer => return answer,
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::sink::{parse_lane, parse_link, parse_state};
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 #[test]
-fn replies() {
+fn redis_replies() {
     let lane: &[u8] = b"*8\r\n$21\r\n00000000000000ff.12.0\r\n$36\r\n6d1b1e2a-0000-4000-8000-000000000001\r\n$2\r\n77\r\n$1\r\n0\r\n\
                         $2\r\n76\r\n$16\r\n00000000000000aa\r\n$1\r\n5\r\n$1\r\n9\r\n";
     let state: &[u8] = b"*2\r\n$2\r\n{}\r\n$43\r\n6d1b1e2a-0000-4000-8000-000000000001:3:77:0\r\n";

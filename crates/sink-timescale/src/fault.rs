@@ -49,7 +49,7 @@ pub(crate) fn meaning_of_code(code: &str) -> Meaning {
     use Meaning::{Permanent, Refused, Transient};
     match code {
         // What COPY answers to bytes that are not what the column types want: our encoder's fault.
-        "08P01" | "22P03" => Permanent(BUG),
+        "22P03" => Permanent(BUG),
         // A value too large for an index (54000): the row's own, as are a trigger's and a view's objections.
         "54000" | "P0001" | "44000" => Refused,
         "25006" => Transient, // read-only: a standby that is about to be promoted
@@ -61,8 +61,11 @@ pub(crate) fn meaning_of_code(code: &str) -> Meaning {
         "58030" => Transient, // I/O error of the server's disk
         "42501" => Permanent(RIGHTS),
         "XX001" | "XX002" | "58P01" => Permanent(CORRUPT),
+        // Internal: what the server says where it foresaw no code, such as of a file that a full disk cut short.
+        "XX000" => Transient,
         _ => match code.get(..2).unwrap_or_default() {
-            "08" => Transient,      // connection
+            // Connection. 08P01 too: a message that a broken connection cut short is none of the protocol's.
+            "08" => Transient,
             "40" => Transient,      // serialization, deadlock, completion unknown
             "53" => Transient,      // disk full, too many connections, out of memory
             "22" | "23" => Refused, // data exception, integrity constraint
@@ -133,8 +136,8 @@ mod tests {
     #[test]
     fn a_store_that_is_down_or_full_is_waited_for() {
         for code in [
-            "08000", "08003", "08006", "40001", "40P01", "53100", "53200", "53300", "55P03", "57014",
-            "57P01", "57P02", "57P03", "25006", "58030",
+            "08000", "08003", "08006", "08P01", "XX000", "40001", "40P01", "53100", "53200", "53300",
+            "55P03", "57014", "57P01", "57P02", "57P03", "25006", "58030",
         ] {
             assert_eq!(meaning_of_code(code), Meaning::Transient, "{code}");
         }

@@ -75,7 +75,11 @@ impl Random {
             }
             Schema::Enum(symbols) => {
                 let n = self.below(symbols.symbols.len());
-                Value::Enum(u32::try_from(n).unwrap_or_default(), symbols.symbols[n].clone())
+                let none = || format!("enum `{}` has no symbols", symbols.name);
+                Value::Enum(
+                    u32::try_from(n).unwrap_or_default(),
+                    symbols.symbols.get(n).ok_or_else(none)?.clone(),
+                )
             }
             Schema::Array(array) => {
                 let length = self.length(whole);

@@ -88,6 +88,21 @@ async fn apply_creates_the_catalogue_and_then_there_is_nothing_to_do() {
 }
 
 #[tokio::test]
+async fn more_replicas_than_there_are_brokers_are_refused_with_their_number() {
+    let settings = cluster("replicas");
+    let wanted = TopicSpec { replication: 99, ..spec(&settings, "task", 1, true) };
+    let admin = Admin::new(&settings).unwrap();
+    let plan = admin.plan(&[wanted]).await.unwrap();
+    let brokers = admin.cluster(TIMEOUT).await.unwrap().brokers.len();
+    let error = admin.apply(&plan).await.unwrap_err();
+    assert!(
+        matches!(error, ClusterError::TooFewBrokers { replication: 99, brokers: found, .. } if found == brokers),
+        "{error}"
+    );
+    assert!(error.to_string().contains("kafka.replication"), "{error}");
+}
+
+#[tokio::test]
 async fn a_config_is_set_and_others_stay_as_they_are() {
     let settings = cluster("configs");
     let mut wanted = spec(&settings, "task", 1, true);

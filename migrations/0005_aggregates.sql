@@ -19,6 +19,7 @@ CREATE TABLE task_milestone (
 );
 --timescale: SELECT create_hypertable('task_milestone', by_range('recorded_at', INTERVAL '30 days'), create_default_indexes => false);
 CREATE INDEX task_milestone_time ON task_milestone (recorded_at);
+CREATE INDEX task_milestone_task ON task_milestone (task_id);
 
 COMMENT ON TABLE  task_milestone             IS 'creation and end of each task, a row each, where its time recorded is of the years 1 to 9999; kept in step with t_app_task_ledger2 by triggers on it';
 COMMENT ON COLUMN task_milestone.recorded_at IS 'when fleetlog took it in';
@@ -83,7 +84,8 @@ COMMENT ON FUNCTION fleetlog_add_milestones() IS 'adds to task_milestone what ne
 CREATE FUNCTION fleetlog_remove_milestones() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
-        DELETE FROM task_milestone;
+        -- Not deleted: that would decompress what is compressed, row by row, and up to a limit only.
+        TRUNCATE task_milestone;
     ELSE
         DELETE FROM task_milestone WHERE task_id IN (SELECT task_id FROM before_rows);
     END IF;

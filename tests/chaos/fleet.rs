@@ -347,8 +347,8 @@ impl Fleet {
     }
 
     /// Waits until one has been given partitions of every projection, at most as long as `limit`. What it is given while it
-    /// is frozen it takes up when it wakes, not knowing better until its next heartbeat.
-    pub(crate) async fn until_assigned(&self, index: usize, limit: Duration) {
+    /// is frozen it takes up when it wakes, not knowing better until its next heartbeat. False if that took too long.
+    pub(crate) async fn until_assigned(&self, index: usize, limit: Duration) -> bool {
         let running = &self.instances[index].running;
         let begun = Instant::now();
         while begun.elapsed() < limit {
@@ -359,10 +359,11 @@ impl Fleet {
                 given.filter_map(|line| line.split("projection=").nth(1)?.split(' ').next()).collect();
             let run = said.lines().find_map(|line| line.split("projections=").nth(1)?.trim().parse().ok());
             if run == Some(projections.len()) {
-                return;
+                return true;
             }
             tokio::time::sleep(ASK_INTERVAL).await;
         }
+        false
     }
 
     /// When and where one was fenced on lanes of hot state, by what it said. Lanes in SQL are left out: a frozen
@@ -422,4 +423,13 @@ impl Fleet {
             }
         }
     }
+}
+
+#[test]
+fn a_fence_is_read_off_a_line_of_the_log() {
+    let line = "2026-11-28T02:27:10.123456Z  WARN fleetlog_engine::lane::faults: fenced: lane x: another link; everything \
+                cached is dropped, progress is read again lane=unit-status@1:a-robot:3";
+    let fence =
+        Fence { at: "2026-11-28T02:27:10.123456Z".to_owned(), lane: "unit-status@1:a-robot:3".to_owned() };
+    assert_eq!(Fence::read(line), Some(fence));
 }

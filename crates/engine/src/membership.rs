@@ -99,7 +99,13 @@ impl Membership for KafkaMembership<'_> {
         // A topic that none of the others reads: no partition of theirs goes to it.
         let topic = format!("{}-dlq", self.topics[0]);
         let mut config = self.kafka.consumer(self.group);
-        config.set("partition.assignment.strategy", "cooperative-sticky");
+        let session_timeout_ms = self.config.session_timeout_ms;
+        config
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            // If this process is killed meanwhile, the group waits for this member no longer than for the other.
+            .set("session.timeout.ms", session_timeout_ms.to_string())
+            .set("heartbeat.interval.ms", (session_timeout_ms / 5).to_string())
+            .set("max.poll.interval.ms", NUDGE_TIMEOUT.as_millis().to_string());
         async move {
             let member: BaseConsumer<TracingContext> =
                 config.create_with_context(TracingContext).map_err(failed)?;

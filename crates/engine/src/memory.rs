@@ -7,9 +7,9 @@
 
 use crate::EngineConfig;
 
-/// What one entry of the duplicates window takes: its places in ring and table (40 and 5 bytes), the latter at most
-/// half empty.
-const WINDOW_ENTRY_BYTES: usize = 50;
+/// What one entry of the duplicates window takes at most: its places in ring and table (40 and 5 bytes), the latter half
+/// empty, and what the ring has grown ahead.
+const WINDOW_ENTRY_BYTES: usize = 56;
 
 /// What librdkafka takes for what it counts as one byte of its queue: events are about 250 bytes of key and value, and
 /// each has a message of 400 to 500 bytes around it; besides, a response that was asked for comes whole.

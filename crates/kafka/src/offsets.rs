@@ -72,7 +72,7 @@ impl Offsets {
         let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
         self.blocking("reading offsets", move |this| {
             let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-            this.ranges_blocking(&topics)
+            this.ranges_now(&topics)
         })
         .await
     }
@@ -85,6 +85,10 @@ impl Offsets {
         &self,
         topics: &[&str],
     ) -> Result<BTreeMap<(String, i32), PartitionOffsets>, ClusterError> {
+        self.until_answered(|this| this.ranges_now(topics))
+    }
+
+    fn ranges_now(&self, topics: &[&str]) -> Result<BTreeMap<(String, i32), PartitionOffsets>, ClusterError> {
         let partitions = self.partitions(topics)?;
         let low = self.list(&partitions, Offset::Beginning)?;
         let end = self.list(&partitions, Offset::End)?;
@@ -199,8 +203,7 @@ impl Offsets {
                     if error_code(&error) == Some(RDKafkaErrorCode::UnknownPartition)
                         && begun.elapsed() < TIMEOUT =>
                 {
-                    // Nothing is assigned, so this only serves the client for as long.
-                    drop(self.consumer.poll(METADATA_INTERVAL));
+                    self.wait(METADATA_INTERVAL);
                 }
                 answer => break answer.map_err(wrap)?,
             }
@@ -236,12 +239,16 @@ impl Offsets {
         loop {
             match ask(self) {
                 Err(error) if error.fault() == KafkaFault::Transient && begun.elapsed() < TIMEOUT => {
-                    // Nothing is assigned, so this only serves the client for as long.
-                    drop(self.consumer.poll(METADATA_INTERVAL));
+                    self.wait(METADATA_INTERVAL);
                 }
                 answer => return answer,
             }
         }
+    }
+
+    /// Serves the client for as long, *blocking*: nothing is assigned to it, so nothing comes.
+    pub(crate) fn wait(&self, length: Duration) {
+        drop(self.consumer.poll(length));
     }
 }
 

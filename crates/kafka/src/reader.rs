@@ -27,6 +27,9 @@ use crate::{
 /// How long the log may end before a range that it had when reading began: until a new leader knows what is committed.
 const STABLE_END_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Between two looks at a log that seems to end too early.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
 /// What to read of a partition: `[from, to)`; without `to` it never ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionRange {
@@ -176,7 +179,7 @@ impl RecordView<'_> {
 pub struct LogReader {
     topic: String,
     /// To ask what became of a range that is not there any more.
-    settings: KafkaSettings,
+    offsets: Offsets,
     consumer: BaseConsumer<TracingContext>,
     open: Open,
 }
@@ -302,7 +305,7 @@ impl LogReader {
             .create_with_context(TracingContext)
             .map_err(wrap)?;
         consumer.assign(&list).map_err(wrap)?;
-        Ok(Self { topic: topic.to_owned(), settings: settings.clone(), consumer, open })
+        Ok(Self { topic: topic.to_owned(), offsets: Offsets::new(settings)?, consumer, open })
     }
 
     /// Begins to read all that is there now, of all partitions.
@@ -355,7 +358,7 @@ impl LogReader {
                             look_again(
                                 consumer,
                                 &self.topic,
-                                &self.settings,
+                                &self.offsets,
                                 &mut self.open,
                                 (partition, rest),
                             )?;
@@ -363,7 +366,7 @@ impl LogReader {
                     }
                 }
                 Some(Err(error)) => {
-                    passing(&self.topic, &self.settings, &self.open, error)?;
+                    passing(&self.topic, &self.offsets, &self.open, error)?;
                     return Ok(Read::Idle);
                 }
             }
@@ -411,17 +414,20 @@ fn leave_finished(
 fn look_again(
     consumer: &BaseConsumer<TracingContext>,
     topic: &str,
-    settings: &KafkaSettings,
+    offsets: &Offsets,
     open: &mut Open,
     (partition, mut rest): (i32, Rest),
 ) -> Result<(), ReadError> {
-    let log = Offsets::new(settings)?.ranges_blocking(&[topic])?;
+    let log = offsets.ranges_blocking(&[topic])?;
     let end = log.get(&(topic.to_owned(), partition)).map_or(0, |there| there.end);
     let wanted = rest.to.unwrap_or(rest.next);
     rest.looked_again = end >= wanted;
     let since = *rest.short_since.get_or_insert_with(Instant::now);
-    if !rest.looked_again && since.elapsed() > STABLE_END_TIMEOUT {
-        return Err(ReadError::PastEnd { topic: topic.to_owned(), partition, wanted, end });
+    if !rest.looked_again {
+        if since.elapsed() > STABLE_END_TIMEOUT {
+            return Err(ReadError::PastEnd { topic: topic.to_owned(), partition, wanted, end });
+        }
+        offsets.wait(LOOK_INTERVAL);
     }
     open.ranges.insert(partition, rest);
     let wrap = |error| ClusterError::kafka(format!("reading topic `{topic}`"), error);
@@ -433,12 +439,12 @@ fn look_again(
 }
 
 /// Passes over errors that pass by themselves; names the range where an offset is gone.
-fn passing(topic: &str, settings: &KafkaSettings, open: &Open, error: KafkaError) -> Result<(), ReadError> {
+fn passing(topic: &str, offsets: &Offsets, open: &Open, error: KafkaError) -> Result<(), ReadError> {
     if matches!(
         error_code(&error),
         Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
     ) {
-        let log = Offsets::new(settings)?.ranges_blocking(&[topic])?;
+        let log = offsets.ranges_blocking(&[topic])?;
         for (partition, Rest { next, .. }) in &open.ranges {
             if let Some(there) = log.get(&(topic.to_owned(), *partition))
                 && (*next < there.low || *next > there.end)

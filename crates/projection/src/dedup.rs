@@ -18,7 +18,7 @@ use crate::Record;
 /// How far apart the timestamps of a record and its duplicate may be, in ms.
 pub(crate) const TIMESTAMPS_APART_MS_MAX: i64 = 10 * 60 * 1000;
 
-/// The records of a partition that a duplicate could be a duplicate of: 45 to 50 bytes each, since every lane keeps as
+/// The records of a partition that a duplicate could be a duplicate of: 56 bytes each at most, since every lane keeps as
 /// many as its topic's window is long.
 #[derive(Clone)]
 pub struct DedupWindow {

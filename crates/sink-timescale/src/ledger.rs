@@ -24,6 +24,9 @@ const MOVE: &str = "
     SET link = $5, log = $6, main = $7, inbox = $8, last_offset = $9, last_hash = $10, written_at = now()
     WHERE projection = $1 AND version = $2 AND topic = $3 AND partition = $4 AND link = $11";
 
+/// Before a lane's first row is there: writers wait for each other here, since nobody sees a row that is not committed.
+const WAIT_FOR_FIRST: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1 || '@' || $2::text || ':' || $3 || ':' || $4::text, 0))";
+
 const FIRST: &str = "
     INSERT INTO fleetlog_progress
         (projection, version, topic, partition, link, log, main, inbox, last_offset, last_hash)
@@ -93,6 +96,10 @@ fn link_of(text: &str) -> Result<Link, sqlx::Error> {
 /// Moves the chain, if the stored link is the one that the unit follows. True: it did, and the row is locked until the
 /// transaction ends. False: [`stored_link`] says why not.
 pub(crate) async fn move_chain<W>(lease: &mut Lease<'_>, unit: &UnitOfWork<W>) -> Result<bool, Failure> {
+    let home = lease.home();
+    if unit.follows.is_none() {
+        home.bounded(for_lane(WAIT_FOR_FIRST, &unit.lane).execute(lease.connection())).await?;
+    }
     let sql = if unit.follows.is_some() { MOVE } else { FIRST };
     let Progress { log, main, inbox, last } = unit.progress;
     let mut query = for_lane(sql, &unit.lane)
@@ -105,12 +112,11 @@ pub(crate) async fn move_chain<W>(lease: &mut Lease<'_>, unit: &UnitOfWork<W>) -
     if let Some(follows) = unit.follows {
         query = query.bind(follows.to_string());
     }
-    let home = lease.home();
     let done = home.bounded(query.execute(lease.connection())).await?;
     Ok(done.rows_affected() == 1)
 }
 
-/// Ends the transaction that keeps a lane's progress row locked if its server process only waits for its client.
+/// Ends the transaction that keeps a lane's progress row, or the place of its first one, locked if its server process only waits for its client.
 ///
 /// Its host is gone, its way is cut, or it is paused: in the middle of a COPY neither the statement's time limit nor that
 /// of idle transactions ends such a wait, only TCP does, after two hours. The lane has another writer by now, and the chain
@@ -119,13 +125,23 @@ pub(crate) async fn end_absent_writer(lease: &mut Lease<'_>, lane: &LaneId) -> R
     // `xmax` of a row that is being updated is the transaction that does; it holds the lock of its own number. Found out
     // first and ended then: as one more condition it might be evaluated before the others.
     const END: &str = "
-        WITH absent AS MATERIALIZED (
+        WITH holder AS MATERIALIZED (
             SELECT l.pid
             FROM fleetlog_progress p
             JOIN pg_locks l ON l.locktype = 'transactionid' AND l.granted AND l.transactionid = p.xmax
-            JOIN pg_stat_activity a ON a.pid = l.pid
             WHERE p.projection = $1 AND p.version = $2 AND p.topic = $3 AND p.partition = $4
-              AND a.wait_event_type = 'Client' AND l.pid <> pg_backend_pid()
+            UNION
+            SELECT l.pid
+            FROM pg_locks l
+            WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+              AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+              AND (l.classid::bigint << 32) | l.objid::bigint
+                  = hashtextextended($1 || '@' || $2::text || ':' || $3 || ':' || $4::text, 0)),
+        absent AS MATERIALIZED (
+            SELECT h.pid
+            FROM holder h
+            JOIN pg_stat_activity a ON a.pid = h.pid
+            WHERE a.wait_event_type = 'Client' AND h.pid <> pg_backend_pid()
               AND a.state_change < clock_timestamp() - $5 * interval '1 millisecond')
         SELECT pid FROM absent WHERE pg_terminate_backend(pid)";
     let home = lease.home();

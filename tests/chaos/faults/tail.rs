@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use fleetlog_kafka::Offsets;
 use futures_util::{FutureExt as _, future::LocalBoxFuture};
 use rand::{Rng as _, rngs::StdRng};
@@ -162,26 +162,26 @@ async fn restore(fleet: &Fleet, snapshot: &Snapshot) -> Result<()> {
 /// higher than any that a lane of this run has reached.
 async fn write_on_the_chains(fleet: &Fleet, nonce: u64) -> Result<()> {
     let link = format!("{nonce:016x}.1000000.0");
-    write_on_hot_chains(fleet, "*", &link).await?;
+    ensure!(write_on_hot_chains(fleet, "*", &link).await? > 0, "no lane has a chain to write on");
     let mut postgres = fleet.world.postgres().await;
     sqlx::query("UPDATE fleetlog_progress SET link = $1").bind(&link).execute(&mut postgres).await?;
     Ok(())
 }
 
-/// The same in the lanes of hot state whose names are like this.
-pub(super) async fn write_on_hot_chains(fleet: &Fleet, lanes: &str, link: &str) -> Result<()> {
-    const WRITE: &str = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do \
+/// The same in the lanes of hot state whose names are like this; how many these are.
+pub(super) async fn write_on_hot_chains(fleet: &Fleet, lanes: &str, link: &str) -> Result<i64> {
+    const WRITE: &str = "local n = 0 for _, key in ipairs(redis.call('KEYS', ARGV[1])) do \
                          if redis.call('TYPE', key).ok == 'hash' and redis.call('HEXISTS', key, 'link') == 1 then \
-                         redis.call('HSET', key, 'link', ARGV[2]) end end return 1";
+                         redis.call('HSET', key, 'link', ARGV[2]) n = n + 1 end end return n";
     let prefix = &fleet.world.prefix;
-    let _: i64 = redis::cmd("EVAL")
+    let written = redis::cmd("EVAL")
         .arg(WRITE)
         .arg(0)
         .arg(format!("{prefix}fleetlog:{prefix}{lanes}"))
         .arg(link)
         .query_async(&mut connect(fleet).await?)
         .await?;
-    Ok(())
+    Ok(written)
 }
 
 /// Every lane has to take what is on the log now, while more is coming.

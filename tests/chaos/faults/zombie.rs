@@ -65,7 +65,9 @@ async fn in_mid_step(fleet: &mut Fleet, random: &mut StdRng) -> Result<&'static 
     fleet.start_sleeping(point, nth, HELD)?;
     let zombie = fleet.len() - 1;
     process::pause(random, 1200..2500).await;
-    fleet.until_assigned(zombie, HELD / 2).await;
+    if !fleet.until_assigned(zombie, HELD / 2).await {
+        fleet.note("  before it had partitions of every projection");
+    }
     fleet.freeze(zombie)?;
     tokio::time::sleep(SESSION_TIMEOUT).await;
     process::pause(random, 800..1500).await;

@@ -1,6 +1,6 @@
 //! What a lane does when something goes wrong, fault class by fault class.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use fleetlog_projection::{Fault, Link, Projection, Sink, SinkError};
@@ -8,6 +8,9 @@ use tracing::{error, info, warn};
 
 use super::{Lane, Work};
 use crate::{Failure, fault::Interrupt, intake::CommitError, ports::Schemas, status::LaneState};
+
+/// After how long a lane says again that it waits, and then ever more rarely.
+const REMINDER: Duration = Duration::from_secs(60);
 
 /// A failed call, of whatever it was.
 pub(crate) trait Failed: std::fmt::Display {
@@ -47,6 +50,7 @@ where
     {
         let timeout = self.shared.config.store_timeout();
         let mut pauses = self.pauses();
+        let (begun, mut reminder) = (Instant::now(), REMINDER);
         loop {
             let what = match tokio::time::timeout(timeout, call()).await {
                 Ok(Ok(value)) => {
@@ -63,6 +67,11 @@ where
                 Err(_) => format!("no answer within {} ms", timeout.as_millis()),
             };
             self.waiting(doing, &what);
+            if begun.elapsed() > reminder {
+                let waited_s = begun.elapsed().as_secs();
+                warn!(lane = %self.lane, waited_s, "{doing}: {what}; still waiting: is it something that does not pass?");
+                reminder *= 2;
+            }
             self.pause(pauses.next()).await?;
         }
     }

@@ -84,6 +84,9 @@ where
             let nobodys = unowned(&group, logs.keys());
             // Twice in a row: between two parts of a rebalance there are always some.
             if nobodys.is_empty() || nobodys != before || !is_first(&group, &membership.name()) {
+                if !nobodys.is_empty() {
+                    interval = membership.look_interval();
+                }
                 before = nobodys;
                 continue;
             }
@@ -105,11 +108,15 @@ where
         let projection = self.shared.projection.id();
         warn!(projection, "somebody joined the group under this member's name ({what}); lanes given up");
         self.shared.status.membership_lost();
-        let begun = Instant::now();
+        let mut begun = Instant::now();
         let name = membership.name();
-        while let Some(holder) =
-            holder(&self.insist("asking who is in the group", stop, || membership.group()).await?, &name)
-        {
+        loop {
+            let group = self.insist("asking who is in the group", stop, || membership.group()).await?;
+            let Some(holder) = holder(&group, &name) else { break };
+            if !group.is_stable {
+                // A rebalance holds up the ghost's end for as long as it lasts.
+                begun = Instant::now();
+            }
             if begun.elapsed() > membership.ghost_timeout() {
                 return Err(End::Failed(format!(
                     "the consumer cannot go on: {what}: another process runs with the same instance name: \

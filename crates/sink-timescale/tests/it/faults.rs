@@ -85,6 +85,32 @@ async fn a_writer_that_is_gone_in_mid_copy_does_not_keep_its_lane() {
     assert_eq!(sink.commit(&next).await.unwrap(), Commit::Applied);
 }
 
+/// The same before the lane has a row that anybody else could see.
+#[tokio::test]
+async fn a_writer_that_is_gone_in_its_first_copy_does_not_keep_its_lane() {
+    let database = FreshDatabase::migrated().await;
+    let sink: SqlSink<TestRow> = open(&database.url, Duration::from_secs(1)).sink();
+    let (lane, chain) = (lane(), Chain::resume(1, None));
+    let mut gone = database.connect().await;
+    let lock = format!("SELECT pg_advisory_xact_lock(hashtextextended('{lane}', 0))");
+    let row_of_gone = format!(
+        "INSERT INTO fleetlog_progress (projection, version, topic, partition, link, log, main, inbox)
+         VALUES ('{}', {}, '{}', {}, '00000000000000ff.1.0', '{}', 1, 0)",
+        lane.projection,
+        lane.version,
+        lane.topic,
+        lane.partition,
+        uuid::Uuid::nil()
+    );
+    run(&mut gone, &format!("BEGIN; SET LOCAL statement_timeout = 1000; {lock}; {row_of_gone}")).await;
+    let _copying = gone.copy_in_raw("COPY telemetry FROM STDIN (FORMAT binary)").await.unwrap();
+    let first = unit(&lane, &mut { chain }, vec![row(&lane, 0, 1)]);
+    let (fault, text) = fault(sink.commit(&first).await);
+    assert_eq!(fault, Fault::Transient);
+    assert!(text.contains("lock timeout"), "{text}");
+    assert_eq!(sink.commit(&first).await.unwrap(), Commit::Applied);
+}
+
 /// One that works keeps its lock, however long it takes.
 #[tokio::test]
 async fn a_writer_that_is_at_work_keeps_its_lane() {

@@ -11,6 +11,11 @@ use sqlx::{Connection, PgConnection};
 
 use crate::support::{FreshDatabase, NOON, TestRow, number, open, run, with_database};
 
+/// The number of the last migration.
+fn latest() -> i32 {
+    MIGRATIONS.last().map_or(0, |migration| migration.version)
+}
+
 #[tokio::test]
 async fn an_empty_database_is_brought_up_to_date_once() {
     let fresh = FreshDatabase::new().await;
@@ -20,11 +25,12 @@ async fn an_empty_database_is_brought_up_to_date_once() {
     assert_eq!((plan.version, plan.flavour, plan.pending.len()), (0, Flavour::Plain, MIGRATIONS.len()));
     let refused = database.check().await.unwrap_err();
     assert_eq!(refused.fault, Fault::Permanent);
-    assert!(refused.to_string().contains("at version 0 of 6: run `fleetlog migrate`"), "{refused}");
+    let told = format!("at version 0 of {}: run `fleetlog migrate`", latest());
+    assert!(refused.to_string().contains(&told), "{refused}");
 
     assert_eq!(migrator.apply().await.unwrap().pending.len(), MIGRATIONS.len());
     let after = migrator.apply().await.unwrap();
-    assert_eq!((after.version, after.pending.len()), (6, 0));
+    assert_eq!((after.version, after.pending.len()), (latest(), 0));
     let server = database.check().await.unwrap();
     assert!(server.to_string().ends_with("without TimescaleDB: plain partitioned tables"), "{server}");
     assert!(server.durable);
@@ -53,28 +59,39 @@ async fn an_older_a_newer_and_an_edited_schema_are_told_apart() {
     let database = fresh.open();
     Migrator::new(&database).up_to(2).apply().await.unwrap();
     let text = async || database.sink::<TestRow>().check().await.unwrap_err().to_string();
-    assert!(text().await.contains("at version 2 of 6: run `fleetlog migrate`"));
+    assert!(text().await.contains(&format!("at version 2 of {}: run `fleetlog migrate`", latest())));
     Migrator::new(&database).apply().await.unwrap();
     database.check().await.unwrap();
 
     let mut beside = fresh.connect().await;
     run(
         &mut beside,
-        "INSERT INTO fleetlog_migrations (version, name, checksum, flavour, applied_by)
-         VALUES (7, 'later', gen_random_uuid(), 'plain', 'fleetlog 9')",
+        &format!(
+            "INSERT INTO fleetlog_migrations (version, name, checksum, flavour, applied_by)
+             VALUES ({}, 'later', gen_random_uuid(), 'plain', 'fleetlog 9')",
+            latest() + 1
+        ),
     )
     .await;
     let told = text().await;
-    assert!(told.contains("at version 7, newer than the 6 this fleetlog knows: upgrade fleetlog"), "{told}");
-    assert!(matches!(
-        Migrator::new(&database).apply().await,
-        Err(MigrateError::Newer { found: 7, known: 6 })
-    ));
+    let newer = format!(
+        "at version {}, newer than the {} this fleetlog knows: upgrade fleetlog",
+        latest() + 1,
+        latest()
+    );
+    assert!(told.contains(&newer), "{told}");
+    let refused = Migrator::new(&database).apply().await;
+    assert!(
+        matches!(refused, Err(MigrateError::Newer { found, known }) if (found, known) == (latest() + 1, latest()))
+    );
 
     run(
         &mut beside,
-        "DELETE FROM fleetlog_migrations WHERE version = 7;
-         UPDATE fleetlog_migrations SET checksum = gen_random_uuid() WHERE version = 2",
+        &format!(
+            "DELETE FROM fleetlog_migrations WHERE version > {};
+             UPDATE fleetlog_migrations SET checksum = gen_random_uuid() WHERE version = 2",
+            latest()
+        ),
     )
     .await;
     let told = text().await;
@@ -135,7 +152,7 @@ const COLUMNS: &str = "
       AND c.relname IN ('telemetry', 'unit_event', 'task_event', 'fleetlog_progress', 'fleetlog_set_aside',
                         'unit_gaps', 'unit_connection', 'set_aside_open', 't_app_task_ledger2',
                         'task_milestone', 'task_hourly_stats', 'telemetry_1m', 'fleet_now', 'task_timeline',
-                        'unit_availability_daily')";
+                        'unit_availability_daily', 'unit_sequence', 'unit_gap_list')";
 
 /// Every table and view of the schema says what each column means.
 #[tokio::test]
@@ -146,6 +163,26 @@ async fn every_column_has_a_comment() {
     assert!(columns.lines().count() > 120, "{columns}");
     let bare: Vec<_> =
         columns.lines().filter(|line| line.ends_with(' ') || line.ends_with("not null ")).collect();
+    assert!(bare.is_empty(), "without comment: {bare:?}");
+}
+
+/// Whatever view there is, and its columns: a new one without comments is found here.
+#[tokio::test]
+async fn every_view_has_a_comment_and_so_has_each_of_its_columns() {
+    let fresh = FreshDatabase::migrated().await;
+    let mut beside = fresh.connect().await;
+    const VIEWS: &str =
+        "FROM pg_class c WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('v', 'm')";
+    assert!(number(&mut beside, &format!("SELECT count(*) {VIEWS}")).await >= 10);
+    let bare = format!(
+        "SELECT c.relname::text {VIEWS} AND obj_description(c.oid, 'pg_class') IS NULL
+         UNION ALL
+         SELECT c.relname || '.' || a.attname
+         FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+         WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('v', 'm')
+           AND col_description(c.oid, a.attnum) IS NULL"
+    );
+    let bare: Vec<String> = sqlx::query_scalar(&bare).fetch_all(&mut beside).await.unwrap();
     assert!(bare.is_empty(), "without comment: {bare:?}");
 }
 

@@ -8,7 +8,9 @@ use sqlx::{Connection, PgConnection};
 
 use crate::support::{FreshDatabase, run};
 
-/// Unit `1` of two sites; unit `2` left the fleet with a fault and came back; unit `3` told of a mode and nothing else, its clock turned back.
+/// Unit `1` of two sites; unit `2` left the fleet with a fault and came back; unit `3` told of a mode and nothing else, its
+/// clock turned back; unit `4` left, and its stale last will and a fault came after that; unit `5` the same, and was
+/// registered anew.
 const EVENTS: &str = "
     INSERT INTO unit_event (recorded_at, occurred_at, site_uid, unit_uid, event_type, log_partition, log_offset,
                             event_id, payload, source, reason, fault_id, fault_type, mode)
@@ -34,7 +36,17 @@ const EVENTS: &str = "
                  (19, 'infinity',          'b', '3', 'Connected',     NULL,      NULL, NULL,      NULL),
                  (20, '2024-01-01 13:00Z', 'b', '2', 'FaultRaised',   NULL,      'f1', 'lost',    NULL),
                  (21, '2024-01-01 14:00Z', 'b', '2', 'Decommissioned', 'sold',   NULL, NULL,      NULL),
-                 (22, '2024-01-01 15:00Z', 'b', '2', 'Connected',     NULL,      NULL, NULL,      NULL)
+                 (22, '2024-01-01 15:00Z', 'b', '2', 'Connected',     NULL,      NULL, NULL,      NULL),
+                 (23, '2024-01-01 00:00Z', 'b', '4', 'Connected',     NULL,      NULL, NULL,      NULL),
+                 (24, '2024-01-01 06:00Z', 'b', '4', 'Decommissioned', 'sold',   NULL, NULL,      NULL),
+                 (25, '2024-01-01 07:00Z', 'b', '4', 'Disconnected',  'broken',  NULL, NULL,      NULL),
+                 (26, '2024-01-01 08:00Z', 'b', '4', 'FaultRaised',   NULL,      'f1', 'lost',    NULL),
+                 (27, '2024-01-01 09:00Z', 'b', '4', 'Decommissioned', 'again',  NULL, NULL,      NULL),
+                 (28, '2024-01-01 00:00Z', 'b', '5', 'ModeChanged',   NULL,      NULL, NULL,      'manual'),
+                 (29, '2024-01-01 01:00Z', 'b', '5', 'Decommissioned', 'sold',   NULL, NULL,      NULL),
+                 (30, '2024-01-01 02:00Z', 'b', '5', 'Disconnected',  'broken',  NULL, NULL,      NULL),
+                 (31, '2024-01-01 03:00Z', 'b', '5', 'Registered',    NULL,      NULL, NULL,      NULL),
+                 (32, '2024-01-01 04:00Z', 'b', '5', 'FaultRaised',   NULL,      'f1', 'lost',    NULL)
     ) e (n, at, site, unit, event_type, reason, fault, kind, mode)";
 
 const TELEMETRY: &str = "
@@ -59,8 +71,14 @@ const TASKS: &str = "
     SELECT '2024-01-01', at::timestamptz, 'b', '1', id, event_type, 0, n, gen_random_uuid(), '{}', 'it', reason
     FROM (VALUES (1, 'begun', 'Created',  '2024-01-02 00:00:00Z', NULL),   (2, 'over',  'Created',  '2024-01-01 00:00:00Z', NULL),
                  (3, 'begun', 'Assigned', '2024-01-02 00:00:01Z', NULL),   (4, 'begun', 'Started',  '1970-01-01 00:00:00Z', NULL),
-                 (5, 'begun', 'Paused',   '2024-01-02 00:00:03.5Z', 'door'), (6, 'over', 'Completed', '2024-01-01 00:01:00Z', NULL)
+                 (5, 'begun', 'Paused',   '2024-01-02 00:00:03.5Z', 'door'), (6, 'over', 'Completed', '2024-01-01 00:01:00Z', NULL),
+                 (7, 'begun', 'Resumed',  'infinity', NULL)
     ) e (n, id, event_type, at, reason)";
+
+/// All gaps that are over.
+const GAPS: &str = "
+    SELECT concat_ws(' ', site_uid, unit_uid, kind, begins_at, ends_at, seconds, log_offset)
+    FROM unit_gap_list WHERE ends_at IS NOT NULL ORDER BY 1";
 
 async fn filled(connection: &mut PgConnection) {
     run(connection, "SET timezone = 'UTC'").await;
@@ -93,17 +111,20 @@ const TIMELINE: &str = "
 const DAYS: &str = "
     SELECT concat_ws(' ', site_uid || '/' || unit_uid, to_char(day, 'DD'), known_s, online_s, round(availability::numeric, 3),
                      disconnects)
-    FROM unit_availability_daily WHERE unit_uid = '1' AND day < '2024-01-06' ORDER BY site_uid, unit_uid, day";
+    FROM unit_availability_daily WHERE unit_uid IN ('1', '4', '5') AND day < '2024-01-06' ORDER BY site_uid, unit_uid, day";
 
 #[tokio::test]
 async fn the_fleet_as_it_is_now() {
     let (_fresh, mut connection) = plain().await;
     let expected = [
-        "a/1 decommissioned old automatic 0 80 1 2024-01-04 18:00:00+00",
+        "a/1 decommissioned old 0 80 1 2024-01-04 18:00:00+00",
         // Of the two measurements of one time the later on the log; its task is the one begun, not the most urgent.
         "b/1 online 1 {lost} 29.5 3 begun paused 2024-01-05 00:00:00+00",
         "b/2 online 0 2024-01-01 15:00:00+00",
         "b/3 online manual 0 infinity",
+        // As hot state: what comes after the end changes nothing, until the unit is back.
+        "b/4 decommissioned sold 0 2024-01-01 09:00:00+00",
+        "b/5 unknown 1 {lost} 2024-01-01 04:00:00+00",
     ];
     assert_eq!(texts(&mut connection, NOW).await, expected);
 }
@@ -117,6 +138,8 @@ async fn a_tasks_life_in_log_order() {
         "2 Assigned 1000 1000".to_owned(),
         format!("3 Started {started} {}", started + 1000),
         format!("4 Paused door {} 3500", 2500 - started),
+        // A clock that SQL cannot hold: the event is there, its durations are not.
+        "5 Resumed".to_owned(),
     ];
     assert_eq!(texts(&mut connection, TIMELINE).await, expected);
 }
@@ -136,11 +159,101 @@ async fn availability_by_day() {
     ];
     let found = texts(&mut connection, DAYS).await;
     assert_eq!(found[..6], expected, "{found:?}");
-    assert_eq!(found.len(), 9, "unit 1 of `b` goes on being connected: {found:?}");
+    assert_eq!(found.len(), 10, "unit 1 of `b` goes on being connected: {found:?}");
+    assert_eq!(found[9], "b/4 01 21600 21600 1.000 0", "a stale last will of a unit that left tells nothing");
     let today =
         "SELECT (known_s BETWEEN 0 AND 86400 AND online_s = known_s)::text FROM unit_availability_daily
                  WHERE site_uid = 'b' AND unit_uid = '1' ORDER BY day DESC LIMIT 1";
     assert_eq!(texts(&mut connection, today).await, ["true"], "today counts until now");
+}
+
+/// Counters of units, each in one scope: number by number in log order; and the gaps that are to be found.
+#[tokio::test]
+async fn counters_that_reset_repeat_and_come_late_make_no_false_gaps() {
+    let (_fresh, mut connection) = plain().await;
+    let counted = [
+        ("steady", "1,2,3,4", "4 gaps=0 missing=0 resets=0 repeats=0 late=0", ""),
+        ("lost", "1,2,5,9", "4 gaps=2 missing=5 resets=0 repeats=0 late=0", "2-5:2 5-9:3"),
+        ("late", "501,504,502,505", "4 gaps=1 missing=1 resets=0 repeats=0 late=1", "502-504:1"),
+        ("all late", "1,4,3,2,5", "5 gaps=0 missing=0 resets=0 repeats=0 late=2", ""),
+        ("first late", "5,4,6", "3 gaps=0 missing=0 resets=0 repeats=0 late=1", ""),
+        ("very late", "500,3,501,502", "4 gaps=0 missing=0 resets=0 repeats=0 late=1", ""),
+        ("repeats", "1,2,2,1,3", "5 gaps=0 missing=0 resets=0 repeats=2 late=0", ""),
+        ("reset", "499,500,0,1,4", "5 gaps=1 missing=2 resets=1 repeats=0 late=0", "1-4:2"),
+        ("small reset", "3,4,5,0,1,2,3,4,5,6", "10 gaps=0 missing=0 resets=0 repeats=3 late=3", ""),
+        (
+            "far",
+            "-9223372036854775808,9223372036854775807",
+            "2 gaps=1 missing=18446744073709551614 resets=0 repeats=0 late=0",
+            "-9223372036854775808-9223372036854775807:18446744073709551614",
+        ),
+    ];
+    for (at, (unit, numbers, ..)) in counted.iter().enumerate() {
+        // Two sites with the same unit number: each has a counter of its own.
+        let sql = format!(
+            "INSERT INTO telemetry (recorded_at, occurred_at, site_uid, unit_uid, log_partition, log_offset, event_id,
+                                    sequence, sequence_scope, source)
+             SELECT '2024-02-01'::timestamptz + n * interval '1 s', 'epoch', site, '{unit}', 0, {at} * 100 + n,
+                    gen_random_uuid(), number::bigint, 'state#0', 'it'
+             FROM unnest(string_to_array('{numbers}', ',')) WITH ORDINALITY AS v (number, n), unnest('{{x,y}}'::text[]) site"
+        );
+        run(&mut connection, &sql).await;
+    }
+    for (unit, _, expected, gaps) in counted {
+        for site in ["x", "y"] {
+            let counts = format!(
+                "SELECT concat_ws(' ', messages, 'gaps=' || gaps, 'missing=' || missing, 'resets=' || resets,
+                                  'repeats=' || repeats, 'late=' || late)
+                 FROM unit_gaps WHERE unit_uid = '{unit}' AND site_uid = '{site}'"
+            );
+            assert_eq!(texts(&mut connection, &counts).await, [expected], "{unit} of {site}");
+            let list = format!(
+                "SELECT coalesce(string_agg(last_before || '-' || first_after || ':' || missing, ' ' ORDER BY last_before), '')
+                 FROM unit_gap_list WHERE unit_uid = '{unit}' AND site_uid = '{site}' AND kind = 'sequence'"
+            );
+            assert_eq!(texts(&mut connection, &list).await, [gaps], "{unit} of {site}");
+        }
+    }
+}
+
+/// A new incarnation is a count of its own; between two of them nothing is missing.
+#[tokio::test]
+async fn a_new_incarnation_is_a_reset_and_no_gap() {
+    let (_fresh, mut connection) = plain().await;
+    run(
+        &mut connection,
+        "INSERT INTO telemetry (recorded_at, occurred_at, site_uid, unit_uid, log_partition, log_offset, event_id,
+                                sequence, sequence_scope, source)
+         SELECT now(), 'epoch', 'x', 'u', 0, n, gen_random_uuid(), number, scope, 'it'
+         FROM (VALUES (1, 7, 'state#0'), (2, 8, 'state#0'), (3, 90, 'state#1'), (4, 92, 'state#1'),
+                      (5, 1, 'visualization#0')) v (n, number, scope)",
+    )
+    .await;
+    let sql = "SELECT concat_ws(' ', channel, messages, gaps, missing, resets) FROM unit_gaps WHERE unit_uid = 'u' ORDER BY 1";
+    assert_eq!(texts(&mut connection, sql).await, ["state 4 1 1 1", "visualization 1 0 0 0"]);
+}
+
+/// An hour with the clock turned back: the step back is no silence, and what is silent within that hour is.
+#[tokio::test]
+async fn silence_is_found_also_where_the_clock_was_turned_back() {
+    let (_fresh, mut connection) = plain().await;
+    run(
+        &mut connection,
+        "INSERT INTO telemetry (recorded_at, occurred_at, site_uid, unit_uid, log_partition, log_offset, event_id, source)
+         SELECT ('2024-02-01 ' || at)::timestamptz, ('2024-02-01 ' || device)::timestamptz, 'x', 'u', 0, n,
+                gen_random_uuid(), 'it'
+         FROM (VALUES (1, '12:00:00', '12:00:00'), (2, '12:00:09', '12:00:09'), (3, '12:00:40', '12:00:40'),
+                      (4, '11:00:41', '12:00:41'), (5, '11:01:41', '12:01:41'), (6, '12:01:42', '12:01:42')) v (n, at, device)",
+    )
+    .await;
+    let sql = "SELECT concat_ws(' ', to_char(begins_at, 'HH24:MI:SS'), round(seconds), round(device_seconds), log_offset)
+               FROM unit_gap_list WHERE unit_uid = 'u' AND kind = 'silence' AND ends_at IS NOT NULL ORDER BY log_offset";
+    // The clock set right again looks like an hour; the unit's own clock tells that it was a second.
+    let expected = ["12:00:09 31 31 3", "11:00:41 60 60 5", "11:01:41 3601 1 6"];
+    assert_eq!(texts(&mut connection, sql).await, expected);
+    let silent =
+        "SELECT (seconds > 1000000)::text FROM unit_gap_list WHERE unit_uid = 'u' AND ends_at IS NULL";
+    assert_eq!(texts(&mut connection, silent).await, ["true"], "it is silent still");
 }
 
 #[tokio::test]
@@ -154,7 +267,7 @@ async fn both_flavours_answer_the_same() {
     let mut timescale = PgConnection::connect(&server.url()).await.unwrap();
     filled(&mut timescale).await;
     let (_fresh, mut plain) = plain().await;
-    for sql in [NOW, TIMELINE, DAYS] {
+    for sql in [NOW, TIMELINE, DAYS, GAPS] {
         assert_eq!(texts(&mut timescale, sql).await, texts(&mut plain, sql).await, "{sql}");
     }
 }

@@ -13,6 +13,7 @@ mod import_rig;
 mod kafka;
 mod kill;
 mod producer;
+mod read_side;
 mod schema_topic;
 mod sql_tables;
 mod topics;

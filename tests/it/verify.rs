@@ -1,6 +1,7 @@
 //! `verify` against stores that were filled by the sinks, and then wilfully damaged: every kind of difference is
 //! found, and nothing else is.
 
+mod explain;
 mod history;
 mod hot;
 mod ledger;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::{commands, output::Format};
+use crate::{commands, output::OutputFormat};
 
 /// The event log of a robot fleet: events on Kafka, hot state in Redis, history in TimescaleDB, nothing missing or
 /// doubled.
@@ -21,7 +21,7 @@ pub(crate) struct Args {
     pub(crate) config: Option<PathBuf>,
     /// How data is printed
     #[arg(long, global = true, value_enum, default_value_t)]
-    pub(crate) format: Format,
+    pub(crate) format: OutputFormat,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -68,4 +68,6 @@ pub(crate) enum Command {
     Task(commands::hot::TaskCommand),
     /// What happened to a unit or task
     History(commands::history::History),
+    /// Which event gave a field of a unit or task its value
+    Explain(commands::explain::Explain),
 }

@@ -52,8 +52,8 @@ impl Failure {
     }
 }
 
-/// Prints an error with its causes and its hint; says with which code to end.
-pub(crate) fn report(error: &anyhow::Error) -> Code {
+/// An error with its causes, in one line.
+pub(crate) fn text(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let cause = cause.to_string();
@@ -65,7 +65,12 @@ pub(crate) fn report(error: &anyhow::Error) -> Code {
             text.push_str(&cause);
         }
     }
-    eprintln!("error: {text}");
+    text
+}
+
+/// Prints an error with its causes and its hint; says with which code to end.
+pub(crate) fn report(error: &anyhow::Error) -> Code {
+    eprintln!("error: {}", text(error));
     if let Some(failure) = error.downcast_ref::<Failure>() {
         if let Some(hint) = &failure.hint {
             eprintln!("hint: {hint}");

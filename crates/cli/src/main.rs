@@ -18,6 +18,7 @@ mod http;
 mod instance;
 mod lanes;
 mod output;
+mod when;
 mod wiring;
 
 use std::process::ExitCode;

@@ -7,7 +7,7 @@ use fleetlog_projection::HotWrite;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{Kind, Topic, hot_store::Shown, progress::Lane};
+use crate::{Kind, Topic, VerifyError, hot_store::Shown, progress::Lane};
 
 /// What the log makes of an entity.
 pub(crate) struct Expected<S> {
@@ -50,6 +50,14 @@ impl Stored {
             state: serde_json::from_str(state)
                 .map_err(|error| format!("its `_state` is no JSON: {error}: {state}"))?,
         })
+    }
+
+    /// Log, partition, and one past the last event that it took.
+    pub(crate) fn version(&self) -> Result<(LogId, i32, i64), VerifyError> {
+        let log = uuid::Uuid::parse_str(&self.log).map_err(|error| {
+            VerifyError::Malformed(format!("redis: `_version` names log `{}`: {error}", self.log))
+        })?;
+        Ok((LogId(log), self.partition, self.next))
     }
 
     pub(crate) fn is_of(&self, log: LogId, partition: i32) -> bool {

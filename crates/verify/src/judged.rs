@@ -36,7 +36,19 @@ pub(crate) struct Part<'a> {
 pub(crate) async fn each<L: Log, S: EventSet>(
     log: &L,
     part: Part<'_>,
+    each: impl FnMut(i64, Judged<S>),
+) -> Result<(), VerifyError> {
+    each_under(log, part, None, each, |_| ()).await
+}
+
+/// The same for the records under one key only, if one is named: duplicates have the same key, so nothing else matters for
+/// them. `reached` is told after each batch up to which offset the part was read.
+pub(crate) async fn each_under<L: Log, S: EventSet>(
+    log: &L,
+    part: Part<'_>,
+    key: Option<&str>,
     mut each: impl FnMut(i64, Judged<S>),
+    mut reached: impl FnMut(i64),
 ) -> Result<(), VerifyError> {
     let Part { topic, partition, from, to } = part;
     if from >= to {
@@ -48,7 +60,11 @@ pub(crate) async fn each<L: Log, S: EventSet>(
     let mut batches = log.read(&topic.name, partition, begin, to);
     let mut earlier = Earlier::default();
     while let Some(batch) = batches.recv().await {
-        let batch = batch?;
+        let mut batch = batch?;
+        let read_to = batch.last().map(|record| record.offset + 1);
+        if let Some(key) = key {
+            batch.retain(|record| record.key.as_deref() == Some(key.as_bytes()));
+        }
         let decode = log.prepare(&batch).await?;
         for record in &batch {
             let duplicate =
@@ -58,6 +74,9 @@ pub(crate) async fn each<L: Log, S: EventSet>(
             }
             let judged = if duplicate { Judged::Duplicate } else { read(topic, partition, &decode, record) };
             each(record.offset, judged);
+        }
+        if let Some(offset) = read_to {
+            reached(offset);
         }
     }
     Ok(())

@@ -6,9 +6,12 @@
 //! What it says: hot state and ledgers are the fold of the log, entity by entity at each entity's own version, so that it
 //! can be asked while the fleet runs; history is one row per event, by count and hash per range of offsets, and row by row
 //! where these differ. What it cannot say: where a log with retention begins too late to tell, it says that instead.
+//!
+//! With the same means [`explain`] says which event gave a field of an entity its value.
 
 mod entity;
 mod error;
+mod explain;
 mod fold;
 mod history_store;
 mod hot_store;
@@ -24,6 +27,7 @@ mod row;
 mod states;
 
 pub use error::VerifyError;
+pub use explain::{Begin, Change, Explanation, Question, Readable, Stored, Verdict, explain};
 pub use fold::verify_fold;
 pub use history_store::HistoryStore;
 pub use hot_store::{HotStore, HotStoreSettings};

@@ -120,6 +120,29 @@ pub(crate) fn sql_hash(table: &Table) -> String {
     format!("('x' || substr(md5(record_send(ROW({}))), 1, 15))::bit(60)::bigint", values.join(", "))
 }
 
+/// Microseconds from 1970 to 2000, where PostgreSQL begins to count.
+const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+/// PostgreSQL's form of a time as RFC 3339, in milliseconds unless there is more to tell; beyond the years -9999 to 9999 its number.
+fn time_text(micros: i64) -> String {
+    match micros {
+        i64::MIN => return "-infinity".to_owned(),
+        i64::MAX => return "infinity".to_owned(),
+        _ => {}
+    }
+    let time = micros.checked_add(POSTGRES_EPOCH_MICROS).map(jiff::Timestamp::from_microsecond);
+    match time {
+        Some(Ok(time)) if micros % 1000 == 0 => format!("{time:.3}"),
+        Some(Ok(time)) => format!("{time:.6}"),
+        _ => format!("2000-01-01 + {micros} µs"),
+    }
+}
+
+/// A column's form for people; none is NULL.
+pub(crate) fn value(sql_type: &str, form: Option<&[u8]>) -> Option<String> {
+    form.is_some().then(|| show(sql_type, form))
+}
+
 /// A column's form for people.
 fn show(sql_type: &str, form: Option<&[u8]>) -> String {
     let Some(bytes) = form else { return "NULL".to_owned() };
@@ -131,7 +154,7 @@ fn show(sql_type: &str, form: Option<&[u8]>) -> String {
         "double precision" => bytes.try_into().map(|bytes| f64::from_be_bytes(bytes).to_string()).ok(),
         "boolean" => Some((bytes == [1]).to_string()),
         "uuid" => uuid::Uuid::from_slice(bytes).map(|uuid| uuid.to_string()).ok(),
-        "timestamp with time zone" => number().map(|micros| format!("2000-01-01 + {micros} µs")).ok(),
+        "timestamp with time zone" => number().map(time_text).ok(),
         _ => None,
     };
     shown.unwrap_or_else(|| format!("{bytes:02x?}"))
@@ -234,6 +257,20 @@ mod tests {
             ("1e-7", "0.0000001"),
         ] {
             assert_eq!(plain_decimal(number), expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn times_are_printed_as_rfc_3339() {
+        for (micros, expected) in [
+            (0, "2000-01-01T00:00:00.000Z"),
+            (1_500_001, "2000-01-01T00:00:01.500001Z"),
+            (-POSTGRES_EPOCH_MICROS, "1970-01-01T00:00:00.000Z"),
+            (i64::MAX, "infinity"),
+            (i64::MIN, "-infinity"),
+            (i64::MAX - 1, "2000-01-01 + 9223372036854775806 µs"),
+        ] {
+            assert_eq!(time_text(micros), expected, "{micros}");
         }
     }
 

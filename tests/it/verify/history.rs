@@ -157,7 +157,7 @@ const DAMAGES: [Damage; 9] = [
     (
         "UPDATE unit_event SET occurred_at = occurred_at + interval '1 us' WHERE log_offset = 3",
         (0, 0, 1),
-        &["occurred_at is 2000-01-01 + "],
+        &["occurred_at is 2024-01-01T00:00:03.000001Z, the log says 2024-01-01T00:00:03.000Z"],
     ),
     (
         "UPDATE unit_event SET sequence = NULL WHERE log_offset = 3",

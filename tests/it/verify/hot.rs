@@ -42,14 +42,14 @@ fn units() -> TestLog {
     TestLog::new(log)
 }
 
-struct Stage {
+pub(super) struct Stage {
     _server: RedisServer,
     redis: MultiplexedConnection,
-    sink: RedisSink,
-    store: HotStore,
+    pub(super) sink: RedisSink,
+    pub(super) store: HotStore,
 }
 
-async fn stage() -> Stage {
+pub(super) async fn stage() -> Stage {
     let server = RedisServer::start().await.unwrap();
     let client = redis::Client::open(server.url()).unwrap();
     let redis = client.get_multiplexed_async_connection().await.unwrap();
@@ -73,7 +73,7 @@ impl Stage {
         verify_fold(&projector, log, &self.store, &settings()).await.unwrap()
     }
 
-    async fn run(&mut self, words: &[&str]) {
+    pub(super) async fn run(&mut self, words: &[&str]) {
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);
         let _: redis::Value = command.query_async(&mut self.redis).await.unwrap();

@@ -30,7 +30,7 @@ pub(crate) fn run(command: &Command, args: &Args) -> anyhow::Result<Code> {
     }
     let loaded = Config::load(args.config.as_deref())?;
     let settings = Config::redacted(&loaded.settings);
-    match (command, args.format) {
+    match (command, args.format.without_csv()?) {
         (Command::Check, _) => {
             let set = settings.iter().filter(|setting| setting.source != "default").count();
             output::line(&format!("{} settings are fine, {set} of them not the default", settings.len()));

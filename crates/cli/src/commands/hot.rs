@@ -1,7 +1,6 @@
 //! `fleetlog unit show|list`, `fleetlog task show|list`: hot state as Redis holds it.
 
 use anyhow::Context;
-use fleetlog_event::UnitKey;
 use redis::AsyncCommands;
 use serde_json::{Map, Value};
 
@@ -13,12 +12,8 @@ use crate::{
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum UnitCommand {
-    /// Show everything known of a unit now
-    #[command(after_help = "Example: fleetlog unit show swerk1.uNordFTS%2F0001")]
-    Show {
-        /// The unit, as `s{site}.u{unit}`
-        unit: String,
-    },
+    /// Show everything known of a unit now, and what happened to it last
+    Show(super::unit_show::Show),
     /// List units
     #[command(after_help = "Example: fleetlog unit list --site werk1 --limit 20")]
     List(ListArgs),
@@ -48,15 +43,16 @@ pub(crate) struct ListArgs {
 }
 
 /// Where hot state lies: keys of DESIGN §5.
-struct HotState {
+pub(super) struct HotState {
     redis: redis::aio::MultiplexedConnection,
     prefix: String,
 }
 
-type Fields = Vec<(String, String)>;
+/// Names and values, sorted.
+pub(super) type Fields = Vec<(String, String)>;
 
 impl HotState {
-    async fn connect(config: &Config) -> anyhow::Result<Self> {
+    pub(super) async fn connect(config: &Config) -> anyhow::Result<Self> {
         let url = config::redact_url(&config.redis.url);
         let client =
             redis::Client::open(config.redis.url.as_str()).with_context(|| format!("redis.url `{url}`"))?;
@@ -76,11 +72,16 @@ impl HotState {
     }
 
     /// The readable fields at `home`, sorted; empty if there is no such hash.
-    async fn fields(&mut self, home: &str) -> anyhow::Result<Fields> {
+    pub(super) async fn fields(&mut self, home: &str) -> anyhow::Result<Fields> {
         let mut fields: Fields = self.redis.hgetall(format!("{}{home}", self.prefix)).await?;
         fields.retain(|(name, _)| !name.starts_with('_'));
         fields.sort();
         Ok(fields)
+    }
+
+    /// Members of a sorted set, the highest first, at most so many.
+    pub(super) async fn members(&mut self, list: &str, limit: isize) -> anyhow::Result<Vec<String>> {
+        Ok(self.redis.zrevrange(format!("{}{list}", self.prefix), 0, limit - 1).await?)
     }
 
     /// Names of the hashes `{kind}*`, without the kind, sorted; all of them, or those whose name begins with `start`.
@@ -108,16 +109,7 @@ fn glob(text: &str) -> String {
 
 pub(crate) async fn unit(command: &UnitCommand, config: &Config, format: Format) -> anyhow::Result<Code> {
     match command {
-        UnitCommand::Show { unit } => {
-            UnitKey::parse(unit)
-                .map_err(|error| Failure::new(Code::Usage, error.to_string(), "fleetlog unit list"))?;
-            let mut hot = HotState::connect(config).await?;
-            let parts = [
-                ("status", hot.fields(&format!("unit:{unit}")).await?),
-                ("last telemetry", hot.fields(&format!("UnitConsensus@{unit}")).await?),
-            ];
-            show("unit", unit, parts, format)
-        }
+        UnitCommand::Show(show) => super::unit_show::run(show, config, format).await,
         UnitCommand::List(list) => {
             let start = list
                 .site
@@ -156,9 +148,7 @@ pub(crate) async fn unit(command: &UnitCommand, config: &Config, format: Format)
 pub(crate) async fn task(command: &TaskCommand, config: &Config, format: Format) -> anyhow::Result<Code> {
     let mut hot = HotState::connect(config).await?;
     match command {
-        TaskCommand::Show { task } => {
-            show("task", task, [("now", hot.fields(&format!("task:{task}")).await?)], format)
-        }
+        TaskCommand::Show { task } => show_task(task, hot.fields(&format!("task:{task}")).await?, format),
         TaskCommand::List(list) => {
             let sites = match &list.site {
                 Some(site) => vec![site.clone()],
@@ -190,42 +180,27 @@ pub(crate) async fn task(command: &TaskCommand, config: &Config, format: Format)
     }
 }
 
-fn field(fields: &Fields, name: &str) -> String {
+/// A field, empty if it is absent.
+pub(super) fn field(fields: &Fields, name: &str) -> String {
     fields.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone()).unwrap_or_default()
 }
 
-fn show<const N: usize>(
-    kind: &str,
-    name: &str,
-    parts: [(&str, Fields); N],
-    format: Format,
-) -> anyhow::Result<Code> {
-    if parts.iter().all(|(_, fields)| fields.is_empty()) {
-        let hint = format!(
-            "fleetlog {kind} list shows what is there; fleetlog status shows whether the projections lag"
-        );
-        return Err(Failure::new(Code::Found, format!("hot state knows no {kind} `{name}`"), hint).into());
+fn show_task(task: &str, fields: Fields, format: Format) -> anyhow::Result<Code> {
+    if fields.is_empty() {
+        let hint = "fleetlog task list shows what is there; fleetlog status shows whether the projections lag; \
+                    fleetlog history keeps what hot state has forgotten";
+        return Err(Failure::new(Code::Found, format!("hot state knows no task `{task}`"), hint).into());
     }
     match format {
-        Format::Json => {
-            let object = |fields: Fields| {
-                fields.into_iter().map(|(n, v)| (n, Value::String(v))).collect::<Map<_, _>>()
-            };
-            let parts = parts
-                .into_iter()
-                .map(|(part, fields)| (part.replace(' ', "_"), Value::Object(object(fields))));
-            let mut value: Map<String, Value> =
-                [(kind.to_owned(), Value::String(name.to_owned()))].into_iter().collect();
-            value.extend(parts);
-            output::json(&value)?;
-        }
-        Format::Table => {
-            for (part, fields) in parts {
-                output::table([part, ""], fields.into_iter().map(|(name, value)| [name, value]));
-            }
-        }
+        Format::Json => output::json(&serde_json::json!({ "task": task, "now": object(fields) }))?,
+        Format::Table => output::table(["now", ""], fields.into_iter().map(|(name, value)| [name, value])),
     }
     Ok(Code::Done)
+}
+
+/// Fields as a JSON object of texts.
+pub(super) fn object(fields: Fields) -> Map<String, Value> {
+    fields.into_iter().map(|(name, value)| (name, Value::String(value))).collect()
 }
 
 fn list_rows<const N: usize>(

@@ -80,14 +80,16 @@ fn id_of_map<P: fleetlog_projection::MapProjector>(_: &P) -> &'static str {
     P::ID
 }
 
-fn log(config: &Config) -> anyhow::Result<KafkaLog> {
+/// The log, as a recount reads it.
+pub(super) fn log(config: &Config) -> anyhow::Result<KafkaLog> {
     let spans = Catalogue::builtin();
     let spans =
         spans.sources().filter_map(|topic| Some((topic.stem.clone(), topic.dedup_window_offsets?))).collect();
     Ok(KafkaLog::new(wiring::kafka_settings(config), wiring::decoder(config)?, spans))
 }
 
-async fn hot_store(config: &Config) -> anyhow::Result<HotStore> {
+/// Hot state, as a recount reads it.
+pub(super) async fn hot_store(config: &Config) -> anyhow::Result<HotStore> {
     let settings = HotStoreSettings {
         url: config.redis.url.clone(),
         key_prefix: config.redis.key_prefix.clone(),
@@ -101,7 +103,8 @@ async fn hot_store(config: &Config) -> anyhow::Result<HotStore> {
     })
 }
 
-async fn history_store(config: &Config) -> anyhow::Result<HistoryStore> {
+/// History and ledgers, as a recount reads them.
+pub(super) async fn history_store(config: &Config) -> anyhow::Result<HistoryStore> {
     HistoryStore::connect(&config.postgres.url, config.postgres.timeout_ms).await.map_err(|error| {
         let message = format!("{}: {error}", config::redact_url(&config.postgres.url));
         Failure::new(Code::Unreachable, message, "is it running, and is postgres.url right?").into()

@@ -12,6 +12,7 @@ mod import;
 mod import_rig;
 mod kafka;
 mod kill;
+mod platform_figures;
 mod producer;
 mod read_side;
 mod schema_topic;

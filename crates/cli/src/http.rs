@@ -3,8 +3,16 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context;
-use axum::{Router, extract::State, http::StatusCode, routing::get};
-use prometheus::{Registry, TextEncoder};
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::IntoResponse,
+    routing::get,
+};
+use prometheus::{Registry, TEXT_FORMAT, TextEncoder};
+
+use crate::figures::Figures;
 
 /// What the probes ask. `Ok` carries a word for people, `Err` what is wrong.
 pub(crate) trait Health: Send + Sync + 'static {
@@ -16,6 +24,7 @@ pub(crate) trait Health: Send + Sync + 'static {
 
 struct Shared {
     registry: Registry,
+    figures: Figures,
     health: Box<dyn Health>,
 }
 
@@ -23,13 +32,14 @@ struct Shared {
 pub(crate) async fn serve(
     address: &str,
     registry: Registry,
+    figures: Figures,
     health: impl Health,
 ) -> anyhow::Result<SocketAddr> {
     let listener = tokio::net::TcpListener::bind(address)
         .await
         .with_context(|| format!("run.http_address {address} cannot be served; port 0 takes a free one"))?;
     let bound = listener.local_addr()?;
-    let shared = Arc::new(Shared { registry, health: Box::new(health) });
+    let shared = Arc::new(Shared { registry, figures, health: Box::new(health) });
     let probe = |answer: Result<String, String>| match answer {
         Ok(text) => (StatusCode::OK, format!("{text}\n")),
         Err(text) => (StatusCode::SERVICE_UNAVAILABLE, format!("{text}\n")),
@@ -53,8 +63,11 @@ pub(crate) async fn serve(
     Ok(bound)
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> Result<String, (StatusCode, String)> {
-    TextEncoder::new()
-        .encode_to_string(&shared.registry.gather())
-        .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+async fn metrics(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse, (StatusCode, String)> {
+    let mut families = shared.registry.gather();
+    families.extend(shared.figures.families().await);
+    let text = TextEncoder::new()
+        .encode_to_string(&families)
+        .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    Ok(([(CONTENT_TYPE, TEXT_FORMAT)], text))
 }

@@ -12,6 +12,7 @@ mod engine_parts;
 mod exit;
 #[cfg(feature = "fault-injection")]
 mod fault_injection;
+mod figures;
 #[cfg(test)]
 mod fuzz;
 mod http;

@@ -4,7 +4,7 @@
 //! | projection | reads | writes |
 //! |---|---|---|
 //! | [`unit_consensus`] | `telemetry` | Redis: `UnitConsensus@s{site}.u{unit}`, `seen:{site}` |
-//! | [`unit_status`] | `robot` | Redis: `unit:s{site}.u{unit}`, `online:{site}` |
+//! | [`unit_status`] | `robot` | Redis: `unit:s{site}.u{unit}`, `online:{site}`, `units:{type}` |
 //! | [`task_state`] | `task` | Redis: `task:{id}`, `tasks:active:{site}` |
 //! | [`task_ledger`] | `task` | SQL: `t_app_task_ledger2` |
 //! | [`telemetry_history`] | `telemetry` | SQL: `telemetry` |

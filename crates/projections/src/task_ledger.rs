@@ -5,7 +5,8 @@
 //! its task, a second end is set aside, and a Created later than 7 days after its task's end begins the row anew; what
 //! was before is kept in short in column `earlier`.
 //!
-//! Triggers on the table keep `task_milestone`: creation and end of each task, which the aggregates by the hour are over.
+//! Triggers on the table keep `task_milestone`: creation and end of each task, which the aggregates by the hour are over;
+//! and `task_figure`: the totals that `/metrics` shows.
 //!
 //! Times are those of the source; whoever made the event, his clock. A duration over two clocks that contradict each
 //! other (an end before its beginning) is NULL, never negative.
@@ -92,11 +93,19 @@ pub struct EarlierTask {
     pub created_recorded_at: TimestampMs,
     /// When fleetlog took in its end.
     pub finished_recorded_at: TimestampMs,
+    /// From started to finished, in ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work_ms: Option<i64>,
     /// From created to finished, in ms.
     pub total_ms: Option<i64>,
 }
 
 impl LedgerState {
+    /// From started to finished, in ms.
+    fn work_ms(&self) -> Option<i64> {
+        elapsed_ms(self.task.started_at, self.task.ended_at)
+    }
+
     /// From created to finished, in ms.
     fn total_ms(&self) -> Option<i64> {
         elapsed_ms(Some(self.task.created_at), self.task.ended_at)
@@ -110,6 +119,7 @@ impl LedgerState {
             status: self.task.status,
             created_recorded_at: self.created_recorded_at,
             finished_recorded_at: self.task.end_recorded_at?,
+            work_ms: self.work_ms(),
             total_ms: self.total_ms(),
         })
     }
@@ -134,7 +144,7 @@ impl LedgerRow {
     /// From started to finished, in ms, pauses included.
     #[must_use]
     pub fn work_ms(&self) -> Option<i64> {
-        elapsed_ms(self.state.task.started_at, self.state.task.ended_at)
+        self.state.work_ms()
     }
 
     /// From created to finished, in ms.

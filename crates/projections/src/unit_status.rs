@@ -1,6 +1,8 @@
 //! `unit-status`: is a unit connected, in which mode, which faults hold, what does it carry.
 //!
-//! Hash `unit:s{site}.u{unit}`, and sorted set `online:{site}`: connected units by the time since when.
+//! Hash `unit:s{site}.u{unit}`, and sorted sets: `online:{site}`, connected units by the time since when; `units:{type}`,
+//! all units of a type that are not decommissioned, with 1 for those that are connected and 0 for the others. The latter
+//! are what `/metrics` counts.
 //!
 //! Log order decides what holds. Times shown as `since` never go back: a last will is made when a connection begins
 //! and carries that time, so a `Disconnected` may be hours older than the `Connected` before it. Such a time is
@@ -23,6 +25,17 @@ use fleetlog_projection::{FoldProjector, HotWrite};
 use serde::{Deserialize, Serialize};
 
 use crate::{json_text, place, symbol, time_text};
+
+/// Every type of units with the name of its list, in the order of [`UnitType`]. A unit that nobody registered is of type
+/// unknown.
+#[must_use]
+pub fn unit_lists() -> [(UnitType, &'static str); 3] {
+    [
+        (UnitType::Robot, "units:robot"),
+        (UnitType::Station, "units:station"),
+        (UnitType::Unknown, "units:unknown"),
+    ]
+}
 
 /// Whether a unit can be reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,7 +182,8 @@ impl FoldProjector for UnitStatus {
     }
 
     fn writes(&self, key: &EntityKey, state: &UnitStatusState, out: &mut Vec<HotWrite>) {
-        state.write_connection(key, out);
+        state.write_connection(out);
+        state.write_places(key, out);
         state.write_condition(out);
         state.write_identity(out);
     }
@@ -264,8 +278,7 @@ impl UnitStatusState {
         };
     }
 
-    fn write_connection(&self, key: &EntityKey, out: &mut Vec<HotWrite>) {
-        let online = self.connection == Connection::Online;
+    fn write_connection(&self, out: &mut Vec<HotWrite>) {
         let since = self.connection_since;
         out.extend([
             HotWrite::field("site_uid", self.site_uid.as_str()),
@@ -277,8 +290,20 @@ impl UnitStatusState {
             HotWrite::maybe("decommission_reason", self.decommission_reason.as_deref()),
             HotWrite::field("occurred_at", time_text(self.occurred_at)),
             HotWrite::field("recorded_at", time_text(self.recorded_at)),
-            place(format!("online:{}", self.site_uid), key, since.filter(|_| online).map(|at| at.0)),
         ]);
+    }
+
+    /// Places in lists. A unit stands in the list of its type, and in no other, whatever it was before.
+    fn write_places(&self, key: &EntityKey, out: &mut Vec<HotWrite>) {
+        let online = self.connection == Connection::Online;
+        let since = self.connection_since.filter(|_| online);
+        out.push(place(format!("online:{}", self.site_uid), key, since.map(|at| at.0)));
+        let unit_type = self.identity.as_ref().map(|identity| identity.unit_type).unwrap_or_default();
+        let counts = self.connection != Connection::Decommissioned;
+        for (listed, list) in unit_lists() {
+            let rank = (counts && listed == unit_type).then_some(i64::from(online));
+            out.push(place(list.to_owned(), key, rank));
+        }
     }
 
     fn write_condition(&self, out: &mut Vec<HotWrite>) {

@@ -12,15 +12,19 @@ mod calls;
 mod check;
 mod connection;
 mod fault;
+mod figures;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod fuzz;
 mod keys;
+pub mod metrics;
 mod sink;
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests;
 
+pub use figures::UnitList;
 pub use keys::{lane_key, ledger_key};
+pub use metrics::{UnitCount, UnitFigures};
 pub use sink::{RedisSink, RedisSinkSettings};

@@ -91,6 +91,14 @@ impl RedisSink {
         Ok(Self { settings, connection, commit, read })
     }
 
+    pub(crate) fn settings(&self) -> &RedisSinkSettings {
+        &self.settings
+    }
+
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     /// By which the commit script is called.
     #[cfg(test)]
     pub(crate) fn commit_script_hash(&self) -> &str {

@@ -5,7 +5,8 @@
 //! progress row says, never a guess. A fold's states live in the rows that people read (`entities`): one per entity.
 //!
 //! [`Database`] is one process's way to the server, [`SqlSink`] what a projection lands in, [`Migrator`] what brings
-//! the schema up to date, [`Database::maintain`] what keeps partitions and retention.
+//! the schema up to date, [`Database::maintain`] what keeps partitions and retention, [`Database::task_figures`] what
+//! `/metrics` shows of tasks.
 
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "tests"))]
 
@@ -16,8 +17,10 @@ mod copy;
 mod database;
 mod entities;
 mod fault;
+mod figures;
 mod ledger;
 mod maintain;
+pub mod metrics;
 mod migrate;
 mod migrations;
 mod sink;
@@ -26,6 +29,7 @@ pub use check::Server;
 pub use connections::ConnectionSettings;
 pub use database::Database;
 pub use maintain::{Maintained, Retention};
+pub use metrics::TaskFigures;
 pub use migrate::{Flavour, MigrateError, Migrator, Plan};
 pub use migrations::{MIGRATIONS, Migration};
 pub use sink::SqlSink;

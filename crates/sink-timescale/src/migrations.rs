@@ -33,6 +33,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     4 "0004_task_ledger",
     5 "0005_aggregates",
     6 "0006_read_views",
+    7 "0007_figures",
     8 "0008_gaps",
 };
 

@@ -268,6 +268,21 @@ async fn creation_and_end_of_each_task_are_milestones_however_the_log_was_cut() 
             ("again", 2, "created", "d", None),
         ];
         assert_eq!(found, expected, "in batches of {batch}");
+        let sql = "SELECT task_type, figure, counted, shown FROM task_figure";
+        let figures: Vec<(String, String, i64, i64)> =
+            sqlx::query_as(sql).fetch_all(&mut connection).await.unwrap();
+        let mut figures: Vec<_> = figures.iter().map(|f| (f.0.as_str(), f.1.as_str(), f.2, f.3)).collect();
+        figures.sort_unstable();
+        let expected = [
+            ("a\u{2400}", "created", 1, 1),
+            ("a\u{2400}", "failed", 1, 1),
+            ("b", "created", 1, 1),
+            ("b", "failed", 1, 1),
+            ("c", "completed", 1, 1),
+            ("c", "created", 1, 1),
+            ("d", "created", 1, 1),
+        ];
+        assert_eq!(figures, expected, "in batches of {batch}");
         stage.run("DELETE FROM t_app_task_ledger2 WHERE task_id = 'once'").await;
         let left = "SELECT count(*) FROM task_milestone";
         let left_of = async |connection: &mut PgConnection| -> i64 {

@@ -23,6 +23,7 @@ use crate::{
     config::Config,
     engine_parts::DeadLetterTopics,
     exit::{Code, Failure},
+    figures::Figures,
     http::{self, Health},
     instance::Instance,
     lanes,
@@ -91,7 +92,9 @@ pub(crate) async fn run(run: &Run, config: &Config, format: Format) -> anyhow::R
     }
     if !config.run.http_address.is_empty() && !run.once {
         let health = Projections(started.handles.clone());
-        let address = http::serve(&config.run.http_address, started.registry.clone(), health).await?;
+        let figures = Figures::new(config, &instance.name, wanted)?;
+        let address =
+            http::serve(&config.run.http_address, started.registry.clone(), figures, health).await?;
         tracing::info!("http://{address}/metrics, /healthz, /readyz");
     }
     tracing::info!(instance = instance.name, projections = chosen.len(), "running");

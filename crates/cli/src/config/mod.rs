@@ -86,6 +86,7 @@ pub(crate) struct Run {
     pub(crate) instance: String,
     pub(crate) state_dir: String,
     pub(crate) http_address: String,
+    pub(crate) figures_hold_ms: u64,
     pub(crate) memory_bytes_max: u64,
     pub(crate) batch_events_max: usize,
     pub(crate) drain_deadline_ms: u64,

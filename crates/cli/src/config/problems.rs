@@ -319,6 +319,7 @@ fn limits(config: &Config, wrong: &mut impl FnMut(&str, String)) {
         }
     };
     at_least("run.session_timeout_ms", run.session_timeout_ms, 6_000, ": brokers take no less");
+    at_least("run.figures_hold_ms", run.figures_hold_ms, 1_000, "");
     at_least("run.memory_bytes_max", run.memory_bytes_max, 128 << 20, " (128 MiB)");
     at_least("run.batch_events_max", run.batch_events_max as u64, 1, "");
     at_least("postgres.connections_max", u64::from(config.postgres.connections_max), 2, "");

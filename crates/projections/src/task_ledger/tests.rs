@@ -136,6 +136,7 @@ fn an_id_used_again_begins_the_row_anew() {
         status: Status::Completed,
         created_recorded_at: START,
         finished_recorded_at: TimestampMs(START.0 + 9000),
+        work_ms: Some(4000),
         total_ms: Some(9000),
     };
     assert_eq!((row.state.earlier, row.state.created_recorded_at.0), (vec![earlier], START.0 + 8 * DAY_MS));

@@ -49,6 +49,29 @@ fn a_unit_comes_and_goes() {
         .then_field(UNIT, "connects", Some("2"));
 }
 
+/// What the figures count: each unit in the list of its type, whether it is connected or not, and in no other.
+#[test]
+fn a_unit_is_listed_under_its_type_until_it_leaves_the_fleet() {
+    let of = |unit_type, seconds| Registered { unit_type, ..registered(at(seconds), "AMR-7") };
+    let _ = given(UnitStatus)
+        .event(connected(at(1)))
+        .then_ranked(UNIT, "units:unknown", Some(1.0))
+        .then_ranked(UNIT, "units:robot", None)
+        .event(of(UnitType::Robot, 2))
+        .then_ranked(UNIT, "units:unknown", None)
+        .then_ranked(UNIT, "units:robot", Some(1.0))
+        .event(broken(at(3)))
+        .then_ranked(UNIT, "units:robot", Some(0.0))
+        .event(of(UnitType::Station, 4))
+        .then_ranked(UNIT, "units:robot", None)
+        .then_ranked(UNIT, "units:station", Some(0.0))
+        .event(Decommissioned { meta: at(5), reason: None })
+        .then_ranked(UNIT, "units:station", None)
+        .then_ranked(UNIT, "units:unknown", None)
+        .event(connected(at(6)))
+        .then_ranked(UNIT, "units:unknown", Some(1.0));
+}
+
 /// A last will is made when the connection begins: it carries that time when it is published hours later.
 #[test]
 fn a_stale_last_will_is_taken_but_does_not_move_time_back() {

@@ -12,14 +12,14 @@ use crate::support::{FreshDatabase, number, run};
 /// Five thousand tasks over six days, some without a duration, one in ten not over.
 const TASKS: &str = "
     INSERT INTO t_app_task_ledger2
-        (task_id, site_uid, unit_uid, task_type, priority, status, created_at, finished_at, total_ms, step_count,
+        (task_id, site_uid, unit_uid, task_type, priority, status, created_at, finished_at, total_ms, work_ms, step_count,
          steps_finished, steps_failed, steps, parameters, assignments, pauses, rejections, occurred_at, recorded_at,
          created_recorded_at, finished_recorded_at, fold_log, fold_partition, fold_next, fold_revision, fold_state)
     SELECT 'task-' || n, 's' || n % 3, 'u' || n % 20, (ARRAY['delivery', 'transport'])[1 + n % 2], 0,
            CASE WHEN n % 10 = 0 THEN 'started' WHEN n % 25 = 1 THEN 'failed' WHEN n % 40 = 3 THEN 'cancelled'
                 WHEN n % 90 = 7 THEN 'rejected' ELSE 'completed' END,
            at, CASE WHEN n % 10 > 0 THEN at + (60 + n % 900) * interval '1 s' END,
-           CASE WHEN n % 10 > 0 AND n % 7 > 0 THEN (60 + n * n % 900) * 1000 END,
+           CASE WHEN n % 10 > 0 AND n % 7 > 0 THEN (60 + n * n % 900) * 1000 END, n * n % 4000 * 1000,
            0, 0, 0, '[]', '{}', 1, 0, 0, at, at, at, CASE WHEN n % 10 > 0 THEN at + (60 + n % 900) * interval '1 s' END,
            '00000000-0000-0000-0000-000000000001', 0, n, 0, '{}'
     FROM (SELECT n, '2024-11-01'::timestamptz + n * interval '97 s' AS at FROM generate_series(0, 4999) n) made";
@@ -103,7 +103,8 @@ async fn continuous_aggregates_and_views_say_the_same() {
         run(&mut plain, sql).await;
         run(&mut timescale, sql).await;
     }
-    let aggregates = [("task_hourly_stats", 500), ("telemetry_1m", 2000), ("task_milestone", 9000)];
+    let aggregates =
+        [("task_hourly_stats", 500), ("telemetry_1m", 2000), ("task_milestone", 9000), ("task_figure", 60)];
     let same = async |plain: &mut PgConnection, timescale: &mut PgConnection, when: &str| {
         for (aggregate, least) in aggregates {
             let (here, there) = (rows(plain, aggregate).await, rows(timescale, aggregate).await);

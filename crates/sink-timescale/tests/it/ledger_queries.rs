@@ -113,6 +113,28 @@ async fn hours_of_a_month(connection: &mut PgConnection) {
     assert!(hours > 40_000, "720 hours of 20 sites and 3 types");
 }
 
+/// The figures of a month, which /metrics asks for at each scrape: the same as the ledger says, and without a look at it.
+async fn figures_of_a_month(fresh: &FreshDatabase, connection: &mut PgConnection) {
+    let totals = plan(
+        connection,
+        "SELECT site_uid, task_type, figure, sum(shown) FROM task_figure GROUP BY site_uid, task_type, figure",
+    )
+    .await;
+    assert!(totals.contains("on task_figure") && !totals.contains("t_app_task_ledger2"), "{totals}");
+    let rows = number(connection, "SELECT count(*) FROM task_figure").await;
+    let begun = Instant::now();
+    let figures = fresh.open().task_figures("it", std::time::Duration::from_secs(60)).await.unwrap().unwrap();
+    println!("figures of {rows} rows: {:.1} ms with a connect", begun.elapsed().as_secs_f64() * 1e3);
+    let text = prometheus::TextEncoder::new().encode_to_string(&figures.families()).unwrap();
+    let told = |figure: &str| -> f64 {
+        let samples = text.lines().filter(|line| line.starts_with(figure));
+        samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    };
+    assert_eq!(told("app_delivery_tasks_created_total{"), 1e6);
+    let completed = "SELECT count(*) FROM t_app_task_ledger2 WHERE status = 'completed'";
+    assert_eq!(told("app_delivery_task_duration_seconds_count{"), number(connection, completed).await as f64);
+}
+
 #[tokio::test]
 async fn the_platforms_queries_go_by_the_indexes() {
     let fresh = FreshDatabase::migrated().await;
@@ -134,5 +156,6 @@ async fn the_platforms_queries_go_by_the_indexes() {
     }
     assert!(without.is_empty(), "{}", without.join("\n\n"));
     hours_of_a_month(&mut connection).await;
+    figures_of_a_month(&fresh, &mut connection).await;
     connection.close().await.unwrap();
 }

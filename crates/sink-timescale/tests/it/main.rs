@@ -5,6 +5,7 @@ mod aggregates;
 mod conformance;
 mod entities;
 mod faults;
+mod figures;
 mod ledger_queries;
 mod maintain;
 mod migrate;

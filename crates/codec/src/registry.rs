@@ -12,6 +12,8 @@ use crate::{Lookup, LookupError, SchemaSource, WriterSchema, builtin_schemas};
 const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 /// The registry's own code for "there is no such schema". A 404 without it says that the address is wrong.
 const SCHEMA_NOT_FOUND: u32 = 40403;
+/// The same of a subject.
+const SUBJECT_NOT_FOUND: u32 = 40401;
 
 /// How to prove who we are.
 #[derive(Clone, PartialEq, Eq)]
@@ -167,6 +169,22 @@ impl RegistryClient {
             id = Some(self.register_text(&subject, version.json()).await?);
         }
         id.ok_or_else(|| RegistryError::NoSchema(name.to_owned()))
+    }
+
+    /// The id of event `name`'s newest schema in a topic's subject; none if the registry does not have it there.
+    /// Changes nothing.
+    ///
+    /// # Errors
+    /// When the registry cannot be reached, or answers with anything else.
+    pub async fn registered(&self, physical_topic: &str, name: &str) -> Result<Option<u32>, RegistryError> {
+        let newest = crate::newest(name).ok_or_else(|| RegistryError::NoSchema(name.to_owned()))?;
+        let subject = subject(physical_topic, name);
+        let body = serde_json::json!({ "schema": newest.json() });
+        match self.request::<IdAnswer>(Method::POST, &["subjects", &subject], Some(&body)).await? {
+            Ok(answer) => Ok(Some(answer.id)),
+            Err(failure) if matches!(failure.code, SUBJECT_NOT_FOUND | SCHEMA_NOT_FOUND) => Ok(None),
+            Err(failure) => Err(self.unavailable(&failure)),
+        }
     }
 
     async fn register_text(&self, subject: &str, json: &str) -> Result<u32, RegistryError> {

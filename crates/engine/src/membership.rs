@@ -175,6 +175,7 @@ mod tests {
         GroupMember {
             id: format!("{name}-id"),
             instance: Some(name.to_owned()),
+            client: "fleetlog".to_owned(),
             host: "/here".to_owned(),
             assignment,
         }
@@ -183,7 +184,7 @@ mod tests {
     #[test]
     fn partitions_that_nobody_has_are_found_once_the_group_is_stable_and_one_member_acts() {
         let members = vec![member("b", &[0, 1]), member("a", &[3])];
-        let mut group = GroupFacts { is_stable: true, members };
+        let mut group = GroupFacts { is_stable: true, members, ..GroupFacts::default() };
         let all: Vec<(String, i32)> = (0..4).map(|partition| ("t".to_owned(), partition)).collect();
         assert_eq!(unowned(&group, all.iter()), [("t".to_owned(), 2)]);
         assert!(is_first(&group, "a") && !is_first(&group, "b"));

@@ -42,8 +42,8 @@ pub struct ClusterFacts {
 /// (librdkafka's log lines of this client are not drained).
 #[derive(Clone)]
 pub struct Admin {
-    client: Arc<AdminClient<TracingContext>>,
-    brokers: String,
+    pub(crate) client: Arc<AdminClient<TracingContext>>,
+    pub(crate) brokers: String,
 }
 
 impl Admin {
@@ -354,7 +354,7 @@ impl Admin {
         }
     }
 
-    async fn blocking<T: Send + 'static>(
+    pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         context: String,
         ask: impl FnOnce(&Client<TracingContext>) -> Result<T, KafkaError> + Send + 'static,
@@ -367,6 +367,6 @@ impl Admin {
     }
 }
 
-fn options() -> AdminOptions {
+pub(crate) fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT))
 }

@@ -103,10 +103,28 @@ pub struct GroupMember {
     pub id: String,
     /// Its name if it is a static member (`group.instance.id`, KIP-345).
     pub instance: Option<String>,
+    /// What its process calls itself (`client.id`).
+    pub client: String,
     /// Where it connects from, as the broker sees it.
     pub host: String,
     /// The partitions that it was given, by topic and number.
     pub assignment: Vec<(String, i32)>,
+}
+
+/// What a consumer group is at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GroupState {
+    /// There is no such group, or nothing is left of it.
+    #[default]
+    Dead,
+    /// It has committed offsets and no members.
+    Empty,
+    /// Its members are joining, or wait for what the leader decides.
+    Rebalancing,
+    /// Everybody has what the leader decided.
+    Stable,
+    /// The coordinator says something that this version does not know.
+    Unknown,
 }
 
 /// A consumer group, as its coordinator knows it.
@@ -114,6 +132,12 @@ pub struct GroupMember {
 pub struct GroupFacts {
     /// No rebalance is under way: everybody has what the leader decided.
     pub is_stable: bool,
+    /// What it is at.
+    pub state: GroupState,
+    /// Its members speak the newer protocol of KIP-848 (`group.protocol=consumer`).
+    pub is_of_new_protocol: bool,
+    /// How partitions are shared out, such as `cooperative-sticky`; empty without members.
+    pub assignor: String,
     /// Who is in it.
     pub members: Vec<GroupMember>,
 }
@@ -159,14 +183,30 @@ pub(crate) fn describe_group<C: ClientContext>(
                 RDKafkaErrorCode::GroupIdNotFound => continue,
                 code => return Err(KafkaError::AdminOp(code)),
             }
-            let stable = sys::rd_kafka_consumer_group_state_t::RD_KAFKA_CONSUMER_GROUP_STATE_STABLE;
-            facts.is_stable = sys::rd_kafka_ConsumerGroupDescription_state(group) == stable;
+            facts.state = group_state(sys::rd_kafka_ConsumerGroupDescription_state(group));
+            facts.is_stable = facts.state == GroupState::Stable;
+            let consumer = sys::rd_kafka_consumer_group_type_t::RD_KAFKA_CONSUMER_GROUP_TYPE_CONSUMER;
+            facts.is_of_new_protocol = sys::rd_kafka_ConsumerGroupDescription_type(group) == consumer;
+            let assignor = sys::rd_kafka_ConsumerGroupDescription_partition_assignor(group);
+            facts.assignor = text(assignor).unwrap_or_default();
             let size = sys::rd_kafka_ConsumerGroupDescription_member_count(group);
             facts
                 .members
                 .extend((0..size).map(|at| member(sys::rd_kafka_ConsumerGroupDescription_member(group, at))));
         }
         Ok(facts)
+    }
+}
+
+fn group_state(state: sys::rd_kafka_consumer_group_state_t) -> GroupState {
+    use sys::rd_kafka_consumer_group_state_t as State;
+    match state {
+        State::RD_KAFKA_CONSUMER_GROUP_STATE_DEAD => GroupState::Dead,
+        State::RD_KAFKA_CONSUMER_GROUP_STATE_EMPTY => GroupState::Empty,
+        State::RD_KAFKA_CONSUMER_GROUP_STATE_STABLE => GroupState::Stable,
+        State::RD_KAFKA_CONSUMER_GROUP_STATE_PREPARING_REBALANCE
+        | State::RD_KAFKA_CONSUMER_GROUP_STATE_COMPLETING_REBALANCE => GroupState::Rebalancing,
+        _ => GroupState::Unknown,
     }
 }
 
@@ -194,6 +234,7 @@ unsafe fn member(member: *const sys::rd_kafka_MemberDescription_t) -> GroupMembe
         GroupMember {
             id: text(sys::rd_kafka_MemberDescription_consumer_id(member)).unwrap_or_default(),
             instance: text(sys::rd_kafka_MemberDescription_group_instance_id(member)),
+            client: text(sys::rd_kafka_MemberDescription_client_id(member)).unwrap_or_default(),
             host: text(sys::rd_kafka_MemberDescription_host(member)).unwrap_or_default(),
             assignment,
         }

@@ -62,11 +62,23 @@ pub enum Change {
     },
 }
 
+/// What a refused difference is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalKind {
+    /// The number of partitions.
+    Partitions,
+    /// The number of replicas.
+    Replication,
+}
+
 /// A difference that `apply` does not touch, and the way out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Refusal {
     /// The topic's physical name.
     pub topic: String,
+    /// What it is about.
+    pub kind: RefusalKind,
     /// What differs.
     pub difference: String,
     /// What to do.
@@ -124,6 +136,7 @@ impl Plan {
         if facts.replication != spec.replication {
             self.refusals.push(Refusal {
                 topic: spec.name.clone(),
+                kind: RefusalKind::Replication,
                 difference: format!(
                     "replication factor is {}, should be {}",
                     facts.replication, spec.replication
@@ -157,6 +170,7 @@ impl Plan {
         if spec.keyed {
             self.refusals.push(Refusal {
                 topic: spec.name.clone(),
+                kind: RefusalKind::Partitions,
                 difference,
                 way_out: "the topic is keyed, and another number of partitions would break the order per key: \
                           create a new topic under another name, send new events there, and rebuild the projections"
@@ -165,6 +179,7 @@ impl Plan {
         } else if to < from {
             self.refusals.push(Refusal {
                 topic: spec.name.clone(),
+                kind: RefusalKind::Partitions,
                 difference,
                 way_out: "Kafka cannot take partitions away: correct the topic's file, or create a new topic"
                     .to_owned(),
@@ -235,7 +250,7 @@ impl fmt::Display for Plan {
         for change in &self.changes {
             writeln!(f, "{change}")?;
         }
-        for Refusal { topic, difference, way_out } in &self.refusals {
+        for Refusal { topic, difference, way_out, .. } in &self.refusals {
             writeln!(f, "! refused {topic}: {difference}\n    {way_out}")?;
         }
         let mut by_text: BTreeMap<&str, Vec<&str>> = BTreeMap::new();

@@ -1,31 +1,17 @@
 //! Whether a Redis can keep the guarantees: looked at once, at start.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use fleetlog_projection::{Fault, SinkError};
-use redis::{Pipeline, Value};
 
-use crate::connection::Connection;
+use crate::{
+    connection::Connection,
+    facts::{REDIS_VERSION_MIN, read_info},
+};
 
-/// The oldest Redis that the scripts were tried with.
-const VERSION_MIN: (u32, u32) = (6, 2);
-
-/// Looks at version, eviction, cluster mode and persistence. INFO tells them all, and unlike CONFIG it is allowed on
-/// hosted servers too.
+/// Looks at version, eviction, cluster mode and persistence: INFO tells them all.
 pub(crate) async fn check(connection: &Connection) -> Result<(), SinkError> {
-    let mut pipeline = Pipeline::new();
-    for section in ["server", "memory", "cluster", "persistence"] {
-        pipeline.cmd("INFO").arg(section);
-    }
-    let replies = connection.run("INFO", &[], &pipeline).await?;
-    let mut info = HashMap::new();
-    for reply in &replies {
-        if let Value::BulkString(text) = reply {
-            let text = String::from_utf8_lossy(text);
-            let pairs = text.lines().filter_map(|line| line.split_once(':'));
-            info.extend(pairs.map(|(name, value)| (name.to_owned(), value.trim().to_owned())));
-        }
-    }
+    let info = read_info(connection, &["server", "memory", "cluster", "persistence"]).await?;
     judge_info(&info).map_err(|what| {
         SinkError::new(Fault::Permanent, format!("redis at {}: {what}", connection.address()))
     })?;
@@ -45,12 +31,12 @@ pub(crate) async fn check(connection: &Connection) -> Result<(), SinkError> {
     Ok(())
 }
 
-fn judge_info(info: &HashMap<String, String>) -> Result<(), String> {
+fn judge_info(info: &BTreeMap<String, String>) -> Result<(), String> {
     let get = |name: &str| info.get(name).map_or("", String::as_str);
     let mut numbers = get("redis_version").split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version < VERSION_MIN {
-        let (major, minor) = VERSION_MIN;
+    if version < REDIS_VERSION_MIN {
+        let (major, minor) = REDIS_VERSION_MIN;
         return Err(format!(
             "version `{}` is too old; {major}.{minor} or later is needed",
             get("redis_version")

@@ -11,6 +11,7 @@
 mod calls;
 mod check;
 mod connection;
+mod facts;
 mod fault;
 mod figures;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod sink;
 mod tests;
 
 pub use figures::UnitList;
+pub use facts::{REDIS_VERSION_MIN, RedisFacts};
 pub use keys::{lane_key, ledger_key};
 pub use metrics::{UnitCount, UnitFigures};
 pub use sink::{RedisSink, RedisSinkSettings};

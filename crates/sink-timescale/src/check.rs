@@ -36,8 +36,8 @@ impl fmt::Display for Server {
     }
 }
 
-/// The oldest PostgreSQL whose partitioning this schema needs.
-const VERSION_MIN: i32 = 140_000;
+/// The oldest PostgreSQL whose partitioning this schema needs, as `server_version_num`.
+pub const POSTGRES_VERSION_MIN: i32 = 140_000;
 
 impl Database {
     /// Looks at server and schema.
@@ -69,7 +69,7 @@ impl Database {
 
 impl Server {
     fn require_usable(&self) -> Result<(), SinkError> {
-        if self.version_number < VERSION_MIN {
+        if self.version_number < POSTGRES_VERSION_MIN {
             let what =
                 format!("postgresql: the server is version {}; fleetlog needs 14 or later", self.version);
             return Err(SinkError::new(Fault::Permanent, what));

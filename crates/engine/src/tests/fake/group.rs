@@ -252,10 +252,11 @@ impl Membership for FakeGroup {
         let me = GroupMember {
             id: "somebody".to_owned(),
             instance: (is_held || state.nobodys.is_some()).then(|| "me".to_owned()),
+            client: "fleetlog".to_owned(),
             host: "there".to_owned(),
             assignment: assignment.collect(),
         };
-        let facts = GroupFacts { is_stable: true, members: vec![me] };
+        let facts = GroupFacts { is_stable: true, members: vec![me], ..GroupFacts::default() };
         async move { Ok(facts) }.boxed()
     }
 

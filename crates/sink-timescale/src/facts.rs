@@ -1,0 +1,107 @@
+//! What a database says of itself, for those who judge whether it is fit for history.
+
+use std::collections::BTreeMap;
+
+use fleetlog_projection::SinkError;
+use sqlx::Row;
+
+use crate::{Database, connections::Lease, fault::Failure};
+
+/// A database, as it describes itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DatabaseFacts {
+    /// Settings in force by name, as `pg_settings` tells them; those that this user may not see are absent.
+    pub settings: BTreeMap<String, String>,
+    /// The version of TimescaleDB in this database.
+    pub timescale: Option<String>,
+    /// The version of TimescaleDB that the server could put there.
+    pub timescale_available: Option<String>,
+    /// Connections to all databases of the server.
+    pub connections: i64,
+    /// Most connections of this user; none: no limit of its own.
+    pub connections_max_of_user: Option<i64>,
+    /// Most connections to this database; none: no limit of its own.
+    pub connections_max_of_database: Option<i64>,
+    /// It follows another server and takes no writes.
+    pub is_standby: bool,
+    /// What the database takes on its disk, in bytes.
+    pub bytes: i64,
+    /// The process that answered, as its host numbers them.
+    pub process: i32,
+}
+
+impl DatabaseFacts {
+    /// A setting; empty if it is not told.
+    #[must_use]
+    pub fn get(&self, name: &str) -> &str {
+        self.settings.get(name).map_or("", String::as_str)
+    }
+
+    /// A setting that is a whole number.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<i64> {
+        self.get(name).parse().ok()
+    }
+}
+
+impl Database {
+    /// Asks it to describe itself. Changes nothing.
+    ///
+    /// # Errors
+    /// Transient when it does not answer; Permanent when it does not let this user in.
+    pub async fn facts(&self) -> Result<DatabaseFacts, SinkError> {
+        let failed = |failure: Failure| failure.into_sink_error("look at the server");
+        let mut lease = self.lease().await.map_err(failed)?;
+        let facts = look(&mut lease).await.map_err(failed)?;
+        lease.give_back();
+        Ok(facts)
+    }
+
+    /// What its clock says, in ms since 1970.
+    ///
+    /// # Errors
+    /// Transient when it does not answer.
+    pub async fn time_ms(&self) -> Result<i64, SinkError> {
+        let failed = |failure: Failure| failure.into_sink_error("asking for the time");
+        let mut lease = self.lease().await.map_err(failed)?;
+        let home = lease.home();
+        let query = sqlx::query_scalar("SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint");
+        let time_ms = home.bounded(query.fetch_one(lease.connection())).await.map_err(failed)?;
+        lease.give_back();
+        Ok(time_ms)
+    }
+}
+
+async fn look(lease: &mut Lease<'_>) -> Result<DatabaseFacts, Failure> {
+    let home = lease.home();
+    let sql = "SELECT name, coalesce(setting, '') AS setting FROM pg_settings
+               WHERE name IN ('server_version', 'server_version_num', 'server_encoding', 'synchronous_commit', 'fsync',
+                              'full_page_writes', 'max_connections', 'superuser_reserved_connections',
+                              'reserved_connections', 'default_transaction_read_only', 'autovacuum', 'data_directory')";
+    let rows = home.bounded(sqlx::query(sql).fetch_all(lease.connection())).await?;
+    let mut settings = BTreeMap::<String, String>::new();
+    for row in &rows {
+        settings.insert(row.try_get("name")?, row.try_get("setting")?);
+    }
+    let sql =
+        "SELECT (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb') AS timescale,
+                (SELECT default_version FROM pg_available_extensions WHERE name = 'timescaledb') AS available,
+                (SELECT coalesce(sum(numbackends), 0)::bigint FROM pg_stat_database) AS connections,
+                (SELECT nullif(rolconnlimit, -1)::bigint FROM pg_roles WHERE rolname = current_user) AS of_user,
+                (SELECT nullif(datconnlimit, -1)::bigint FROM pg_database WHERE datname = current_database()) AS of_database,
+                pg_is_in_recovery() AS is_standby,
+                pg_database_size(current_database()) AS bytes,
+                pg_backend_pid() AS process";
+    let row = home.bounded(sqlx::query(sql).fetch_one(lease.connection())).await?;
+    Ok(DatabaseFacts {
+        settings,
+        timescale: row.try_get("timescale")?,
+        timescale_available: row.try_get("available")?,
+        connections: row.try_get("connections")?,
+        connections_max_of_user: row.try_get("of_user")?,
+        connections_max_of_database: row.try_get("of_database")?,
+        is_standby: row.try_get("is_standby")?,
+        bytes: row.try_get("bytes")?,
+        process: row.try_get("process")?,
+    })
+}

@@ -7,7 +7,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 use crate::project;
 
 /// For each crate of ours, the ones below it that it may use. What is not listed is forbidden.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("event", &[]),
     ("codec", &["event"]),
     ("kafka", &["event", "codec"]),
@@ -19,6 +19,8 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("engine", &["event", "codec", "kafka", "projection"]),
     // Independent of the sinks' commit path, or it would prove nothing.
     ("verify", &["event", "codec", "kafka", "projection"]),
+    // Judges what the readers in kafka and the sinks tell; asks nobody itself.
+    ("doctor", &["event", "codec", "kafka", "sink-redis", "sink-timescale"]),
     ("vda5050", &["event"]),
     ("simulate", &["event"]),
     ("testkit", &["event", "codec", "kafka"]),
@@ -35,6 +37,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
             "sink-timescale",
             "engine",
             "verify",
+            "doctor",
             "vda5050",
             "simulate",
         ],
@@ -54,7 +57,7 @@ const ONLY_IN: [(&str, &[&str]); 8] = [
 ];
 
 /// No I/O, no clock, no runtime: nothing that could bring it in.
-const PURE: [&str; 5] = ["event", "projection", "projections", "vda5050", "simulate"];
+const PURE: [&str; 6] = ["event", "projection", "projections", "doctor", "vda5050", "simulate"];
 const NOT_PURE: [&str; 9] =
     ["tokio", "tokio-util", "reqwest", "axum", "rdkafka", "redis", "sqlx", "tracing-subscriber", "tempfile"];
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod borders;
+mod doctor;
 mod metrics;
 mod reading;
 mod schemas;

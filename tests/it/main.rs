@@ -6,6 +6,7 @@ mod bad_input;
 mod bad_input_stores;
 mod cli_commands;
 mod clients;
+mod doctor;
 mod engine;
 mod facts;
 mod import;

@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Run(commands::run::Run),
     /// Read the log again and compare with what Redis and PostgreSQL hold
     Verify(commands::verify::Verify),
+    /// Look at all servers, topics, schemas and groups: what is wrong, why it matters, what to do
+    Doctor(commands::doctor::Doctor),
     /// How far every projection is
     Status(commands::status::Status),
     /// The log as it is, decoded, as JSON lines

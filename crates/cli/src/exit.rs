@@ -52,12 +52,11 @@ impl Failure {
     }
 }
 
-/// An error with its causes, in one line.
+/// An error with its causes, in one line. Libraries often repeat their source's text in their own, which is told once.
 pub(crate) fn text(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let cause = cause.to_string();
-        // Libraries often repeat their source's text in their own.
         if !text.contains(&cause) {
             if !text.is_empty() {
                 text.push_str(": ");

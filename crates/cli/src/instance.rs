@@ -24,18 +24,22 @@ pub(crate) struct Instance {
     _lock: Option<File>,
 }
 
+/// Where slot locks are kept.
+pub(crate) fn folder(config: &Config) -> PathBuf {
+    if config.run.state_dir.is_empty() {
+        std::env::temp_dir().join("fleetlog")
+    } else {
+        PathBuf::from(&config.run.state_dir)
+    }
+}
+
 impl Instance {
     /// The configured name, or the host's name and the lowest slot that is free.
     pub(crate) fn take(config: &Config) -> anyhow::Result<Self> {
         if !config.run.instance.is_empty() {
             return Ok(Self { name: config.run.instance.clone(), _lock: None });
         }
-        let dir = if config.run.state_dir.is_empty() {
-            std::env::temp_dir().join("fleetlog")
-        } else {
-            PathBuf::from(&config.run.state_dir)
-        };
-        Self::take_slot(&dir, &config.kafka.topic_prefix)
+        Self::take_slot(&folder(config), &config.kafka.topic_prefix)
     }
 
     fn take_slot(dir: &Path, prefix: &str) -> anyhow::Result<Self> {

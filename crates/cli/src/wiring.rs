@@ -122,7 +122,7 @@ pub(crate) fn history_sink(config: &Config) -> anyhow::Result<SqlSink<EventRow>>
 }
 
 /// The consumer group of a projection's version.
-fn group(config: &Config, projection: &Described) -> String {
+pub(crate) fn group(config: &Config, projection: &Described) -> String {
     fleetlog_engine::group_name(&config.kafka.topic_prefix, projection.id, projection.version)
 }
 

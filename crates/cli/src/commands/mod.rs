@@ -2,6 +2,7 @@
 
 pub(crate) mod config;
 pub(crate) mod dlq;
+pub(crate) mod doctor;
 pub(crate) mod emit;
 pub(crate) mod events;
 pub(crate) mod explain;
@@ -36,6 +37,7 @@ pub(crate) async fn dispatch(args: &Args, config: Config) -> anyhow::Result<Code
         Command::Config(command) => config::run(command, args),
         Command::Topics(command) => topics::run(command, &config, format).await,
         Command::Migrate(migrate) => migrate::run(migrate, &config).await,
+        Command::Doctor(doctor) => doctor::run(doctor, &config, format).await,
         Command::Status(status) => status::run(status, &config, format).await,
         Command::Events(events) => events::run(events, &config).await,
         Command::Progress(command) => progress::run(command, &config, format).await,

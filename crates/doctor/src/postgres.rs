@@ -1,0 +1,273 @@
+//! PostgreSQL: whether history can be written, and stays.
+
+use fleetlog_sink_timescale::{DatabaseFacts, Flavour, MigrateError, POSTGRES_VERSION_MIN, Plan};
+
+use crate::{Check, Finding};
+
+/// Makes `ALTER SYSTEM` count.
+const RELOAD: &str = "SELECT pg_reload_conf()";
+const WHO_IS_CONNECTED: &str =
+    "SELECT usename, application_name, count(*) FROM pg_stat_activity GROUP BY 1, 2 ORDER BY 3 DESC";
+
+/// What is known of the database, and what is asked of it.
+#[derive(Debug)]
+pub struct Facts {
+    /// `postgres.url` without password, for messages and commands.
+    pub url: String,
+    /// What the database says of itself.
+    pub database: DatabaseFacts,
+    /// Where its schema is.
+    pub schema: Result<Plan, MigrateError>,
+    /// Connections that one process takes with all its projections running.
+    pub connections_wanted: i64,
+}
+
+/// Judges the database.
+#[must_use]
+pub fn judge(facts: &Facts) -> Vec<Finding> {
+    vec![
+        Check::PostgresReachable.ok(facts.url.clone()),
+        version(&facts.database),
+        encoding(&facts.database),
+        writable(facts),
+        migrations(&facts.schema),
+        extension(facts),
+        durability(facts),
+        connections(facts),
+        vacuum(facts),
+    ]
+}
+
+fn version(database: &DatabaseFacts) -> Finding {
+    let version = database.get("server_version");
+    match database.number("server_version_num") {
+        Some(number) if number >= i64::from(POSTGRES_VERSION_MIN) => Check::PostgresVersion.ok(version),
+        Some(_) => Check::PostgresVersion
+            .error(format!("version {version}"))
+            .cure("upgrade the server to PostgreSQL 14 or later"),
+        None => Check::PostgresVersion.info("the server does not tell its version"),
+    }
+}
+
+fn encoding(database: &DatabaseFacts) -> Finding {
+    match database.get("server_encoding") {
+        "UTF8" => Check::PostgresEncoding.ok("UTF8"),
+        other => Check::PostgresEncoding
+            .error(format!("the database's encoding is `{other}`"))
+            .cure("make a database with UTF8 and point `postgres.url` at it")
+            .by("createdb --encoding UTF8 --template template0 fleetlog"),
+    }
+}
+
+fn writable(facts: &Facts) -> Finding {
+    let database = &facts.database;
+    if database.is_standby {
+        return Check::PostgresWritable.error("the server is a standby and takes no writes").cure(
+            "point `postgres.url` at the primary (`?target_session_attrs=read-write` with several hosts)",
+        );
+    }
+    if database.get("default_transaction_read_only") == "on" {
+        return Check::PostgresWritable
+            .error("`default_transaction_read_only` is on: sessions take no writes")
+            .cure("switch it off for fleetlog's user or database")
+            .by(psql(facts, &["ALTER ROLE CURRENT_USER SET default_transaction_read_only = off"]));
+    }
+    Check::PostgresWritable.ok("the server takes writes")
+}
+
+fn migrations(schema: &Result<Plan, MigrateError>) -> Finding {
+    match schema {
+        Ok(plan) if plan.pending.is_empty() => {
+            Check::PostgresMigrations.ok(format!("version {}", plan.version))
+        }
+        Ok(plan) => {
+            let pending: Vec<String> =
+                plan.pending.iter().map(|m| format!("{:04}_{}", m.version, m.name)).collect();
+            Check::PostgresMigrations
+                .error(format!("the schema is at version {}, missing: {}", plan.version, pending.join(", ")))
+                .cure("bring the schema up to date")
+                .by("fleetlog migrate")
+        }
+        Err(error @ MigrateError::Newer { .. }) => Check::PostgresMigrations
+            .error(error.to_string())
+            .cure("run the fleetlog that migrated it, or a later one"),
+        Err(error) => {
+            Check::PostgresMigrations.error(error.to_string()).cure("see the message; nothing was changed")
+        }
+    }
+}
+
+fn extension(facts: &Facts) -> Finding {
+    let flavour = facts.schema.as_ref().ok().filter(|plan| plan.version > 0).map(|plan| plan.flavour);
+    match (&facts.database.timescale, &facts.database.timescale_available, flavour) {
+        (None, _, Some(Flavour::Timescale)) => Check::PostgresExtension
+            .error("the tables are hypertables, and the extension is not in the database")
+            .cure("restore the extension at the version that the backup was made with")
+            .by(psql(facts, &["CREATE EXTENSION timescaledb"])),
+        (Some(version), _, Some(Flavour::Plain)) => Check::PostgresExtension.info(format!(
+            "TimescaleDB {version} is in the database, and the tables are plain ones: they were made before it came"
+        )),
+        (Some(version), ..) => Check::PostgresExtension.ok(format!("TimescaleDB {version}")),
+        (None, Some(version), None) => Check::PostgresExtension
+            .info(format!("TimescaleDB {version} can be put into the database; `fleetlog migrate` does it")),
+        (None, available, _) => {
+            let why = if available.is_some() { "is not in the database" } else { "is not on the server" };
+            Check::PostgresExtension.info(format!("TimescaleDB {why}: history is in plain partitioned tables"))
+        }
+    }
+}
+
+fn durability(facts: &Facts) -> Finding {
+    let off = |name: &str| facts.database.get(name) == "off";
+    let alter = |name: &str| psql(facts, &[&format!("ALTER SYSTEM SET {name} = on"), RELOAD]);
+    if off("fsync") || off("full_page_writes") {
+        let name = if off("fsync") { "fsync" } else { "full_page_writes" };
+        return Check::PostgresDurability
+            .error(format!("`{name}` is off: a crash of the host may damage the database"))
+            .cure(format!("switch `{name}` on"))
+            .by(alter(name));
+    }
+    match facts.database.get("synchronous_commit") {
+        "off" => Check::PostgresDurability
+            .warning("`synchronous_commit` is off: a crash loses commits that were answered")
+            .cure("switch it on; with batches of thousands of rows it costs little")
+            .by(alter("synchronous_commit")),
+        value => Check::PostgresDurability.ok(format!("fsync on, synchronous_commit {value}")),
+    }
+}
+
+fn connections(facts: &Facts) -> Finding {
+    let database = &facts.database;
+    let Some(of_server) = database.number("max_connections") else {
+        return Check::PostgresConnections.info("the server does not tell its max_connections");
+    };
+    let reserved = ["superuser_reserved_connections", "reserved_connections"];
+    let reserved: i64 = reserved.iter().filter_map(|name| database.number(name)).sum();
+    let limits = [
+        (of_server - reserved, "max_connections less those reserved"),
+        (database.connections_max_of_user.unwrap_or(i64::MAX), "the user's limit"),
+        (database.connections_max_of_database.unwrap_or(i64::MAX), "the database's limit"),
+    ];
+    let (limit, name) =
+        limits.into_iter().min_by_key(|(limit, _)| *limit).unwrap_or((of_server - reserved, ""));
+    let (wanted, used) = (facts.connections_wanted, database.connections);
+    let found = format!(
+        "a process takes up to {wanted} (`postgres.connections_max` for each SQL projection, and one), {used} are in \
+         use, {limit} are allowed ({name})"
+    );
+    let cure = "lower `postgres.connections_max`, or raise the server's `max_connections` (needs a restart)";
+    if wanted > limit {
+        Check::PostgresConnections.error(found).cure(cure)
+    } else if wanted > limit - used {
+        Check::PostgresConnections
+            .warning(format!("{found}: one more process may not get all of its own"))
+            .cure(cure)
+            .by(psql(facts, &[WHO_IS_CONNECTED]))
+    } else {
+        Check::PostgresConnections.ok(found)
+    }
+}
+
+fn vacuum(facts: &Facts) -> Finding {
+    if facts.database.get("autovacuum") == "off" {
+        return Check::PostgresVacuum
+            .warning("autovacuum is off")
+            .cure("switch it on")
+            .by(psql(facts, &["ALTER SYSTEM SET autovacuum = on", RELOAD]));
+    }
+    Check::PostgresVacuum.ok("autovacuum is on")
+}
+
+/// The command that runs these statements.
+fn psql(facts: &Facts, statements: &[&str]) -> String {
+    let statements: Vec<String> = statements.iter().map(|sql| format!(" -c '{sql}'")).collect();
+    format!("psql '{}'{}", facts.url, statements.concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetlog_sink_timescale::MIGRATIONS;
+
+    use super::*;
+    use crate::Severity;
+
+    const GOOD: [(&str, &str); 7] = [
+        ("server_version", "15.8"),
+        ("server_version_num", "150008"),
+        ("server_encoding", "UTF8"),
+        ("synchronous_commit", "on"),
+        ("fsync", "on"),
+        ("max_connections", "100"),
+        ("superuser_reserved_connections", "3"),
+    ];
+
+    fn facts(differ: &[(&str, &str)]) -> Facts {
+        let lines = GOOD.iter().chain(differ).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Facts {
+            url: "postgres://h/d".into(),
+            database: DatabaseFacts {
+                settings: lines.collect(),
+                timescale: Some("2.23".into()),
+                ..DatabaseFacts::default()
+            },
+            schema: Ok(Plan { flavour: Flavour::Timescale, version: 6, pending: vec![] }),
+            connections_wanted: 25,
+        }
+    }
+
+    fn wrong(facts: &Facts) -> Vec<(Severity, &'static str)> {
+        let wrong = judge(facts).into_iter().filter(|found| found.severity != Severity::Ok);
+        wrong.map(|found| (found.severity, found.check.code())).collect()
+    }
+
+    #[test]
+    fn each_setting_has_its_own_code() {
+        assert_eq!(wrong(&facts(&[])), []);
+        for (name, value, severity, code) in [
+            ("server_version_num", "130012", Severity::Error, "postgres-version"),
+            ("server_encoding", "SQL_ASCII", Severity::Error, "postgres-encoding"),
+            ("default_transaction_read_only", "on", Severity::Error, "postgres-writable"),
+            ("fsync", "off", Severity::Error, "postgres-durability"),
+            ("synchronous_commit", "off", Severity::Warning, "postgres-durability"),
+            ("max_connections", "20", Severity::Error, "postgres-connections"),
+            ("autovacuum", "off", Severity::Warning, "postgres-vacuum"),
+        ] {
+            assert_eq!(wrong(&facts(&[(name, value)])), [(severity, code)], "{name} {value}");
+        }
+    }
+
+    #[test]
+    fn a_schema_that_is_not_this_versions_names_the_way_out() {
+        let mut older = facts(&[]);
+        older.schema =
+            Ok(Plan { flavour: Flavour::Timescale, version: 0, pending: MIGRATIONS.iter().collect() });
+        let finding =
+            judge(&older).into_iter().find(|found| found.check == Check::PostgresMigrations).unwrap();
+        assert_eq!(finding.command.as_deref(), Some("fleetlog migrate"));
+        assert!(finding.found.contains("0001_progress"), "{}", finding.found);
+        let mut newer = facts(&[]);
+        newer.schema = Err(MigrateError::Newer { found: 99, known: 6 });
+        assert_eq!(wrong(&newer), [(Severity::Error, "postgres-migrations")]);
+    }
+
+    #[test]
+    fn the_tightest_limit_of_connections_counts() {
+        let mut limited = facts(&[]);
+        limited.database.connections = 90;
+        assert_eq!(wrong(&limited), [(Severity::Warning, "postgres-connections")]);
+        limited.database.connections_max_of_user = Some(10);
+        assert_eq!(wrong(&limited), [(Severity::Error, "postgres-connections")]);
+    }
+
+    #[test]
+    fn a_standby_and_a_lost_extension_are_found_and_plain_tables_are_worth_knowing() {
+        let mut standby = facts(&[]);
+        standby.database.is_standby = true;
+        assert_eq!(wrong(&standby), [(Severity::Error, "postgres-writable")]);
+        let mut lost = facts(&[]);
+        lost.database.timescale = None;
+        assert_eq!(wrong(&lost), [(Severity::Error, "postgres-extension")]);
+        lost.schema = Ok(Plan { flavour: Flavour::Plain, version: 6, pending: vec![] });
+        assert_eq!(wrong(&lost), [(Severity::Info, "postgres-extension")]);
+    }
+}

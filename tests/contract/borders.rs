@@ -7,7 +7,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 use crate::project;
 
 /// For each crate of ours, the ones below it that it may use. What is not listed is forbidden.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 16] = [
     ("event", &[]),
     ("codec", &["event"]),
     ("kafka", &["event", "codec"]),
@@ -23,6 +23,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("doctor", &["event", "codec", "kafka", "sink-redis", "sink-timescale"]),
     ("vda5050", &["event"]),
     ("simulate", &["event"]),
+    ("presence", &["event"]),
     ("testkit", &["event", "codec", "kafka"]),
     (
         "cli",
@@ -40,6 +41,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
             "doctor",
             "vda5050",
             "simulate",
+            "presence",
         ],
     ),
 ];
@@ -57,7 +59,7 @@ const ONLY_IN: [(&str, &[&str]); 8] = [
 ];
 
 /// No I/O, no clock, no runtime: nothing that could bring it in.
-const PURE: [&str; 6] = ["event", "projection", "projections", "doctor", "vda5050", "simulate"];
+const PURE: [&str; 7] = ["event", "projection", "projections", "doctor", "vda5050", "simulate", "presence"];
 const NOT_PURE: [&str; 9] =
     ["tokio", "tokio-util", "reqwest", "axum", "rdkafka", "redis", "sqlx", "tracing-subscriber", "tempfile"];
 

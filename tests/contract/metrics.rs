@@ -11,7 +11,8 @@ fn the_page_lists_exactly_the_metrics_that_the_code_has() {
         .iter()
         .chain(&fleetlog_producer::metrics::NAMES)
         .chain(&fleetlog_sink_timescale::metrics::NAMES)
-        .chain(&fleetlog_sink_redis::metrics::NAMES);
+        .chain(&fleetlog_sink_redis::metrics::NAMES)
+        .chain(&fleetlog_presence::metrics::NAMES);
     let known: BTreeSet<&str> = names.copied().collect();
     assert_eq!(listed, known, "docs/metrics.md (left) and the code (right) differ");
 }

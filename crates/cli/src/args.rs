@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Emit(commands::emit::Emit),
     /// Run the projectors
     Run(commands::run::Run),
+    /// Watch for units that fall silent, and say so
+    Presence(commands::presence::PresenceCommand),
     /// Read the log again and compare with what Redis and PostgreSQL hold
     Verify(commands::verify::Verify),
     /// Look at all servers, topics, schemas and groups: what is wrong, why it matters, what to do

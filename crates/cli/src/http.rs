@@ -1,4 +1,4 @@
-//! `/metrics`, `/healthz`, `/readyz` of `fleetlog run`.
+//! `/metrics`, `/healthz`, `/readyz` of processes that go on.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -24,20 +24,22 @@ pub(crate) trait Health: Send + Sync + 'static {
 
 struct Shared {
     registry: Registry,
-    figures: Figures,
+    figures: Option<Figures>,
     health: Box<dyn Health>,
 }
 
-/// Serves until the process ends. Returns the address, which says the port that was taken for port 0.
+/// Serves until the process ends. Returns the address, which says the port that was taken for port 0. `setting` is what
+/// the address was read from.
 pub(crate) async fn serve(
+    setting: &str,
     address: &str,
     registry: Registry,
-    figures: Figures,
+    figures: Option<Figures>,
     health: impl Health,
 ) -> anyhow::Result<SocketAddr> {
     let listener = tokio::net::TcpListener::bind(address)
         .await
-        .with_context(|| format!("run.http_address {address} cannot be served; port 0 takes a free one"))?;
+        .with_context(|| format!("{setting} {address} cannot be served; port 0 takes a free one"))?;
     let bound = listener.local_addr()?;
     let shared = Arc::new(Shared { registry, figures, health: Box::new(health) });
     let probe = |answer: Result<String, String>| match answer {
@@ -65,7 +67,9 @@ pub(crate) async fn serve(
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse, (StatusCode, String)> {
     let mut families = shared.registry.gather();
-    families.extend(shared.figures.families().await);
+    if let Some(figures) = &shared.figures {
+        families.extend(figures.families().await);
+    }
     let text = TextEncoder::new()
         .encode_to_string(&families)
         .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;

@@ -19,6 +19,7 @@ mod http;
 mod instance;
 mod lanes;
 mod output;
+mod presence;
 mod when;
 mod wiring;
 

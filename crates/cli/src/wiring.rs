@@ -102,14 +102,19 @@ pub(crate) fn database(config: &Config) -> anyhow::Result<Database> {
     })?)
 }
 
-/// Hot state of the settings; connects when it is used.
-pub(crate) fn redis_sink(config: &Config) -> anyhow::Result<RedisSink> {
-    let settings = RedisSinkSettings {
+/// Where hot state is.
+pub(crate) fn redis_settings(config: &Config) -> RedisSinkSettings {
+    RedisSinkSettings {
         key_prefix: config.redis.key_prefix.clone(),
         lane_prefix: config.kafka.topic_prefix.clone(),
         timeout_ms: config.redis.timeout_ms,
         ..RedisSinkSettings::new(config.redis.url.clone())
-    };
+    }
+}
+
+/// Hot state of the settings; connects when it is used.
+pub(crate) fn redis_sink(config: &Config) -> anyhow::Result<RedisSink> {
+    let settings = redis_settings(config);
     // Two entities a call, one call at a time: so that there is something between the calls of one commit.
     #[cfg(feature = "fault-injection")]
     let settings = RedisSinkSettings { call_items_max: 2, window_bytes_max: 1, ..settings };
@@ -173,12 +178,20 @@ pub(crate) fn producer_schemas(config: &Config) -> anyhow::Result<Schemas> {
 
 /// A producer of the settings.
 pub(crate) fn producer(config: &Config) -> anyhow::Result<EventProducer> {
+    producer_with(config, &kafka_settings(config), ProducerMetrics::unregistered()?)
+}
+
+/// A producer of the settings, with client settings and metrics of one's own.
+pub(crate) fn producer_with(
+    config: &Config,
+    kafka: &KafkaSettings,
+    metrics: ProducerMetrics,
+) -> anyhow::Result<EventProducer> {
     let settings = ProducerSettings {
         in_flight_records_max: config.producer.in_flight_events_max,
         in_flight_bytes_max: config.producer.in_flight_bytes_max,
     };
-    let metrics = ProducerMetrics::unregistered()?;
-    Ok(EventProducer::connect_with(&kafka_settings(config), producer_schemas(config)?, &settings, metrics)?)
+    Ok(EventProducer::connect_with(kafka, producer_schemas(config)?, &settings, metrics)?)
 }
 
 /// Sends what a projection set aside to its dead-letter topic, and waits until it is acknowledged.

@@ -10,7 +10,8 @@ fn permanent_hint(code: &str) -> Option<&'static str> {
         "NOAUTH" | "WRONGPASS" => "check user and password in redis.url",
         "NOPERM" => {
             "give the user the commands EVALSHA, SCRIPT LOAD, INFO, HMGET, HGET, HSET, HSETNX, HDEL, HKEYS, TYPE, \
-                     PEXPIREAT, PERSIST, ZADD and ZREM on fleetlog's keys"
+                     PEXPIREAT, PERSIST, ZADD and ZREM on fleetlog's keys; for presence also SCAN, ZSCAN, SET, GET, PEXPIRE \
+                     and DEL"
         }
         "MOVED" | "ASK" | "CROSSSLOT" => {
             "Redis Cluster is not supported: point redis.url at a standalone Redis"

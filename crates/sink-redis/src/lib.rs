@@ -7,6 +7,8 @@
 //!
 //! What it does not: a whole commit is *not* one atomic step. It is a chain of calls, each atomic, that the same
 //! commit given again completes. A Redis that loses its tail is noticed by its link, not prevented from losing.
+//!
+//! Beside the sink: [`HotReader`], which reads hot state in pages, and [`Lease`], for workers of which one is to be active.
 
 mod calls;
 mod check;
@@ -17,7 +19,9 @@ mod figures;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod fuzz;
+mod hot;
 mod keys;
+mod lease;
 pub mod metrics;
 mod sink;
 
@@ -25,8 +29,10 @@ mod sink;
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests;
 
-pub use figures::UnitList;
 pub use facts::{REDIS_VERSION_MIN, RedisFacts};
+pub use figures::UnitList;
+pub use hot::{HotReader, Page};
 pub use keys::{lane_key, ledger_key};
+pub use lease::Lease;
 pub use metrics::{UnitCount, UnitFigures};
 pub use sink::{RedisSink, RedisSinkSettings};

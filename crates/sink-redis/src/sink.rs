@@ -216,7 +216,7 @@ impl Sink for RedisSink {
     }
 }
 
-fn text(value: &Value) -> Result<String, String> {
+pub(crate) fn text(value: &Value) -> Result<String, String> {
     String::from_redis_value_ref(value).map_err(|_| format!("{value:?} where text belongs"))
 }
 
@@ -259,7 +259,7 @@ pub(crate) fn parse_lane(replies: Vec<Value>) -> Result<Stored, String> {
     Ok(Stored { link: parse_link(link)?, progress, named, states: Vec::new() })
 }
 
-fn parse_log(text: &str) -> Result<LogId, String> {
+pub(crate) fn parse_log(text: &str) -> Result<LogId, String> {
     // LogId has no parser of its own; its serde form is a UUID's, which takes the simple form too.
     serde_json::from_value(serde_json::Value::String(text.to_owned()))
         .map_err(|_| format!("`{text}` as a log's id"))

@@ -79,7 +79,8 @@ impl Fleetlog {
             .env("FLEETLOG_REDIS__KEY_PREFIX", prefix)
             .env("FLEETLOG_POSTGRES__URL", &stack.postgres_url)
             // Any free port: tests run side by side.
-            .env("FLEETLOG_RUN__HTTP_ADDRESS", "127.0.0.1:0");
+            .env("FLEETLOG_RUN__HTTP_ADDRESS", "127.0.0.1:0")
+            .env("FLEETLOG_PRESENCE__HTTP_ADDRESS", "127.0.0.1:0");
         if let Some(replication) = stack.replication {
             fleetlog = fleetlog.env("FLEETLOG_KAFKA__REPLICATION", &replication.to_string());
         }

@@ -10,6 +10,7 @@ pub(crate) mod history;
 pub(crate) mod hot;
 pub(crate) mod import;
 pub(crate) mod migrate;
+pub(crate) mod presence;
 pub(crate) mod progress;
 pub(crate) mod run;
 pub(crate) mod schemas;
@@ -47,6 +48,7 @@ pub(crate) async fn dispatch(args: &Args, config: Config) -> anyhow::Result<Code
         Command::Simulate(simulate) => simulate::run(simulate, &config, format).await,
         Command::Emit(emit) => emit::run(emit, &config, format).await,
         Command::Run(run) => run::run(run, &config, format).await,
+        Command::Presence(command) => presence::run(command, &config).await,
         Command::Verify(verify) => verify::run(verify, &config, format).await,
         Command::History(history) => history::run(history, &config, args.format).await,
         Command::Explain(explain) => explain::run(explain, &config, format).await,

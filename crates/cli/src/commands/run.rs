@@ -10,6 +10,7 @@ use fleetlog_engine::{
 };
 use fleetlog_event::catalogue::{Catalogue, physical_name};
 use fleetlog_kafka::{Admin, KafkaSettings};
+use fleetlog_presence::metrics::PresenceMetrics;
 use fleetlog_producer::ProducerMetrics;
 use fleetlog_projection::{Fault, Fold, Map, Projection, Sink, SinkError};
 use fleetlog_projections::{Described, SinkKind, for_each_projection};
@@ -28,6 +29,7 @@ use crate::{
     instance::Instance,
     lanes,
     output::{self, Format},
+    presence::Presence,
     wiring,
 };
 
@@ -93,12 +95,18 @@ pub(crate) async fn run(run: &Run, config: &Config, format: Format) -> anyhow::R
     if !config.run.http_address.is_empty() && !run.once {
         let health = Projections(started.handles.clone());
         let figures = Figures::new(config, &instance.name, wanted)?;
+        let (registry, figures) = (started.registry.clone(), Some(figures));
         let address =
-            http::serve(&config.run.http_address, started.registry.clone(), figures, health).await?;
+            http::serve("run.http_address", &config.run.http_address, registry, figures, health).await?;
         tracing::info!("http://{address}/metrics, /healthz, /readyz");
     }
     tracing::info!(instance = instance.name, projections = chosen.len(), "running");
-    started.finish(run.once, format).await
+    if !config.run.presence || run.once {
+        return started.finish(run.once, format).await;
+    }
+    let presence = started.presence(config, &instance)?;
+    let (outcome, ()) = tokio::join!(started.finish(run.once, format), presence.run(stop));
+    outcome
 }
 
 /// What is running, and what every projection shares.
@@ -112,6 +120,7 @@ struct Started {
     dead_letters: Arc<dyn DeadLetters>,
     logs: Arc<KafkaLogs>,
     metrics: EngineMetrics,
+    producer_metrics: ProducerMetrics,
     registry: prometheus::Registry,
     handles: Vec<(&'static str, StatusHandle)>,
     running: JoinSet<(&'static str, Outcome)>,
@@ -128,9 +137,10 @@ impl Started {
             memory,
             mode: if run.once { RunMode::Once } else { RunMode::Continuous },
             schemas: wiring::decoder(config)?,
-            dead_letters: Arc::new(DeadLetterTopics::connect(&kafka, &catalogue, producer_metrics)?),
+            dead_letters: Arc::new(DeadLetterTopics::connect(&kafka, &catalogue, producer_metrics.clone())?),
             logs: Arc::new(KafkaLogs::new(&kafka)?),
             metrics: EngineMetrics::register(&registry)?,
+            producer_metrics,
             registry,
             handles: Vec::new(),
             running: JoinSet::new(),
@@ -171,6 +181,12 @@ impl Started {
         // On the projection's own runtime from the first call on: the sink connects there, and its work is counted.
         self.running.spawn_on(async move { (id, runner.run(mode, stop).await) }, &handle);
         Ok(())
+    }
+
+    /// The worker that watches for units that fall silent.
+    fn presence(&self, config: &Config, instance: &Instance) -> anyhow::Result<Presence> {
+        let metrics = PresenceMetrics::register(&self.registry)?;
+        Presence::new(config, &instance.name, metrics, self.producer_metrics.clone())
     }
 
     /// Waits for all projections; one that stopped for good does not stop the others.
@@ -236,7 +252,7 @@ fn engine_config(config: &Config, instance: &Instance) -> EngineConfig {
 }
 
 /// SIGTERM and Ctrl-C ask for a drain; the second one ends at once.
-fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+pub(crate) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
 
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -33,6 +33,7 @@ pub(crate) struct Config {
     pub(crate) redis: Redis,
     pub(crate) postgres: Postgres,
     pub(crate) run: Run,
+    pub(crate) presence: Presence,
     pub(crate) producer: Producer,
     pub(crate) log: Log,
 }
@@ -91,6 +92,19 @@ pub(crate) struct Run {
     pub(crate) batch_events_max: usize,
     pub(crate) drain_deadline_ms: u64,
     pub(crate) session_timeout_ms: u64,
+    pub(crate) presence: bool,
+}
+
+/// See `default.toml`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Presence {
+    pub(crate) timeout_ms: u64,
+    pub(crate) interval_ms: u64,
+    pub(crate) lease_ms: u64,
+    pub(crate) events_per_s_max: u32,
+    pub(crate) quiet_site_hold_ms: u64,
+    pub(crate) http_address: String,
 }
 
 /// See `default.toml`.

@@ -266,6 +266,7 @@ fn relations(config: &Config, sources: &BTreeMap<String, String>, problems: &mut
     kafka(config, &mut wrong);
     addresses(config, &mut wrong);
     limits(config, &mut wrong);
+    presence(config, &mut wrong);
     if config.log.filter.parse::<tracing_subscriber::filter::Targets>().is_err() {
         let filter = &config.log.filter;
         wrong("log.filter", format!("is `{filter}`, expected a level or target=level, separated by commas"));
@@ -305,9 +306,14 @@ fn addresses(config: &Config, wrong: &mut impl FnMut(&str, String)) {
             wrong(key, format!("is `{}`, expected one of {}", super::redact_url(url), allowed.join(" ")));
         }
     }
-    let http = &config.run.http_address;
-    if !http.is_empty() && http.parse::<std::net::SocketAddr>().is_err() {
-        wrong("run.http_address", format!("is `{http}`, expected address:port, such as 127.0.0.1:9464"));
+    let http = [
+        ("run.http_address", &config.run.http_address),
+        ("presence.http_address", &config.presence.http_address),
+    ];
+    for (key, address) in http {
+        if !address.is_empty() && address.parse::<std::net::SocketAddr>().is_err() {
+            wrong(key, format!("is `{address}`, expected address:port, such as 127.0.0.1:9464"));
+        }
     }
 }
 
@@ -331,5 +337,31 @@ fn limits(config: &Config, wrong: &mut impl FnMut(&str, String)) {
             "run.drain_deadline_ms",
             format!("is {deadline}, must be below run.session_timeout_ms ({limit})"),
         );
+    }
+}
+
+fn presence(config: &Config, wrong: &mut impl FnMut(&str, String)) {
+    let presence = &config.presence;
+    let interval_ms = presence.interval_ms;
+    let mut at_least = |key: &str, value: u64, least: u64, why: &str| {
+        if value < least {
+            wrong(key, format!("is {value}, expected at least {least}{why}"));
+        }
+    };
+    at_least("presence.interval_ms", interval_ms, 100, "");
+    let looks = interval_ms.saturating_mul(6);
+    at_least("presence.timeout_ms", presence.timeout_ms, looks, ": six times presence.interval_ms");
+    let renewals = interval_ms.saturating_mul(3).max(1000);
+    at_least(
+        "presence.lease_ms",
+        presence.lease_ms,
+        renewals,
+        ": three times presence.interval_ms, or a second",
+    );
+    at_least("presence.events_per_s_max", u64::from(presence.events_per_s_max), 1, "");
+    if presence.quiet_site_hold_ms > 0 {
+        let (hold, why) =
+            (presence.quiet_site_hold_ms, " (presence.timeout_ms), or 0: until somebody is heard");
+        at_least("presence.quiet_site_hold_ms", hold, presence.timeout_ms, why);
     }
 }

@@ -3,4 +3,5 @@
 mod conformance;
 mod judgement;
 mod outages;
+mod presence;
 mod server;

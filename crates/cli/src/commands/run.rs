@@ -105,8 +105,14 @@ pub(crate) async fn run(run: &Run, config: &Config, format: Format) -> anyhow::R
         return started.finish(run.once, format).await;
     }
     let presence = started.presence(config, &instance)?;
-    let (outcome, ()) = tokio::join!(started.finish(run.once, format), presence.run(stop));
-    outcome
+    let over = stop.clone();
+    let projections = async {
+        let outcome = started.finish(run.once, format).await;
+        // Also where all of them stopped for good: what is to start the process again has to see it end.
+        over.cancel();
+        outcome
+    };
+    tokio::join!(projections, presence.run(stop)).0
 }
 
 /// What is running, and what every projection shares.

@@ -14,6 +14,7 @@ mod import_rig;
 mod kafka;
 mod kill;
 mod platform_figures;
+mod presence;
 mod producer;
 mod read_side;
 mod schema_topic;

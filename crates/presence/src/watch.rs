@@ -278,18 +278,14 @@ impl Watch {
                     }
                     _ => continue,
                 };
-                due.push((kind, known.alive_ms, site_uid, unit, known.heard_at(kind)));
+                due.push((kind, known.alive_ms, site_uid.as_str(), &**unit, known.heard_at(kind)));
             }
         }
         due.sort_unstable();
         round.waiting = due.len().saturating_sub(candidates_max);
-        let candidate =
-            |(kind, _, site_uid, unit, heard_at): (Kind, u64, &String, &Box<str>, TimestampMs)| Candidate {
-                site_uid: site_uid.clone(),
-                unit: unit.to_string(),
-                kind,
-                heard_at,
-            };
+        let candidate = |(kind, _, site_uid, unit, heard_at): (Kind, u64, &str, &str, TimestampMs)| {
+            Candidate { site_uid: site_uid.to_owned(), unit: unit.to_owned(), kind, heard_at }
+        };
         round.candidates = due.into_iter().take(candidates_max).map(candidate).collect();
     }
 }

@@ -3,6 +3,7 @@
 
 mod borders;
 mod doctor;
+mod events_page;
 mod metrics;
 mod reading;
 mod schemas;

@@ -13,7 +13,7 @@ const ALLOWANCE: Allowance = Allowance::per_byte(400);
 #[test]
 fn messages() {
     let lines = recording().into_iter().step_by(37);
-    let target = Target::new("vda5050", 15_000, ALLOWANCE).made(lines);
+    let target = Target::new("vda5050", 15_000, ALLOWANCE).made(lines.chain(version_3()));
     target.run(
         |mutator, corpus| {
             if mutator.once_in(6) {
@@ -27,6 +27,24 @@ fn messages() {
         },
         check,
     );
+}
+
+/// A message of each kind of version 3.0, as lines.
+fn version_3() -> impl Iterator<Item = Vec<u8>> {
+    const MESSAGES: [(&str, &str); 8] = [
+        ("connection", include_str!("../../crates/vda5050/tests/version_3/connection.json")),
+        ("factsheet", include_str!("../../crates/vda5050/tests/version_3/factsheet.json")),
+        ("order", include_str!("../../crates/vda5050/tests/version_3/order.json")),
+        ("instantActions", include_str!("../../crates/vda5050/tests/version_3/instantActions.json")),
+        ("state", include_str!("../../crates/vda5050/tests/version_3/state.json")),
+        ("visualization", include_str!("../../crates/vda5050/tests/version_3/visualization.json")),
+        ("zoneSet", include_str!("../../crates/vda5050/tests/version_3/zoneSet.json")),
+        ("responses", include_str!("../../crates/vda5050/tests/version_3/responses.json")),
+    ];
+    MESSAGES.into_iter().map(|(kind, payload)| {
+        let topic = format!("werk1/v3/NordFTS/0001/{kind}");
+        json!({"ts_ms": 1_795_251_856_000_i64, "topic": topic, "payload": payload}).to_string().into_bytes()
+    })
 }
 
 /// One line, its payload changed as JSON.
@@ -58,7 +76,7 @@ fn changed(mutator: &mut Mutator, corpus: &[Vec<u8>]) -> Vec<u8> {
     line.to_string().into_bytes()
 }
 
-const WORDS: [&str; 48] = [
+const WORDS: [&str; 76] = [
     "state",
     "headerId",
     "timestamp",
@@ -104,6 +122,34 @@ const WORDS: [&str; 48] = [
     "safetyState",
     "eStop",
     "loads",
+    "loadDimensions",
+    "length",
+    "information",
+    "infoType",
+    "infoDescriptor",
+    "newBaseRequest",
+    "zoneSetId",
+    "zoneSets",
+    "zoneSetStatus",
+    "zoneRequests",
+    "ENABLED",
+    "RETRIABLE",
+    "HIBERNATING",
+    "instantActionStates",
+    "mobileRobotPosition",
+    "localized",
+    "powerSupply",
+    "stateOfCharge",
+    "typeSpecification",
+    "protocolLimits",
+    "maximumArrayLengths",
+    "loadSets",
+    "maximumWeight",
+    "mobileRobotActions",
+    "mobileRobotConfiguration",
+    "versions",
+    "version",
+    "4.0.0",
     "-009999-01-01T00:00:00Z",
     "9999-12-31T23:59:59.999999999Z",
     "2026-11-21T09:04:16.2Z",

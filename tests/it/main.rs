@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod authors;
 mod bad_input;
 mod bad_input_stores;
 mod cli_commands;

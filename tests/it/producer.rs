@@ -161,7 +161,9 @@ async fn an_event_that_readers_would_reject_is_not_sent() {
     let error = producer.send(event).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        format!("event {id} (fleetlog.robot.Connected) is not sent: invalid_text: meta.unit_uid is empty")
+        format!(
+            "event {id} (fleetlog.robot.Connected) is not sent: invalid_text: meta.unit_uid is empty, expected a text of 1 to 512 bytes"
+        )
     );
     assert!(log(&settings, "robot").await.is_empty());
 }

@@ -17,8 +17,10 @@ mod registry;
 mod schema;
 mod source;
 
+pub mod by_hand;
 pub mod compat;
 pub mod frame;
+pub mod reference;
 
 pub use decode::{AnyEvent, Decoder, Prepared, Unavailable};
 pub use encode::{EncodeError, Encoder};

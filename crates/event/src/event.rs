@@ -2,7 +2,9 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{EntityKey, EventMeta, Reject, robot::RobotEvent, task::TaskEvent, telemetry::TelemetryEvent};
+use crate::{
+    Check, EntityKey, EventMeta, Reject, robot::RobotEvent, task::TaskEvent, telemetry::TelemetryEvent,
+};
 
 /// A fact that can stand on the log: one Avro record schema, one topic, one entity.
 pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
@@ -10,6 +12,10 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
     const NAME: &'static str;
     /// Stem of `topics/<topic>.toml`, such as `robot`.
     const TOPIC: &'static str;
+    /// What has to hold of its values beside their types: exactly what [`validate`](Self::validate) asks, in its order.
+    const CHECKS: &'static [Check];
+    /// An example for people and tests: a JSON object of its fields without `meta`.
+    const EXAMPLE: &'static str;
 
     /// The head of the record.
     fn meta(&self) -> &EventMeta;
@@ -17,12 +23,57 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
     fn meta_mut(&mut self) -> &mut EventMeta;
     /// What the event is about; must equal the Kafka key.
     fn entity(&self) -> EntityKey;
-    /// Checks that hold for every reader: finite numbers in range, identifying texts there.
+    /// Asks the [`CHECKS`](Self::CHECKS), which hold for every producer and every reader.
     ///
     /// # Errors
-    /// The reason and the field that was wrong.
+    /// The reason, with the first field that is wrong, its value and the rule.
     fn validate(&self) -> Result<(), Reject>;
 }
+
+/// Makes structs events: for each its checks (`{ field: rule }`, and `[list { field: rule }]` for the elements of a
+/// list), and an example of its fields without `meta`. `UNIT_HEAD` or `TASK_HEAD` says what their heads need.
+macro_rules! events {
+    (topic $topic:literal, head $head:ident by $check_head:ident, entity $entity:expr; $(
+        $name:ident {
+            $($field:ident: $rule:expr),* $(,)?
+        } $([$list:ident { $($inner:ident: $inner_rule:expr),+ }])? $example:literal
+    )+) => {$(
+        impl $crate::Event for $name {
+            const NAME: &'static str = concat!("fleetlog.", $topic, ".", stringify!($name));
+            const TOPIC: &'static str = $topic;
+            const CHECKS: &'static [$crate::Check] = &{
+                const OWN: &[$crate::Check] = &[
+                    $($crate::Check { field: stringify!($field), rule: $rule },)*
+                    $($($crate::Check {
+                        field: concat!(stringify!($list), "[].", stringify!($inner)),
+                        rule: $inner_rule,
+                    },)+)?
+                ];
+                $crate::validate::joined::<{ $crate::validate::$head.len() + OWN.len() }>(
+                    $crate::validate::$head,
+                    OWN,
+                )
+            };
+            const EXAMPLE: &'static str = $example;
+            fn meta(&self) -> &$crate::EventMeta { &self.meta }
+            fn meta_mut(&mut self) -> &mut $crate::EventMeta { &mut self.meta }
+            fn entity(&self) -> $crate::EntityKey {
+                let entity: fn(&Self) -> $crate::EntityKey = $entity;
+                entity(self)
+            }
+            fn validate(&self) -> Result<(), $crate::Reject> {
+                $crate::validate::$check_head(&self.meta)?;
+                $($crate::validate::Checked::check(&self.$field, stringify!($field), $rule)?;)*
+                $(for (index, element) in self.$list.iter().enumerate() {
+                    $($crate::validate::Checked::check(&element.$inner, stringify!($inner), $inner_rule)
+                        .map_err(|reject| $crate::validate::in_list(stringify!($list), index, reject))?;)+
+                })?
+                Ok(())
+            }
+        }
+    )+};
+}
+pub(crate) use events;
 
 /// Decodes one event type out of a record whose type is already known. Implemented by the wire (crate `codec`) and
 /// by tests.
@@ -79,13 +130,22 @@ pub trait EventSet: Send + Sync + Sized + 'static {
     /// See [`Event::validate`].
     ///
     /// # Errors
-    /// The reason and the field that was wrong.
+    /// As there.
     fn validate(&self) -> Result<(), Reject>;
     /// The event as JSON, for people.
     ///
     /// # Errors
     /// When a value has no JSON form.
     fn to_json(&self) -> Result<serde_json::Value, serde_json::Error>;
+}
+
+/// What is declared of an event type beside its fields.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Declared {
+    /// [`Event::CHECKS`].
+    pub checks: &'static [Check],
+    /// [`Event::EXAMPLE`].
+    pub example: &'static str,
 }
 
 /// Declares a set: an enum with one variant per event struct of the same name.
@@ -108,6 +168,17 @@ macro_rules! event_set {
             /// The head of the record, to be completed by a producer.
             pub fn meta_mut(&mut self) -> &mut $crate::EventMeta {
                 match self { $(Self::$event(event) => &mut event.meta,)+ }
+            }
+            /// What is declared of the event type called `name`; none if it is not in the set.
+            #[must_use]
+            pub fn declared(name: &str) -> Option<$crate::Declared> {
+                match name {
+                    $(<$event as $crate::Event>::NAME => Some($crate::Declared {
+                        checks: <$event as $crate::Event>::CHECKS,
+                        example: <$event as $crate::Event>::EXAMPLE,
+                    }),)+
+                    _ => None,
+                }
             }
         }
 
@@ -159,6 +230,13 @@ impl FleetEvent {
     /// Every event type that fleetlog knows.
     pub fn types() -> impl Iterator<Item = EventType> {
         RobotEvent::TYPES.iter().chain(TelemetryEvent::TYPES).chain(TaskEvent::TYPES).copied()
+    }
+
+    /// What is declared of the event type called `name`; none if there is no such event.
+    #[must_use]
+    pub fn declared(name: &str) -> Option<Declared> {
+        let of = [RobotEvent::declared, TelemetryEvent::declared, TaskEvent::declared];
+        of.into_iter().find_map(|declared| declared(name))
     }
 }
 

@@ -18,9 +18,10 @@ pub mod task;
 pub mod telemetry;
 
 pub use decode::Decode;
-pub use event::{DecodeOne, Event, EventSet, EventType, EventVisitor, FleetEvent};
+pub use event::{Declared, DecodeOne, Event, EventSet, EventType, EventVisitor, FleetEvent};
 pub use identity::{EntityKey, IdentityError, UnitKey, decode_id, encode_id};
 pub use meta::{EventId, EventMeta, TimestampMs};
 pub use partitioner::{murmur2, partition_of};
 pub use position::{LogId, Position, Recorded};
 pub use reject::{Reason, Reject};
+pub use validate::{Check, Rule};

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    EntityKey, Event, EventMeta, Reject, UnitKey,
-    event::event_set,
-    validate::{id, number, unit_meta},
+    EntityKey, EventMeta, Rule, UnitKey,
+    event::{event_set, events},
+    validate::number,
 };
 
 /// What kind of thing a unit is.
@@ -139,6 +139,15 @@ pub struct Load {
     /// Its weight in kg.
     #[serde(default)]
     pub weight_kg: Option<f64>,
+    /// Its length along the unit, in metres.
+    #[serde(default)]
+    pub length_m: Option<f64>,
+    /// Its width across the unit, in metres.
+    #[serde(default)]
+    pub width_m: Option<f64>,
+    /// Its height, in metres.
+    #[serde(default)]
+    pub height_m: Option<f64>,
 }
 
 /// A unit is known to the fleet, or what is known of it changed (factsheet).
@@ -300,47 +309,29 @@ pub struct Decommissioned {
     pub reason: Option<String>,
 }
 
-macro_rules! robot_event {
-    ($($name:ident { $($check:tt)* })+) => {
-        $(impl Event for $name {
-            const NAME: &'static str = concat!("fleetlog.robot.", stringify!($name));
-            const TOPIC: &'static str = "robot";
-            fn meta(&self) -> &EventMeta { &self.meta }
-            fn meta_mut(&mut self) -> &mut EventMeta { &mut self.meta }
-            fn entity(&self) -> EntityKey { unit_of(&self.meta) }
-            fn validate(&self) -> Result<(), Reject> {
-                unit_meta(&self.meta)?;
-                robot_event!(@check self $($check)*);
-                Ok(())
-            }
-        })+
-    };
-    (@check $event:ident id $field:ident; $($rest:tt)*) => {
-        id(stringify!($field), &$event.$field)?;
-        robot_event!(@check $event $($rest)*);
-    };
-    (@check $event:ident loads $field:ident; $($rest:tt)*) => {
-        for load in &$event.$field {
-            number("loads.weight_kg", load.weight_kg, 0.0..=1e9)?;
-        }
-        robot_event!(@check $event $($rest)*);
-    };
-    (@check $event:ident) => {};
-}
-
-robot_event! {
-    Registered {}
-    Connected {}
-    Disconnected {}
-    ModeChanged {}
-    FaultRaised { id fault_id; id fault_type; }
-    FaultCleared { id fault_id; id fault_type; }
-    SafetyChanged {}
-    LoadChanged { loads loads; }
-    Authenticated { id subject; }
-    DoorChanged { id door; }
-    ActionRequested { id action_id; id action_type; }
-    Decommissioned {}
+events! {
+    topic "robot", head UNIT_HEAD by unit_head, entity |event| unit_of(&event.meta);
+    Registered {} r#"{"unit_type": "station", "manufacturer": "Liftwerk", "model": "L2", "serial_number": "0042", "attributes": {"load_mass_max_kg": "1000"}}"#
+    Connected {} r#"{"protocol": "VDA5050/2.1.0"}"#
+    Disconnected {} r#"{"reason": "graceful"}"#
+    ModeChanged {} r#"{"mode": "automatic"}"#
+    FaultRaised { fault_id: Rule::Id, fault_type: Rule::Id }
+        r#"{"fault_id": "motor-7", "fault_type": "motorOvertemperature", "level": "warning", "description": "left motor at 92 °C"}"#
+    FaultCleared { fault_id: Rule::Id, fault_type: Rule::Id }
+        r#"{"fault_id": "motor-7", "fault_type": "motorOvertemperature"}"#
+    SafetyChanged {} r#"{"emergency_stop": "manual", "field_violation": false}"#
+    LoadChanged {} [loads {
+        weight_kg: number(0.0, 1e9),
+        length_m: number(0.0, 1e3),
+        width_m: number(0.0, 1e3),
+        height_m: number(0.0, 1e3)
+    }]
+        r#"{"loads": [{"load_id": "RFID_280ec8ae", "load_type": "EPAL", "load_position": "fork", "weight_kg": 310.5, "length_m": 1.2, "width_m": 0.8}]}"#
+    Authenticated { subject: Rule::Id } r#"{"subject": "badge-51c0", "method": "badge", "accepted": true}"#
+    DoorChanged { door: Rule::Id } r#"{"door": "front", "state": "open"}"#
+    ActionRequested { action_id: Rule::Id, action_type: Rule::Id }
+        r#"{"action_id": "a-1", "action_type": "startCharging", "parameters": {"duration_s": "600"}}"#
+    Decommissioned {} r#"{"reason": "sold"}"#
 }
 
 /// The unit that `meta` names; an empty unit id (no valid entity) where it names none.

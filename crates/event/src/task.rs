@@ -14,9 +14,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    EntityKey, Event, EventMeta, Reject,
-    event::event_set,
-    validate::{id, unit_meta},
+    EventMeta, Rule,
+    event::{event_set, events},
+    validate::number,
 };
 
 /// How far a step of a task is (VDA 5050 `actionStatus`).
@@ -31,6 +31,8 @@ pub enum StepStatus {
     Running,
     /// Held.
     Paused,
+    /// Failed, and held until it is tried again or given up (VDA 5050 3.0).
+    Retriable,
     /// Done.
     Finished,
     /// Given up.
@@ -208,38 +210,30 @@ pub struct Rejected {
     pub detail: Option<String>,
 }
 
-macro_rules! task_event {
-    ($($name:ident { $($id:ident),* } $($unit:ident)?;)+) => {
-        $(impl Event for $name {
-            const NAME: &'static str = concat!("fleetlog.task.", stringify!($name));
-            const TOPIC: &'static str = "task";
-            fn meta(&self) -> &EventMeta { &self.meta }
-            fn meta_mut(&mut self) -> &mut EventMeta { &mut self.meta }
-            fn entity(&self) -> EntityKey { self.task_id.as_str().into() }
-            fn validate(&self) -> Result<(), Reject> {
-                id("meta.site_uid", &self.meta.site_uid)?;
-                $(task_event!(@$unit self);)?
-                id("task_id", &self.task_id)?;
-                $(id(stringify!($id), &self.$id)?;)*
-                Ok(())
-            }
-        })+
-    };
-    (@unit $event:ident) => { unit_meta(&$event.meta)?; };
+events! {
+    topic "task", head TASK_HEAD by task_head, entity |event| event.task_id.as_str().into();
+    Created { task_id: Rule::Id, task_type: Rule::Id } [steps { step_id: Rule::Id }]
+        r#"{"task_id": "T-17", "task_type": "delivery", "priority": 2, "steps": [{"step_id": "pick", "step_type": "pick", "node_id": "N05"}, {"step_id": "drop", "step_type": "drop", "node_id": "N12"}]}"#
+    Started { task_id: Rule::Id } r#"{"task_id": "T-17"}"#
+    StepChanged { task_id: Rule::Id, step_id: Rule::Id }
+        r#"{"task_id": "T-17", "step_id": "pick", "step_type": "pick", "status": "finished"}"#
+    Paused { task_id: Rule::Id } r#"{"task_id": "T-17", "reason": "door blocked"}"#
+    Resumed { task_id: Rule::Id } r#"{"task_id": "T-17"}"#
+    Completed { task_id: Rule::Id, failed_steps: number(0.0, 2_147_483_647.0) }
+        r#"{"task_id": "T-17", "failed_steps": 0}"#
+    Failed { task_id: Rule::Id, reason: Rule::Id }
+        r#"{"task_id": "T-17", "reason": "timeout", "detail": "nobody opened the door for 10 min"}"#
+    Cancelled { task_id: Rule::Id, reason: Rule::Id } r#"{"task_id": "T-17", "reason": "requested"}"#
+    Rejected { task_id: Rule::Id, reason: Rule::Id }
+        r#"{"task_id": "T-17", "reason": "noRouteError", "detail": "N12 cannot be reached"}"#
 }
 
-task_event! {
-    Created { task_type };
-    Assigned {} unit;
-    Started {};
-    StepChanged { step_id };
-    Paused {};
-    Resumed {};
-    Completed {};
-    Failed { reason };
-    Cancelled { reason };
-    Reassigned {} unit;
-    Rejected { reason };
+// Whose unit is the news.
+events! {
+    topic "task", head UNIT_HEAD by unit_head, entity |event| event.task_id.as_str().into();
+    Assigned { task_id: Rule::Id } r#"{"task_id": "T-17"}"#
+    Reassigned { task_id: Rule::Id }
+        r#"{"task_id": "T-17", "from_unit_uid": "1010020007", "reason": "battery low"}"#
 }
 
 event_set! {

@@ -1,12 +1,14 @@
 //! Topic `telemetry`: where a unit is and how it does, 1 Hz or faster, keyed by the unit, kept 7 days.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    EntityKey, Event, EventMeta, Reject,
-    event::event_set,
+    EventMeta,
+    event::{event_set, events},
     robot::unit_of,
-    validate::{number, unit_meta},
+    validate::number,
 };
 
 /// One measurement. What a message did not say is absent, not zero; a reader keeps the last known value.
@@ -56,33 +58,36 @@ pub struct Telemetry {
     /// The task that it works on, or last worked on.
     #[serde(default)]
     pub task_id: Option<String>,
+    /// Whether it knows where it is; if not, position and heading cannot be trusted (VDA 5050 `positionInitialized`,
+    /// 3.0 `localized`).
+    #[serde(default)]
+    pub localized: Option<bool>,
+    /// Whether it has almost reached the end of what was released to it, and slows down unless it gets more (VDA 5050
+    /// `newBaseRequest`).
+    #[serde(default)]
+    pub new_base_request: Option<bool>,
+    /// The zones that it goes by on its map; an empty text where it has none.
+    #[serde(default)]
+    pub zone_set_id: Option<String>,
+    /// What else it told people: kind and text, such as `wifiRssi` → `rssi -66 dBm`. For looking at, not for deciding by.
+    #[serde(default)]
+    pub information: BTreeMap<String, String>,
 }
 
 /// Beyond any map or coordinate in metres; what is larger is a unit mistake or garbage.
 const METRES_MAX: f64 = 1e8;
 
-impl Event for Telemetry {
-    const NAME: &'static str = "fleetlog.telemetry.Telemetry";
-    const TOPIC: &'static str = "telemetry";
-    fn meta(&self) -> &EventMeta {
-        &self.meta
-    }
-    fn meta_mut(&mut self) -> &mut EventMeta {
-        &mut self.meta
-    }
-    fn entity(&self) -> EntityKey {
-        unit_of(&self.meta)
-    }
-    fn validate(&self) -> Result<(), Reject> {
-        unit_meta(&self.meta)?;
-        number("x_m", self.x_m, -METRES_MAX..=METRES_MAX)?;
-        number("y_m", self.y_m, -METRES_MAX..=METRES_MAX)?;
-        number("heading_rad", self.heading_rad, -1e3..=1e3)?;
-        number("latitude_deg", self.latitude_deg, -90.0..=90.0)?;
-        number("longitude_deg", self.longitude_deg, -180.0..=180.0)?;
-        number("battery_percent", self.battery_percent, 0.0..=100.0)?;
-        number("speed_m_s", self.speed_m_s, -1e3..=1e3)
-    }
+events! {
+    topic "telemetry", head UNIT_HEAD by unit_head, entity |event| unit_of(&event.meta);
+    Telemetry {
+        x_m: number(-METRES_MAX, METRES_MAX),
+        y_m: number(-METRES_MAX, METRES_MAX),
+        heading_rad: number(-1e3, 1e3),
+        latitude_deg: number(-90.0, 90.0),
+        longitude_deg: number(-180.0, 180.0),
+        battery_percent: number(0.0, 100.0),
+        speed_m_s: number(-1e3, 1e3),
+    } r#"{"x_m": 12.5, "y_m": 3.25, "heading_rad": 1.57, "map_id": "hall-2", "battery_percent": 81.5, "speed_m_s": 0.8, "driving": true}"#
 }
 
 event_set! {

@@ -1,9 +1,6 @@
 //! Typed events out.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fleetlog_event::{Event, EventMeta, EventVisitor, FleetEvent, TimestampMs};
@@ -12,6 +9,7 @@ use fleetlog_kafka::KafkaSettings;
 use crate::{
     ConnectError, Delivered, Delivery, DeliveryError, ProducerMetrics, ProducerSettings, RawProducer, Report,
     Schemas, SendError,
+    author::now,
     cloud_events::EventHeaders,
     outbox::Outbox,
     record::{Outgoing, RecordHeaders, Topic},
@@ -27,8 +25,8 @@ pub struct SendOptions {
 /// Sends events. Cheap to clone; one per process is right.
 ///
 /// Fields of `meta` that the producer completes: `recorded_at`, if it is 0, becomes now; it is also the record's
-/// timestamp. Everything else is the caller's, `event_id` above all: fix it before the first send
-/// ([`EventId::now_v7`](fleetlog_event::EventId::now_v7)) and use the same one when sending again.
+/// timestamp. Everything else is the caller's, or its [`Author`](crate::Author)'s, `event_id` above all: fix it before the
+/// first send ([`EventId::now_v7`](fleetlog_event::EventId::now_v7)) and use the same one when sending again.
 #[derive(Clone)]
 pub struct EventProducer {
     outbox: Arc<Outbox>,
@@ -179,8 +177,7 @@ impl EventVisitor for Prepare<'_> {
 /// Fills `recorded_at` if the caller left it to the producer.
 pub(crate) fn stamp(meta: &mut EventMeta) {
     if meta.recorded_at == TimestampMs(0) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        meta.recorded_at = TimestampMs(i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
+        meta.recorded_at = now();
     }
 }
 

@@ -1,11 +1,14 @@
 //! Typed events to Kafka: idempotent, with awaited back-pressure and outcomes.
 //!
 //! ```no_run
-//! # async fn hello(event: fleetlog_event::robot::Connected) -> Result<(), Box<dyn std::error::Error>> {
+//! # async fn hello() -> Result<(), Box<dyn std::error::Error>> {
+//! use fleetlog_event::robot::DoorState;
 //! use fleetlog_kafka::KafkaSettings;
-//! use fleetlog_producer::EventProducer;
+//! use fleetlog_producer::{Author, EventProducer};
 //!
 //! let producer = EventProducer::connect(&KafkaSettings::at("127.0.0.1:9092"))?;
+//! let author = Author::new("504", "door-service", "1.4.0");
+//! let event = author.unit("lift-2").door_changed("front", DoorState::Open);
 //! let delivery = producer.send(event).await?; // waits only while too much is in flight
 //! println!("at {}", delivery.await?); // waits for the acknowledgement of all in-sync replicas
 //! # Ok(()) }
@@ -33,8 +36,10 @@ mod record;
 mod schemas;
 mod transaction;
 
+pub mod author;
 pub mod metrics;
 
+pub use author::Author;
 pub use error::{Cause, ConnectError, DeliveryError, SendError, TransactionError};
 pub use event_producer::{Batch, BatchError, EventProducer, SendOptions};
 pub use metrics::ProducerMetrics;

@@ -133,6 +133,10 @@ pub(crate) fn silent(meta: EventMeta) -> Telemetry {
         paused: None,
         last_node_id: None,
         task_id: None,
+        localized: None,
+        new_base_request: None,
+        zone_set_id: None,
+        information: [].into(),
     }
 }
 

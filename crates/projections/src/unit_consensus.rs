@@ -7,6 +7,8 @@
 //! own clock, which may be late, 1970 or 2100, and a device that is wrong once would otherwise hide its right values
 //! for ever. What is shown as the time of the last ping is therefore `recorded_at`.
 
+use std::collections::BTreeMap;
+
 use fleetlog_event::{
     EntityKey, Recorded, Reject, TimestampMs,
     telemetry::{Telemetry, TelemetryEvent},
@@ -14,7 +16,7 @@ use fleetlog_event::{
 use fleetlog_projection::{FoldProjector, HotWrite};
 use serde::{Deserialize, Serialize};
 
-use crate::{place, time_text};
+use crate::{json_text, place, time_text};
 
 /// The last known value of everything that telemetry tells.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -61,6 +63,19 @@ pub struct UnitConsensusState {
     pub last_node_id: Option<String>,
     /// The task that it works on, or last worked on.
     pub task_id: Option<String>,
+    // What later versions of the event told first is left out where it is not known: states written before are the same.
+    /// Whether it knows where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub localized: Option<bool>,
+    /// Whether it asks for more of its route to be released.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_base_request: Option<bool>,
+    /// The zones that it goes by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone_set_id: Option<String>,
+    /// What it last told people.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub information: BTreeMap<String, String>,
 }
 
 /// The projector.
@@ -115,6 +130,13 @@ impl FoldProjector for UnitConsensus {
             HotWrite::maybe("paused", state.paused),
             HotWrite::maybe("last_node_id", state.last_node_id.as_deref()),
             HotWrite::maybe("task_id", state.task_id.as_deref()),
+            HotWrite::maybe("localized", state.localized),
+            HotWrite::maybe("new_base_request", state.new_base_request),
+            HotWrite::maybe("zone_set_id", state.zone_set_id.as_deref()),
+            HotWrite::maybe(
+                "information",
+                (!state.information.is_empty()).then(|| json_text(&state.information)),
+            ),
             place(format!("seen:{}", state.site_uid), key, Some(state.recorded_at.0)),
         ]);
     }
@@ -132,10 +154,16 @@ fn keep_or_take(state: &mut UnitConsensusState, telemetry: &Telemetry) {
     state.speed_m_s = telemetry.speed_m_s.or(state.speed_m_s);
     state.driving = telemetry.driving.or(state.driving);
     state.paused = telemetry.paused.or(state.paused);
+    state.localized = telemetry.localized.or(state.localized);
+    state.new_base_request = telemetry.new_base_request.or(state.new_base_request);
+    if !telemetry.information.is_empty() && telemetry.information != state.information {
+        state.information.clone_from(&telemetry.information);
+    }
     let texts = [
         (&mut state.map_id, &telemetry.map_id),
         (&mut state.last_node_id, &telemetry.last_node_id),
         (&mut state.task_id, &telemetry.task_id),
+        (&mut state.zone_set_id, &telemetry.zone_set_id),
     ];
     for (known, said) in texts {
         if said.is_some() {
@@ -200,6 +228,29 @@ mod tests {
             |task_id: &str, seconds| Telemetry { task_id: Some(task_id.to_owned()), ..silent(at(seconds)) };
         let _ =
             given(UnitConsensus).events([task("T1", 1), task("", 2)]).then_field(UNIT, "task_id", Some(""));
+    }
+
+    #[test]
+    fn what_it_told_people_stays_until_it_tells_something_else() {
+        let told = |text: &str, seconds| Telemetry {
+            information: [("wifiRssi".to_owned(), text.to_owned())].into(),
+            zone_set_id: Some("zones-4".to_owned()),
+            ..silent(at(seconds))
+        };
+        let asks = |asks, seconds| Telemetry {
+            new_base_request: Some(asks),
+            localized: Some(true),
+            ..silent(at(seconds))
+        };
+        let _ = given(UnitConsensus)
+            .event(silent(at(1)))
+            .then_field(UNIT, "information", None)
+            .then_field(UNIT, "new_base_request", None)
+            .events([told("rssi -66 dBm", 2), told("rssi -45 dBm", 3), asks(true, 4), asks(false, 5)])
+            .then_field(UNIT, "information", Some(r#"{"wifiRssi":"rssi -45 dBm"}"#))
+            .then_field(UNIT, "zone_set_id", Some("zones-4"))
+            .then_field(UNIT, "new_base_request", Some("false"))
+            .then_field(UNIT, "localized", Some("true"));
     }
 
     /// Log order rules: device clocks do not.

@@ -323,7 +323,7 @@ impl UnitStatusState {
             HotWrite::maybe("field_violation", self.field_violation),
             HotWrite::maybe("doors", (!self.doors.is_empty()).then(|| json_text(&self.doors))),
             HotWrite::maybe("load_count", loads.map(Vec::len)),
-            HotWrite::maybe("loads", loads.map(json_text)),
+            HotWrite::maybe("loads", loads.map(|loads| loads_text(loads))),
             HotWrite::maybe("last_action_id", action.map(|a| a.action_id.as_str())),
             HotWrite::maybe("last_action_type", action.map(|a| a.action_type.as_str())),
             HotWrite::maybe("last_action_at", action.map(|a| time_text(a.at))),
@@ -380,6 +380,34 @@ impl UnitStatusState {
         let at = self.occurred_at.min(self.recorded_at);
         Some(before.map_or(at, |before| before.max(at)))
     }
+}
+
+/// A JSON array of loads. What a later version of the event told first is left out where it is not known, so that a state
+/// written before shows the same.
+fn loads_text(loads: &[Load]) -> String {
+    #[derive(Serialize)]
+    struct Shown<'a> {
+        load_id: Option<&'a str>,
+        load_type: Option<&'a str>,
+        load_position: Option<&'a str>,
+        weight_kg: Option<f64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        length_m: Option<f64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        width_m: Option<f64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        height_m: Option<f64>,
+    }
+    let shown = loads.iter().map(|load| Shown {
+        load_id: load.load_id.as_deref(),
+        load_type: load.load_type.as_deref(),
+        load_position: load.load_position.as_deref(),
+        weight_kg: load.weight_kg,
+        length_m: load.length_m,
+        width_m: load.width_m,
+        height_m: load.height_m,
+    });
+    json_text(&shown.collect::<Vec<_>>())
 }
 
 #[cfg(test)]

@@ -352,6 +352,7 @@ impl Unit {
             load_type: Some("EPAL".to_owned()),
             load_position: Some("fork".to_owned()),
             weight_kg: Some(250.0),
+            ..Load::default()
         };
         let loads = if loaded { vec![load()] } else { Vec::new() };
         let meta = self.meta(out);
@@ -379,6 +380,10 @@ impl Unit {
             paused: Some(self.held.is_some()),
             last_node_id: Some(node_id(self.node)),
             task_id: Some(self.task.as_ref().map_or_else(String::new, |task| task.id.clone())),
+            localized: None,
+            new_base_request: None,
+            zone_set_id: None,
+            information: [].into(),
         });
     }
 }

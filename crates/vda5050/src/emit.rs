@@ -1,6 +1,6 @@
 //! Collects the events of one message, each with its head.
 
-use fleetlog_event::{EventId, EventMeta, FleetEvent, TimestampMs};
+use fleetlog_event::{Event, EventId, EventMeta, FleetEvent, Rule, TimestampMs};
 
 /// Who made the events: stands in `meta.source`.
 const SOURCE: &str = concat!("fleetlog-vda5050/", env!("CARGO_PKG_VERSION"));
@@ -55,18 +55,22 @@ impl Emit<'_> {
         text
     }
 
-    /// `value` if it is finite and within `range`; notes `field` if it is not.
-    pub(crate) fn number(
+    /// `value` if event `E` may carry it in `checked`; notes `field`, where it came from, if not.
+    pub(crate) fn number<E: Event>(
         &mut self,
+        checked: &str,
         field: &'static str,
         value: Option<f64>,
-        range: std::ops::RangeInclusive<f64>,
     ) -> Option<f64> {
         let value = value?;
-        if range.contains(&value) {
-            return Some(value);
+        let rule = E::CHECKS.iter().find(|check| check.field == checked).map(|check| check.rule);
+        let right = match rule {
+            Some(Rule::Number { min, max }) => (min..=max).contains(&value),
+            _ => value.is_finite(),
+        };
+        if !right {
+            self.omitted.push(field);
         }
-        self.omitted.push(field);
-        None
+        right.then_some(value)
     }
 }

@@ -7,8 +7,8 @@
 //! - **Pure.** No clock, no I/O, no randomness: the same lines give the same events with the same ids, whatever was
 //!   done before. An import that resumes replays the lines it has sent already, without sending.
 //! - **Tolerant.** A message that fails the official schema is mapped as far as it goes. Only a message that is no
-//!   JSON, or lacks what the mapping needs ([`DeadReason`]), is dead: the caller sends it, untouched, to the dead
-//!   letters.
+//!   JSON, lacks what the mapping needs, says what no event says, or speaks a version later than 3 ([`DeadReason`]) is
+//!   dead: the caller sends it, untouched, to the dead letters.
 //! - **Legal.** The events of a task follow its life cycle: after `Rejected`, `Completed`, `Failed` or `Cancelled`
 //!   nothing moves it.
 //! - **Bounded.** At most [`ORDERS_MAX`] orders are remembered per vehicle.
@@ -30,6 +30,7 @@ mod telemetry;
 mod time;
 mod topic;
 mod vehicle;
+mod version;
 
 pub use line::{Line, LineError};
 pub use mapper::Mapper;

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     DeadReason, Line, MessageKind, Outcome, Verdict, connection, emit::Emit, factsheet, instant_actions,
-    outcome::Dead, state, telemetry, time::timestamp_ms, topic::Address, vehicle::Vehicle,
+    outcome::Dead, state, telemetry, time::timestamp_ms, topic::Address, vehicle::Vehicle, version,
 };
 
 /// Maps VDA 5050 messages to events, one by one, in the order of their arrival.
@@ -53,10 +53,10 @@ impl Mapper {
             Ok(body) => body,
             Err(why) => return dead(kind, why),
         };
+        if let Err(why) = version::check(&address, &body).and_then(|()| has_events(kind)) {
+            return dead(kind, why);
+        }
         match (kind, line.retain) {
-            (MessageKind::ZoneSet | MessageKind::Responses | MessageKind::Other, _) => {
-                plain(Verdict::NotMapped)
-            }
             (MessageKind::Connection | MessageKind::Factsheet, _) | (_, false) => {
                 let position = format!("{}:{line_number}", self.source_digest);
                 self.map(&address, line, &body, position, recorded_at)
@@ -93,7 +93,9 @@ impl Mapper {
             MessageKind::Factsheet => factsheet::map(vehicle, address, body, line.retain, &mut emit),
             MessageKind::Order => vehicle.orders.on_order(body, &mut emit),
             MessageKind::InstantActions => instant_actions::map(vehicle, body, &mut emit),
-            MessageKind::ZoneSet | MessageKind::Responses | MessageKind::Other => Ok(Verdict::NotMapped),
+            MessageKind::ZoneSet | MessageKind::Responses | MessageKind::Other => {
+                has_events(address.kind).map(|()| Verdict::NoChange)
+            }
         };
         match mapped {
             Ok(verdict) => {
@@ -111,6 +113,16 @@ fn parse(payload: &str) -> Result<Value, Dead> {
         return Ok(body);
     }
     Err((DeadReason::NotAnObject, "the payload is JSON, but no object".to_owned()))
+}
+
+/// Some kinds are understood, and are no news of a unit or task: a map of zones, a permission.
+fn has_events(kind: MessageKind) -> Result<(), Dead> {
+    let what = match kind {
+        MessageKind::ZoneSet => "zones for a vehicle",
+        MessageKind::Responses => "answers to a vehicle's requests",
+        _ => return Ok(()),
+    };
+    Err((DeadReason::NoEvent, format!("`{kind}` carries {what}, which no event says")))
 }
 
 fn dead(kind: MessageKind, (reason, detail): Dead) -> Outcome {

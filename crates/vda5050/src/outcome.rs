@@ -16,7 +16,7 @@ pub struct Outcome {
     /// What became of it.
     pub verdict: Verdict,
     /// Fields that were left out of the events, because their values are outside what an event may carry (such as
-    /// `batteryState.batteryCharge`), or that were shortened.
+    /// `batteryState.batteryCharge`), or because no event says what they say (`zoneRequests`), or that were shortened.
     pub omitted: Vec<&'static str>,
 }
 
@@ -36,8 +36,6 @@ pub enum Verdict {
     RetainedNews,
     /// An empty payload: it deletes a retained message.
     Deleted,
-    /// A kind of message that fleetlog has no event for (`zoneSet`, `responses`).
-    NotMapped,
     /// It cannot be mapped: to be sent, untouched, to the dead letters.
     Dead {
         /// Why.
@@ -58,14 +56,13 @@ impl Verdict {
             Self::RetainedReplay => "retained_replay",
             Self::RetainedNews => "retained_news",
             Self::Deleted => "deleted",
-            Self::NotMapped => "not_mapped",
             Self::Dead { .. } => "dead",
         }
     }
 
     /// Every label, in the order of a report.
-    pub const LABELS: [&str; 8] =
-        ["mapped", "no_change", "noted", "retained_replay", "retained_news", "deleted", "not_mapped", "dead"];
+    pub const LABELS: [&str; 7] =
+        ["mapped", "no_change", "noted", "retained_replay", "retained_news", "deleted", "dead"];
 }
 
 /// Why a message cannot be mapped. Closed: free text goes into [`Verdict::Dead`]'s detail.
@@ -86,11 +83,15 @@ pub enum DeadReason {
     UnknownValue,
     /// An id is longer than an event may carry.
     TooLong,
+    /// It is understood, and no event says what it says (`zoneSet`, `responses` of version 3.0).
+    NoEvent,
+    /// It speaks a version of VDA 5050 that came after this mapping: its words may mean something else.
+    UnknownVersion,
 }
 
 impl DeadReason {
     /// Every reason, in the order of a report.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::BadLine,
         Self::NotVdaTopic,
         Self::NotJson,
@@ -98,6 +99,8 @@ impl DeadReason {
         Self::MissingField,
         Self::UnknownValue,
         Self::TooLong,
+        Self::NoEvent,
+        Self::UnknownVersion,
     ];
 
     /// The reason's name: metric label and header of the dead letter.
@@ -111,6 +114,8 @@ impl DeadReason {
             Self::MissingField => "missing_field",
             Self::UnknownValue => "unknown_value",
             Self::TooLong => "too_long",
+            Self::NoEvent => "no_event",
+            Self::UnknownVersion => "unknown_version",
         }
     }
 }

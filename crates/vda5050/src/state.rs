@@ -10,7 +10,7 @@ use crate::{
     Verdict,
     emit::Emit,
     faults,
-    json::{flag, text},
+    json::{elements, flag, text},
     mapper::Mapped,
     orders::task_id,
     telemetry::{need_one_of, note_time, read},
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Fields of a `state` that the mapping reads; one of them has to be there.
-const STATE_FIELDS: [&str; 17] = [
+const STATE_FIELDS: [&str; 21] = [
     "headerId",
     "orderId",
     "lastNodeId",
@@ -36,7 +36,14 @@ const STATE_FIELDS: [&str; 17] = [
     "powerSupply",
     "errors",
     "safetyState",
+    "information",
+    "newBaseRequest",
+    "zoneSetId",
+    "zoneSets",
 ];
+
+/// What version 3.0 lists of requests and zone actions: no event says it.
+const WITHOUT_EVENT: [&str; 3] = ["zoneRequests", "edgeRequests", "zoneActionStates"];
 
 /// The measurement first, then what changed of the unit, then what changed of its tasks. The first state of a vehicle
 /// tells everything that it says; later ones what differs. A field that is absent has not changed.
@@ -51,6 +58,8 @@ pub(crate) fn map(vehicle: &mut Vehicle, body: &Value, arrived_ms: i64, emit: &m
     loads(vehicle, body, emit);
     faults::map(vehicle, body, emit);
     vehicle.orders.on_state(body, emit);
+    let without_event = WITHOUT_EVENT.into_iter().filter(|field| !elements(body, field).is_empty());
+    emit.omitted.extend(without_event);
     Ok(Verdict::Mapped)
 }
 
@@ -125,12 +134,23 @@ fn loads(vehicle: &mut Vehicle, body: &Value, emit: &mut Emit<'_>) {
     }
 }
 
+/// Where a load's length, width and height come from.
+const DIMENSIONS: &str = "loads.loadDimensions";
+
 fn read_load(load: &Value, emit: &mut Emit<'_>) -> Load {
     let named = |field| text(load, field).map(str::to_owned);
+    let dimension = |side| load.get("loadDimensions")?.get(side)?.as_f64();
     Load {
         load_id: named("loadId"),
         load_type: named("loadType"),
         load_position: named("loadPosition"),
-        weight_kg: emit.number("loads.weight", load.get("weight").and_then(Value::as_f64), 0.0..=1e9),
+        weight_kg: emit.number::<LoadChanged>(
+            "loads[].weight_kg",
+            "loads.weight",
+            load.get("weight").and_then(Value::as_f64),
+        ),
+        length_m: emit.number::<LoadChanged>("loads[].length_m", DIMENSIONS, dimension("length")),
+        width_m: emit.number::<LoadChanged>("loads[].width_m", DIMENSIONS, dimension("width")),
+        height_m: emit.number::<LoadChanged>("loads[].height_m", DIMENSIONS, dimension("height")),
     }
 }

@@ -1,12 +1,14 @@
 //! The measurements of `state` and `visualization` → `Telemetry`.
 
+use std::collections::BTreeMap;
+
 use fleetlog_event::{FleetEvent, telemetry::Telemetry};
 use serde_json::Value;
 
 use crate::{
     DeadReason, Verdict,
     emit::Emit,
-    json::{flag, text},
+    json::{elements, filled, flag, text},
     mapper::Mapped,
     time::timestamp_ms,
     vehicle::{Counter, Vehicle},
@@ -60,18 +62,62 @@ pub(crate) fn read(body: &Value, channel: &str, counter: &mut Counter, emit: &mu
     Telemetry {
         meta,
         channel: Some(channel.to_owned()),
-        x_m: emit.number("agvPosition.x", number(position, "x"), -1e8..=1e8),
-        y_m: emit.number("agvPosition.y", number(position, "y"), -1e8..=1e8),
-        heading_rad: emit.number("agvPosition.theta", number(position, "theta"), -1e3..=1e3),
+        x_m: emit.number::<Telemetry>("x_m", "agvPosition.x", number(position, "x")),
+        y_m: emit.number::<Telemetry>("y_m", "agvPosition.y", number(position, "y")),
+        heading_rad: emit.number::<Telemetry>("heading_rad", "agvPosition.theta", number(position, "theta")),
         map_id: position.and_then(|position| text(position, "mapId")).map(str::to_owned),
         latitude_deg: None,
         longitude_deg: None,
-        battery_percent: emit.number("batteryState.batteryCharge", charge, 0.0..=100.0),
+        battery_percent: emit.number::<Telemetry>("battery_percent", "batteryState.batteryCharge", charge),
         charging: battery.and_then(|battery| flag(battery, "charging")),
-        speed_m_s: emit.number("velocity", speed, 0.0..=1e3),
+        speed_m_s: emit.number::<Telemetry>("speed_m_s", "velocity", speed),
         driving: flag(body, "driving"),
         paused: flag(body, "paused"),
         last_node_id: text(body, "lastNodeId").map(str::to_owned),
         task_id: None,
+        localized: position.and_then(|position| {
+            flag(position, "positionInitialized").or_else(|| flag(position, "localized"))
+        }),
+        new_base_request: flag(body, "newBaseRequest"),
+        zone_set_id: zone_set_id(body, position),
+        information: information(body),
     }
+}
+
+/// Up to 2.1 a state names its zones. In 3.0 it lists all that the vehicle stores: it goes by the enabled one of its map,
+/// and by none if no set of that map is enabled. Where it is on no map, one that is enabled alone is meant.
+fn zone_set_id(body: &Value, position: Option<&Value>) -> Option<String> {
+    if let Some(said) = text(body, "zoneSetId") {
+        return Some(said.to_owned());
+    }
+    let sets = body.get("zoneSets")?.as_array()?;
+    let enabled = || sets.iter().filter(|set| text(set, "zoneSetStatus") == Some("ENABLED"));
+    let name = |set: &Value| text(set, "zoneSetId").unwrap_or_default().to_owned();
+    if let Some(map_id) = position.and_then(|position| text(position, "mapId")) {
+        let of_map = enabled().find(|set| text(set, "mapId") == Some(map_id));
+        return Some(of_map.map(name).unwrap_or_default());
+    }
+    let mut all = enabled();
+    match (all.next(), all.next()) {
+        (None, _) => Some(String::new()),
+        (Some(only), None) => Some(name(only)),
+        _ => None,
+    }
+}
+
+/// What the vehicle tells people: kind → text. Its level and references are not carried.
+fn information(body: &Value) -> BTreeMap<String, String> {
+    let mut told = BTreeMap::<String, String>::new();
+    for info in elements(body, "information") {
+        let Some(kind) = filled(info, "infoType") else { continue };
+        let words =
+            text(info, "infoDescription").or_else(|| text(info, "infoDescriptor")).unwrap_or_default();
+        told.entry(kind.to_owned())
+            .and_modify(|all| {
+                all.push_str(", ");
+                all.push_str(words);
+            })
+            .or_insert_with(|| words.to_owned());
+    }
+    told
 }

@@ -19,9 +19,9 @@ pub enum MessageKind {
     InstantActions,
     /// What the vehicle is.
     Factsheet,
-    /// VDA 5050 3.0: zones for the vehicle. Not mapped.
+    /// VDA 5050 3.0: zones for the vehicle. No event says it.
     ZoneSet,
-    /// VDA 5050 3.0: answers to the vehicle's requests. Not mapped.
+    /// VDA 5050 3.0: answers to the vehicle's requests. No event says it.
     Responses,
     /// Not a topic of VDA 5050, or no message at all.
     Other,

@@ -48,6 +48,10 @@ fn value() -> impl Strategy<Value = Value> {
             "orderId",
             "orderUpdateId",
             "actionId",
+            "ENABLED",
+            "RETRIABLE",
+            "CONNECTION_BROKEN",
+            "4.0.0",
         ])
         .prop_map(Value::from),
         ".{0,600}".prop_map(Value::from),
@@ -116,6 +120,32 @@ const FIELDS: &[&str] = &[
     "fieldViolation",
     "typeSpecification",
     "seriesName",
+    "physicalParameters",
+    "protocolLimits",
+    "maximumArrayLengths",
+    "mobileRobotConfiguration",
+    "batteryCharging",
+    "versions",
+    "loadSpecification",
+    "loadSets",
+    "maximumWeight",
+    "protocolFeatures",
+    "mobileRobotActions",
+    "loadDimensions",
+    "length",
+    "information",
+    "infoType",
+    "infoDescriptor",
+    "newBaseRequest",
+    "zoneSetId",
+    "zoneSets",
+    "zoneSetStatus",
+    "zoneRequests",
+    "mobileRobotPosition",
+    "localized",
+    "powerSupply",
+    "stateOfCharge",
+    "instantActionStates",
 ];
 
 fn kind() -> impl Strategy<Value = &'static str> {
@@ -127,6 +157,7 @@ fn kind() -> impl Strategy<Value = &'static str> {
         "instantActions",
         "factsheet",
         "zoneSet",
+        "responses",
     ])
 }
 

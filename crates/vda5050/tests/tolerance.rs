@@ -34,14 +34,16 @@ fn version_3_is_read_by_its_own_names() {
     assert_eq!(event("ModeChanged", &state)["mode"], "teach_in");
     assert_eq!(event("SafetyChanged", &state)["emergency_stop"], "remote");
     assert_eq!(event("FaultRaised", &state)["level"], "urgent");
-    assert_eq!(event("StepChanged", &state)["status"], "paused");
+    assert_eq!(event("StepChanged", &state)["status"], "retriable");
     assert_eq!(names_on("task", &state), ["Assigned", "Started", "StepChanged", "Cancelled"]);
     for (state, reason) in [("CONNECTION_BROKEN", "broken"), ("HIBERNATING", "hibernating")] {
         let outcome = vehicle.live("connection", json!({"connectionState": state}));
         assert_eq!(event("Disconnected", &outcome)["reason"], reason);
     }
     for kind in ["zoneSet", "responses"] {
-        assert_eq!(vehicle.live(kind, json!({})).verdict, Verdict::NotMapped);
+        for outcome in [vehicle.live(kind, json!({})), vehicle.replay(kind, json!({}))] {
+            assert_eq!(dead_reason(&outcome), Some(DeadReason::NoEvent));
+        }
     }
 }
 
@@ -70,6 +72,10 @@ fn only_what_cannot_be_mapped_is_dead() {
         ("instantActions", "{\"actions\": []}", None),
         ("factsheet", "{}", None),
         ("elsewhere", "{}", Some(DeadReason::NotVdaTopic)),
+        ("state", "{\"headerId\": 1, \"version\": \"4.0.0\"}", Some(DeadReason::UnknownVersion)),
+        ("state", "{\"headerId\": 1, \"version\": \"3.7.1\"}", None),
+        ("state", "{\"headerId\": 1, \"version\": \"vier\"}", None),
+        ("zoneSet", "{\"version\": \"5\"}", Some(DeadReason::UnknownVersion)),
     ] {
         let outcome = vehicle.raw(kind, false, payload);
         assert_eq!(dead_reason(&outcome), expected, "{kind} {payload}: {:?}", outcome.verdict);

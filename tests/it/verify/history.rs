@@ -223,6 +223,10 @@ async fn measurements_are_compared_to_the_last_bit() {
                 paused: None,
                 last_node_id: None,
                 task_id: None,
+                localized: None,
+                new_base_request: None,
+                zone_set_id: None,
+                information: [].into(),
             })
         };
         append(&mut log, measured, "1");

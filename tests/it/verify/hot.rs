@@ -222,6 +222,10 @@ async fn where_retention_cut_the_log_only_what_it_tells_is_compared() {
                 paused: None,
                 last_node_id: None,
                 task_id: None,
+                localized: None,
+                new_base_request: None,
+                zone_set_id: None,
+                information: [].into(),
             })
         }
     };

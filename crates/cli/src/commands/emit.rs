@@ -1,8 +1,9 @@
 //! `fleetlog emit EVENT --json`: events by hand, or by another program.
 
-use fleetlog_event::{DecodeOne, Event, EventId, EventSet, FleetEvent};
+use fleetlog_codec::by_hand::{self, Blanks};
+use fleetlog_event::{EventId, EventSet, EventType, FleetEvent};
 use fleetlog_producer::EventProducer;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::{
     commands::migrate::now,
@@ -17,7 +18,7 @@ use crate::{
     after_help = "Examples:\n  fleetlog emit Connected --json '{\"meta\":{\"site_uid\":\"504\",\"unit_uid\":\"1010020021\"}}'\n  \
                         fleetlog emit task.Created --json - < created.json\n\n\
                         Of `meta`, event_id, occurred_at (now), recorded_at (now) and source are filled in where they are missing.\n\
-                        Fields of each event: fleetlog schemas show EVENT"
+                        Fields of each event, what they have to be, and an example: fleetlog schemas describe EVENT"
 )]
 pub(crate) struct Emit {
     /// The event's type: `Connected`, `robot.Connected` or `fleetlog.robot.Connected`
@@ -27,40 +28,15 @@ pub(crate) struct Emit {
     json: String,
 }
 
-/// Reads an event out of JSON.
-struct FromJson(Value);
-
-impl DecodeOne for FromJson {
-    type Error = serde_json::Error;
-
-    fn one<E: Event>(self) -> Result<E, serde_json::Error> {
-        let event: E = serde_json::from_value(self.0.clone())?;
-        // A field that the struct does not have is a typing error here, not a newer version's.
-        match unknown_field(&self.0, &serde_json::to_value(&event)?) {
-            None => Ok(event),
-            Some(path) => Err(serde::de::Error::custom(format!("there is no field `{path}`"))),
-        }
-    }
-}
-
-/// The path of the first field of `given` that `taken` does not have.
-fn unknown_field(given: &Value, taken: &Value) -> Option<String> {
-    let (Value::Object(given), Value::Object(taken)) = (given, taken) else { return None };
-    given.iter().find_map(|(name, value)| match taken.get(name) {
-        None => Some(name.clone()),
-        Some(inner) => unknown_field(value, inner).map(|path| format!("{name}.{path}")),
-    })
-}
-
-/// The full name of an event type, written in full or shortened as long as it is unique.
-pub(crate) fn full_name(text: &str) -> anyhow::Result<&'static str> {
-    let names = || FleetEvent::types().map(|event| event.name);
-    let found: Vec<&str> =
-        names().filter(|name| *name == text || name.ends_with(&format!(".{text}"))).collect();
+/// The event type of that name, written in full or shortened as long as it is unique.
+pub(crate) fn event_type(text: &str) -> anyhow::Result<EventType> {
+    let is_meant = |event: &EventType| event.name == text || event.name.ends_with(&format!(".{text}"));
+    let found: Vec<EventType> = FleetEvent::types().filter(is_meant).collect();
     match found[..] {
-        [name] => names().find(|known| *known == name).ok_or_else(|| anyhow::anyhow!("no event `{name}`")),
+        [event] => Ok(event),
         [] => {
-            let known: Vec<&str> = names().map(|name| name.trim_start_matches("fleetlog.")).collect();
+            let known: Vec<&str> =
+                FleetEvent::types().map(|event| event.name.trim_start_matches("fleetlog.")).collect();
             Err(Failure::new(
                 Code::Usage,
                 format!("there is no event `{text}`"),
@@ -71,25 +47,30 @@ pub(crate) fn full_name(text: &str) -> anyhow::Result<&'static str> {
         _ => Err(Failure::new(
             Code::Usage,
             format!("`{text}` is ambiguous"),
-            format!("one of {}", found.join(", ")),
+            format!("one of {}", found.iter().map(|event| event.name).collect::<Vec<_>>().join(", ")),
         )
         .into()),
     }
 }
 
 pub(crate) async fn run(emit: &Emit, config: &Config, format: Format) -> anyhow::Result<Code> {
-    let name = full_name(&emit.event)?;
+    let event_type = event_type(&emit.event)?;
+    let name = event_type.name;
     let wrong = |what: String| {
-        Failure::new(Code::Usage, format!("{name}: {what}"), format!("fleetlog schemas show {}", emit.event))
+        Failure::new(
+            Code::Usage,
+            format!("{name}: {what}"),
+            format!("fields and an example: fleetlog schemas describe {}", emit.event),
+        )
     };
     let event = |json: serde_json::Result<Value>| -> anyhow::Result<FleetEvent> {
-        let mut json = json.map_err(|error| wrong(format!("no JSON: {error}")))?;
-        complete(&mut json);
-        let event = FleetEvent::decode(name, FromJson(json))
-            .ok_or_else(|| wrong("not in the catalogue".to_owned()))?
-            .map_err(|error| wrong(error.to_string()))?;
-        event.validate().map_err(|reject| wrong(reject.to_string()))?;
-        Ok(event)
+        let json = json.map_err(|error| wrong(format!("no JSON: {error}")))?;
+        let blanks = Blanks {
+            event_id: EventId::now_v7(),
+            now: now(),
+            source: concat!("fleetlog-emit/", env!("CARGO_PKG_VERSION")).to_owned(),
+        };
+        Ok(by_hand::read(event_type, json, &blanks).map_err(|error| wrong(error.to_string()))?)
     };
     let mut jsons: Box<dyn Iterator<Item = serde_json::Result<Value>>> = if emit.json == "-" {
         Box::new(serde_json::Deserializer::from_reader(std::io::stdin().lock()).into_iter())
@@ -119,16 +100,4 @@ async fn send(producer: &EventProducer, name: &str, event: FleetEvent, format: F
         Format::Table => output::line(&format!("{name} {event_id} of {key} is at {delivered}")),
     }
     Ok(())
-}
-
-/// Fills in what every event needs and a person at a prompt does not want to write.
-fn complete(json: &mut Value) {
-    let Value::Object(event) = json else { return };
-    let meta = event.entry("meta").or_insert_with(|| Value::Object(Map::new()));
-    let Value::Object(meta) = meta else { return };
-    meta.entry("event_id").or_insert_with(|| EventId::now_v7().to_string().into());
-    for time in ["occurred_at", "recorded_at"] {
-        meta.entry(time).or_insert_with(|| now().0.into());
-    }
-    meta.entry("source").or_insert_with(|| concat!("fleetlog-emit/", env!("CARGO_PKG_VERSION")).into());
 }

@@ -1,9 +1,13 @@
-//! `fleetlog schemas check|list|show`
+//! `fleetlog schemas check|list|describe|show|publish`
 
 use std::path::PathBuf;
 
 use anyhow::Context;
-use fleetlog_codec::{builtin_schemas, compat};
+use fleetlog_codec::{
+    builtin_schemas, compat,
+    reference::{self, FieldReference},
+};
+use fleetlog_event::{EventType, FleetEvent};
 use serde_json::{Value, json};
 
 use crate::{
@@ -26,7 +30,13 @@ pub(crate) enum Command {
     /// List the schemas compiled in
     #[command(after_help = "Example: fleetlog schemas list --format json")]
     List,
-    /// Show an event's newest schema
+    /// Describe an event for who sends it: fields, what they have to be, and an example
+    #[command(after_help = "Example: fleetlog schemas describe DoorChanged")]
+    Describe {
+        /// The event's type, such as DoorChanged or task.Created
+        event: String,
+    },
+    /// Show an event's newest schema, as Avro has it
     #[command(after_help = "Example: fleetlog schemas show FaultRaised")]
     Show {
         /// The event's type, such as FaultRaised or task.Created
@@ -42,8 +52,9 @@ pub(crate) async fn run(command: &Command, config: &Config, format: Format) -> a
     match command {
         Command::Check { dir } => check(dir, format),
         Command::List => list(format),
+        Command::Describe { event } => describe(emit::event_type(event)?, format),
         Command::Show { event } => {
-            let name = emit::full_name(event)?;
+            let name = emit::event_type(event)?.name;
             let schema = fleetlog_codec::newest(name).with_context(|| format!("{name} has no schema"))?;
             let json: Value = serde_json::from_str(schema.json())?;
             output::json(&json)?;
@@ -82,9 +93,50 @@ fn list(format: Format) -> anyhow::Result<Code> {
     Ok(Code::Done)
 }
 
-async fn publish(config: &Config) -> anyhow::Result<Code> {
-    use fleetlog_event::FleetEvent;
+fn describe(event: EventType, format: Format) -> anyhow::Result<Code> {
+    let no_schema = || format!("{} has no schema", event.name);
+    let described = reference::describe(event).with_context(no_schema)?;
+    let example = reference::example(event).with_context(no_schema)?;
+    // Its own first: the head is the same for all.
+    let fields: Vec<FieldReference> = described.fields.into_iter().chain(reference::head(event)).collect();
+    match format {
+        Format::Json => output::json(&json!({
+            "event": event.name, "topic": event.topic, "version": described.version, "doc": described.doc,
+            "fields": fields.iter().map(|field| json!({
+                "field": field.path, "type": field.type_name.replace('`', ""), "default": field.default,
+                "required": field.default.is_none(), "has_to_be": field.rule.map(|rule| rule.to_string()),
+                "doc": field.doc,
+            })).collect::<Vec<_>>(),
+            "example": example,
+        }))?,
+        Format::Table => {
+            output::line(&format!("{} (topic {}, version {})", event.name, event.topic, described.version));
+            output::line(&described.doc);
+            for field in &fields {
+                output::line("");
+                output::line(&headline(field));
+                output::line(&format!("  {}", field.doc));
+            }
+            output::line("");
+            output::line(&format!("fleetlog emit {} --json '{example}'", event.short_name()));
+        }
+    }
+    Ok(Code::Done)
+}
 
+/// A field in one line: `door: string, required; a text of 1 to 512 bytes`.
+fn headline(field: &FieldReference) -> String {
+    let FieldReference { path, type_name, default, rule, .. } = field;
+    let default = match default {
+        None => "required".to_owned(),
+        Some(Value::Null) => "may be absent".to_owned(),
+        Some(value) => format!("{value} if absent"),
+    };
+    let rule = rule.map(|rule| format!("; {rule}")).unwrap_or_default();
+    format!("{path}: {}, {default}{rule}", type_name.replace('`', ""))
+}
+
+async fn publish(config: &Config) -> anyhow::Result<Code> {
     wiring::admin(config).await?;
     let schemas = wiring::producer_schemas(config)?;
     let mut published = 0;

@@ -163,14 +163,14 @@ impl Order {
     }
 }
 
-/// `PAUSED` is missing in the schemas of 2.0 and 2.1, and sent all the same; `RETRIABLE` (3.0) is a step that is held
-/// until it is tried again or skipped.
+/// `PAUSED` is missing in the schemas of 2.0 and 2.1, and sent all the same.
 fn status(action: &Value) -> StepStatus {
     match text(action, "actionStatus") {
         Some("WAITING") => StepStatus::Waiting,
         Some("INITIALIZING") => StepStatus::Initializing,
         Some("RUNNING") => StepStatus::Running,
-        Some("PAUSED" | "RETRIABLE") => StepStatus::Paused,
+        Some("PAUSED") => StepStatus::Paused,
+        Some("RETRIABLE") => StepStatus::Retriable,
         Some("FINISHED") => StepStatus::Finished,
         Some("FAILED") => StepStatus::Failed,
         _ => StepStatus::Unknown,

@@ -16,7 +16,10 @@ use serde_json::{Value, json};
 /// When everything was taken in, in these tests.
 pub const TAKEN_IN: TimestampMs = TimestampMs(1_800_000_000_000);
 
-fn data(name: &str) -> PathBuf {
+pub mod schema;
+
+/// A file beside the recording.
+pub fn data(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "..", "..", "data", "vda5050", name].iter().collect()
 }
 

@@ -260,6 +260,10 @@ fn measurements() -> TestLog {
                 paused: None,
                 last_node_id: None,
                 task_id: None,
+                localized: None,
+                new_base_request: None,
+                zone_set_id: None,
+                information: [].into(),
             })
         };
         append(&mut log, one, "1");

@@ -29,7 +29,8 @@ pub(crate) async fn run(_: &PresenceCommand, config: &Config) -> anyhow::Result<
     let presence = Presence::new(config, &instance.name, metrics, ProducerMetrics::register(&registry)?)?;
     let address = &config.presence.http_address;
     if !address.is_empty() {
-        let address = http::serve("presence.http_address", address, registry, None, presence.standing()).await?;
+        let address =
+            http::serve("presence.http_address", address, registry, None, presence.standing()).await?;
         tracing::info!("http://{address}/metrics, /healthz, /readyz");
     }
     presence.run(stop).await;

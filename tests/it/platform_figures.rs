@@ -232,7 +232,8 @@ async fn agree(world: &World, poll: &Poll) -> f64 {
     world.ok(&["status", "--wait", "60"]).await;
     poll.holder().await;
     let mut texts = Vec::new();
-    for address in poll.addresses.lock().unwrap().clone() {
+    let addresses = poll.addresses.lock().unwrap().clone();
+    for address in addresses {
         texts.extend(scrape(&address).await);
     }
     let parsed = parse(&texts).await;

@@ -93,7 +93,7 @@ mod tests {
             online: *online,
         };
         let figures = UnitFigures { by_type: counts.iter().map(count).collect() };
-        TextEncoder::new().encode_to_string(&figures.families()).unwrap()
+        TextEncoder::new().encode_to_string(&figures.families()).expect("figures are valid")
     }
 
     #[test]

@@ -120,11 +120,10 @@ def hot(options, records, projections, set_aside, count):
             continue
         entities = fold_all(fold, records[fold.topic], set_aside[fold.projection])
         compare_entities(client, options.prefix, fold, entities, count)
-        found_lists |= set(client.scan_iter(f"{escape(options.prefix)}{fold.list_prefix}*", count=1000))
+        for prefix in fold.list_prefixes:
+            found_lists |= set(client.scan_iter(f"{escape(options.prefix)}{prefix}*", count=1000))
         for key, entity in entities.items():
-            place = fold.place(entity.state)
-            if place is not None:
-                name, score = place
+            for name, score in fold.places(entity.state):
                 lists[f"{options.prefix}{name}"][key] = float(score)
         compare_ledger(client, options.prefix, fold, set_aside[fold.projection], count)
     for name in found_lists | set(lists):

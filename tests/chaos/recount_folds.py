@@ -40,9 +40,9 @@ class Entity:
 
 
 class UnitConsensus:
-    projection, topic, home_prefix, list_prefix = "unit-consensus", "telemetry", "UnitConsensus@", "seen:"
+    projection, topic, home_prefix, list_prefixes = "unit-consensus", "telemetry", "UnitConsensus@", ["seen:"]
     LAST_KNOWN = ["x_m", "y_m", "heading_rad", "latitude_deg", "longitude_deg", "battery_percent", "charging", "speed_m_s",
-                  "driving", "paused", "map_id", "last_node_id", "task_id"]
+                  "driving", "paused", "map_id", "last_node_id", "task_id", "localized", "new_base_request", "zone_set_id"]
 
     def new(self):
         return {}
@@ -50,8 +50,10 @@ class UnitConsensus:
     def apply(self, state, record):
         event, meta = record.event, record.event["meta"]
         for name in self.LAST_KNOWN:
-            if event[name] is not None:
+            if event.get(name) is not None:
                 state[name] = event[name]
+        if event.get("information"):
+            state["information"] = event["information"]
         for name in ("site_uid", "unit_uid", "source", "sequence", "sequence_scope"):
             state[name] = meta[name]
         state["channel"] = event["channel"]
@@ -63,14 +65,14 @@ class UnitConsensus:
         shown = {name: state.get(name) for name in
                  (*self.LAST_KNOWN, "site_uid", "unit_uid", "source", "sequence", "sequence_scope", "channel")}
         times = {name: time_text(state[name]) for name in ("occurred_at", "recorded_at")}
-        return shown | times | {"recorded_at_ms": state["recorded_at"]}
+        return shown | times | {"recorded_at_ms": state["recorded_at"], "information": state.get("information")}
 
-    def place(self, state):
-        return f"seen:{state['site_uid']}", state["recorded_at"]
+    def places(self, state):
+        yield f"seen:{state['site_uid']}", state["recorded_at"]
 
 
 class UnitStatus:
-    projection, topic, home_prefix, list_prefix = "unit-status", "robot", "unit:", "online:"
+    projection, topic, home_prefix, list_prefixes = "unit-status", "robot", "unit:", ["online:", "units:"]
 
     def new(self):
         return {"connection": "unknown", "connects": 0, "faults": {}, "onsets": {}, "doors": {}}
@@ -136,7 +138,9 @@ class UnitStatus:
         state["emergency_stop"], state["field_violation"] = event["emergency_stop"], event["field_violation"]
 
     def take_LoadChanged(self, state, event, _at):
-        state["loads"] = event["loads"]
+        sizes = ("length_m", "width_m", "height_m")
+        state["loads"] = [{name: value for name, value in load.items() if name not in sizes or value is not None}
+                          for load in event["loads"]]
 
     def take_Authenticated(self, state, event, at):
         state["last_authenticated"], state["last_authentication_accepted"] = event["subject"], event["accepted"]
@@ -171,12 +175,15 @@ class UnitStatus:
         shown["attributes"] = state.get("attributes") or None
         return shown
 
-    def place(self, state):
-        return (f"online:{state['site_uid']}", state["connection_since"]) if state["connection"] == "online" else None
+    def places(self, state):
+        if state["connection"] == "online":
+            yield f"online:{state['site_uid']}", state["connection_since"]
+        if state["connection"] != "decommissioned":
+            yield f"units:{state.get('unit_type') or 'unknown'}", state["connection"] == "online"
 
 
 class TaskState:
-    projection, topic, home_prefix, list_prefix = "task-state", "task", "task:", "tasks:active:"
+    projection, topic, home_prefix, list_prefixes = "task-state", "task", "task:", ["tasks:active:"]
     ENDS = ("completed", "failed", "cancelled", "rejected")
     WORKING = ("assigned", "started", "paused")
     OPEN = ("created", *WORKING)
@@ -273,8 +280,9 @@ class TaskState:
                      rejection_count=sum(state["rejections"].values()), rejections=state["rejections"] or None)
         return shown
 
-    def place(self, state):
-        return None if state["status"] in self.ENDS else (f"tasks:active:{state['site_uid']}", state["priority"])
+    def places(self, state):
+        if state["status"] not in self.ENDS:
+            yield f"tasks:active:{state['site_uid']}", state["priority"]
 
 
 class TaskLedger(TaskState):
@@ -303,7 +311,8 @@ class TaskLedger(TaskState):
     def run(self, state):
         """One of the tasks of an id, in short."""
         names = ("site_uid", "task_type", "status", "created_recorded_at")
-        return {name: state[name] for name in names} | {
+        work_ms = elapsed(state.get("started_at"), state.get("ended_at"))
+        return {name: state[name] for name in names} | ({} if work_ms is None else {"work_ms": work_ms}) | {
             "finished_recorded_at": state.get("end_recorded_at"),
             "total_ms": elapsed(state.get("created_at"), state.get("ended_at"))}
 

@@ -85,7 +85,7 @@ impl World {
             })
         };
         let online = writes.iter().find_map(|write| match write {
-            HotWrite::Ranked { score, .. } => *score,
+            HotWrite::Ranked { list, score, .. } if list.starts_with("online:") => *score,
             _ => None,
         });
         // Scores are whole milliseconds.

@@ -7,18 +7,19 @@ use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 use crate::project;
 
 /// For each crate of ours, the ones below it that it may use. What is not listed is forbidden.
-const MAY_USE: [(&str, &[&str]); 16] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("event", &[]),
-    ("codec", &["event"]),
-    ("kafka", &["event", "codec"]),
+    ("trust", &[]),
+    ("codec", &["event", "trust"]),
+    ("kafka", &["event", "codec", "trust"]),
     ("producer", &["event", "codec", "kafka"]),
     ("projection", &["event"]),
     ("projections", &["event", "projection"]),
-    ("sink-redis", &["event", "projection"]),
-    ("sink-timescale", &["event", "projection"]),
+    ("sink-redis", &["event", "projection", "trust"]),
+    ("sink-timescale", &["event", "projection", "trust"]),
     ("engine", &["event", "codec", "kafka", "projection"]),
     // Independent of the sinks' commit path, or it would prove nothing.
-    ("verify", &["event", "codec", "kafka", "projection"]),
+    ("verify", &["event", "codec", "kafka", "projection", "trust"]),
     // Judges what the readers in kafka and the sinks tell; asks nobody itself.
     ("doctor", &["event", "codec", "kafka", "sink-redis", "sink-timescale"]),
     ("vda5050", &["event"]),
@@ -42,6 +43,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
             "vda5050",
             "simulate",
             "presence",
+            "trust",
         ],
     ),
 ];
@@ -59,7 +61,8 @@ const ONLY_IN: [(&str, &[&str]); 8] = [
 ];
 
 /// No I/O, no clock, no runtime: nothing that could bring it in.
-const PURE: [&str; 7] = ["event", "projection", "projections", "doctor", "vda5050", "simulate", "presence"];
+const PURE: [&str; 8] =
+    ["event", "trust", "projection", "projections", "doctor", "vda5050", "simulate", "presence"];
 const NOT_PURE: [&str; 9] =
     ["tokio", "tokio-util", "reqwest", "axum", "rdkafka", "redis", "sqlx", "tracing-subscriber", "tempfile"];
 

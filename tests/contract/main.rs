@@ -5,6 +5,7 @@ mod borders;
 mod doctor;
 mod events_page;
 mod metrics;
+mod packaging;
 mod reading;
 mod schemas;
 mod topics;

@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Run(commands::run::Run),
     /// Watch for units that fall silent, and say so
     Presence(commands::presence::PresenceCommand),
+    /// Ask the projectors that run here whether they are well
+    Health(commands::health::Health),
     /// Read the log again and compare with what Redis and PostgreSQL hold
     Verify(commands::verify::Verify),
     /// Look at all servers, topics, schemas and groups: what is wrong, why it matters, what to do
@@ -74,4 +76,8 @@ pub(crate) enum Command {
     History(commands::history::History),
     /// Which event gave a field of a unit or task its value
     Explain(commands::explain::Explain),
+    /// A script that completes commands and options in a shell
+    Completions(commands::generate::Completions),
+    /// Pages for man
+    Man(commands::generate::Man),
 }

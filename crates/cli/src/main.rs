@@ -44,8 +44,12 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<exit::Code> {
-    if let args::Command::Config(command) = &args.command {
-        return commands::config::run(command, args);
+    // What needs no settings, or says itself what is wrong with them.
+    match &args.command {
+        args::Command::Config(command) => return commands::config::run(command, args),
+        args::Command::Completions(completions) => return commands::generate::completions(completions),
+        args::Command::Man(man) => return commands::generate::man(man),
+        _ => {}
     }
     let loaded = Config::load(args.config.as_deref())?;
     start_log(&loaded.config.log)?;
@@ -61,7 +65,7 @@ fn start_log(log: &config::Log) -> anyhow::Result<()> {
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let layer = match log.format {
         config::LogFormat::Text => layer.with_ansi(std::io::stderr().is_terminal()).boxed(),
-        config::LogFormat::Json => layer.json().boxed(),
+        config::LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
     tracing_subscriber::registry().with(layer.with_filter(filter)).init();
     Ok(())

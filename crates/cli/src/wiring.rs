@@ -6,16 +6,17 @@ use anyhow::Context;
 use fleetlog_codec::{Decoder, FirstFound, RegistryAuth, RegistryClient, RegistrySettings, SchemaSource};
 use fleetlog_engine::{DeadLetter, EngineConfig, Origin, ports::DeadLetters};
 use fleetlog_event::catalogue::Catalogue;
-use fleetlog_kafka::{Admin, ClusterError, ClusterFacts, KafkaSettings, SchemaTopic};
+use fleetlog_kafka::{Admin, ClusterError, ClusterFacts, KafkaSettings, SchemaTopic, Trouble, watch_trouble};
 use fleetlog_producer::{EventProducer, ProducerMetrics, ProducerSettings, Schemas};
 use fleetlog_projection::SetAside;
 use fleetlog_projections::{Described, event_history::EventRow};
 use fleetlog_sink_redis::{RedisSink, RedisSinkSettings};
 use fleetlog_sink_timescale::{ConnectionSettings, Database, SqlSink};
+use fleetlog_trust::CertificateFault;
 
 use crate::{
     commands::migrate,
-    config::Config,
+    config::{self, Config},
     engine_parts::DeadLetterTopics,
     exit::{Code, Failure},
     lanes::Lane,
@@ -23,6 +24,12 @@ use crate::{
 
 /// How long a command waits for a first answer of the brokers.
 const BROKER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long to look why: less than the question takes, so that its end is not all there is to say.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// How long another broker may take to answer when one has refused us, or its certificate was refused.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// After how long it says that it waits.
 const SAY_AFTER: Duration = Duration::from_millis(500);
@@ -47,25 +54,66 @@ pub(crate) fn replication(config: &Config) -> Option<i32> {
 /// An administration client of a cluster that answers.
 pub(crate) async fn admin(config: &Config) -> anyhow::Result<Admin> {
     let admin = Admin::new(&kafka_settings(config))?;
-    if let Err(error) = answer(&admin, &config.kafka.brokers).await {
-        let message = format!("kafka at {} does not answer: {error}", config.kafka.brokers);
-        return Err(
-            Failure::new(Code::Unreachable, message, "is it running, and is kafka.brokers right?").into()
-        );
+    match answer(&admin, config).await {
+        Ok(_) => Ok(admin),
+        Err(silence) => Err(silence.into()),
     }
-    Ok(admin)
 }
 
-/// The brokers' first answer; says that it waits where there is none at once.
-async fn answer(admin: &Admin, brokers: &str) -> Result<ClusterFacts, ClusterError> {
+/// No broker answered.
+#[derive(Debug)]
+pub(crate) struct Silence {
+    failure: Failure,
+    /// A refused certificate or password: waiting does not mend it.
+    pub(crate) needs_a_person: bool,
+}
+
+impl Silence {
+    fn of(brokers: &str, error: &ClusterError, trouble: Option<&Trouble>) -> Self {
+        let why = trouble.map_or_else(|| error.to_string(), |trouble| trouble.text.clone());
+        let hint =
+            trouble.map_or_else(|| "is it running, and is kafka.brokers right?".to_owned(), Trouble::remedy);
+        let message = format!("kafka at {brokers} does not answer: {why}");
+        let failure = Failure::new(Code::Unreachable, message, hint);
+        Self { failure, needs_a_person: trouble.is_some_and(Trouble::needs_a_person) }
+    }
+}
+
+impl From<Silence> for anyhow::Error {
+    fn from(silence: Silence) -> Self {
+        silence.failure.into()
+    }
+}
+
+impl std::fmt::Display for Silence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.failure.fmt(f)
+    }
+}
+
+/// The brokers' first answer; says that it waits where there is none at once, and looks why.
+pub(crate) async fn answer(admin: &Admin, config: &Config) -> Result<ClusterFacts, Silence> {
+    let brokers = &config.kafka.brokers;
     let asked = admin.cluster(BROKER_TIMEOUT);
     tokio::pin!(asked);
+    let silence = |error, trouble: Option<&Trouble>| Silence::of(brokers, &error, trouble);
     tokio::select! {
-        answer = &mut asked => return answer,
+        answer = &mut asked => return answer.map_err(|error| silence(error, None)),
         () = tokio::time::sleep(SAY_AFTER) => {}
     }
     eprintln!("waiting for kafka at {brokers}, at most {} s", BROKER_TIMEOUT.as_secs());
-    asked.await
+    let settings = kafka_settings(config);
+    let watched = watch_trouble(&settings, WATCH_TIMEOUT);
+    let trouble = tokio::select! {
+        answer = &mut asked => return answer.map_err(|error| silence(error, None)),
+        trouble = watched => trouble,
+    };
+    // Some other broker may still answer; and what needs a person is not waited for to the end.
+    let patience = if trouble.as_ref().is_some_and(Trouble::needs_a_person) { GRACE } else { BROKER_TIMEOUT };
+    match tokio::time::timeout(patience, asked).await {
+        Ok(answer) => answer.map_err(|error| silence(error, trouble.as_ref())),
+        Err(_) => Err(silence(ClusterError::Interrupted("the question".to_owned()), trouble.as_ref())),
+    }
 }
 
 /// The topic files of a folder, or those compiled in.
@@ -108,6 +156,7 @@ pub(crate) fn redis_settings(config: &Config) -> RedisSinkSettings {
         key_prefix: config.redis.key_prefix.clone(),
         lane_prefix: config.kafka.topic_prefix.clone(),
         timeout_ms: config.redis.timeout_ms,
+        ca_pem: authority("redis.ca_file", &config.redis.ca_file)?,
         ..RedisSinkSettings::new(config.redis.url.clone())
     }
 }
@@ -119,6 +168,29 @@ pub(crate) fn redis_sink(config: &Config) -> anyhow::Result<RedisSink> {
     #[cfg(feature = "fault-injection")]
     let settings = RedisSinkSettings { call_items_max: 2, window_bytes_max: 1, ..settings };
     Ok(RedisSink::open(settings)?)
+}
+
+/// A client of the Redis of the settings, for commands that read by themselves.
+pub(crate) fn redis_client(config: &Config) -> anyhow::Result<redis::Client> {
+    let ca_pem = authority("redis.ca_file", &config.redis.ca_file)?;
+    fleetlog_sink_redis::client(&config.redis.url, ca_pem.as_deref())
+        .with_context(|| format!("redis.url `{}`", config::redact_url(&config.redis.url)))
+}
+
+/// What to do about a store (`redis`, `postgres`: its section of the settings) that does not answer.
+pub(crate) fn hint(store: &str, error: &(dyn std::error::Error + 'static)) -> String {
+    CertificateFault::in_chain(error).map_or_else(
+        || format!("is it running, and are {store}.url, user and password right? (fleetlog config show)"),
+        |fault| format!("{fault}: {}", fault.remedy(&format!("{store}.ca_file"))),
+    )
+}
+
+/// The certificates of a file that the settings name, if they do.
+pub(crate) fn authority(key: &str, file: &str) -> anyhow::Result<Option<Vec<u8>>> {
+    if file.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(std::fs::read(file).with_context(|| format!("`{key}` names `{file}`"))?))
 }
 
 /// History of the settings. Reading progress and moving it need no row type; this one stands for all.
@@ -163,6 +235,7 @@ pub(crate) fn registry(config: &Config) -> anyhow::Result<Option<RegistryClient>
     let settings = RegistrySettings {
         auth,
         timeout_ms: settings.timeout_ms,
+        ca_pem: authority("registry.ca_file", &settings.ca_file)?,
         ..RegistrySettings::new(settings.url.clone())
     };
     Ok(Some(RegistryClient::new(&settings)?))

@@ -4,6 +4,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use fleetlog_trust::CertificateFault;
 use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 
@@ -40,6 +41,8 @@ pub struct RegistrySettings {
     pub url: String,
     /// Credentials; they win over those in the address.
     pub auth: Option<RegistryAuth>,
+    /// Who may have signed the server's certificate (PEM), beside those whom the system trusts.
+    pub ca_pem: Option<Vec<u8>>,
     /// How long one request may take, in milliseconds.
     pub timeout_ms: u64,
 }
@@ -48,7 +51,7 @@ impl RegistrySettings {
     /// No credentials but the address's own, 5 s a request.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), auth: None, timeout_ms: 5000 }
+        Self { url: url.into(), auth: None, ca_pem: None, timeout_ms: 5000 }
     }
 }
 
@@ -56,10 +59,11 @@ impl fmt::Debug for RegistrySettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let url =
             parse_url(&self.url).map_or_else(|_| "(not an address)".to_owned(), |(url, _)| url.to_string());
-        let Self { auth, timeout_ms, .. } = self;
+        let Self { auth, timeout_ms, ca_pem, .. } = self;
         f.debug_struct("RegistrySettings")
             .field("url", &url)
             .field("auth", auth)
+            .field("has_ca", &ca_pem.is_some())
             .field("timeout_ms", timeout_ms)
             .finish()
     }
@@ -71,6 +75,9 @@ pub enum RegistryError {
     /// The address is none.
     #[error("registry.url is no http or https address: {0}")]
     Settings(String),
+    /// The certificates to trust are none.
+    #[error("registry.ca_file holds no certificates (PEM): {0}")]
+    Trust(String),
     /// No answer, or one that says nothing about the schema: wait and ask again.
     #[error("the schema registry does not answer: {0}")]
     Unavailable(String),
@@ -149,7 +156,13 @@ impl RegistryClient {
     /// When the address is none, or TLS cannot be set up.
     pub fn new(settings: &RegistrySettings) -> Result<Self, RegistryError> {
         let (url, own_auth) = parse_url(&settings.url)?;
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder();
+        if let Some(pem) = &settings.ca_pem {
+            let read = reqwest::Certificate::from_pem_bundle(pem);
+            let read = read.map_err(|error| RegistryError::Trust(chain(&error)))?;
+            http = read.into_iter().fold(http, reqwest::ClientBuilder::add_root_certificate);
+        }
+        let http = http
             .timeout(Duration::from_millis(settings.timeout_ms))
             .user_agent(concat!("fleetlog/", env!("CARGO_PKG_VERSION")))
             .build()
@@ -227,7 +240,10 @@ impl RegistryClient {
         body: Option<&serde_json::Value>,
     ) -> Result<Result<T, Failure>, RegistryError> {
         let unanswered = |error: reqwest::Error| {
-            RegistryError::Unavailable(format!("{}: {}", self.url, chain(&error.without_url())))
+            let error = error.without_url();
+            let remedy = CertificateFault::in_chain(&error)
+                .map_or_else(String::new, |fault| format!("{fault}: {}; ", fault.remedy("registry.ca_file")));
+            RegistryError::Unavailable(format!("{}: {remedy}{}", self.url, chain(&error)))
         };
         let mut url = self.url.clone();
         if let Ok(mut segments) = url.path_segments_mut() {

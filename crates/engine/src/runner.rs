@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 use crate::{
     EngineConfig, Failure, Intake, LaneAt, ProjectionRuntime, StatusSnapshot,
     intake::{LaneFeed, LaneTask, PollEnd, PollThread, PollThreadParts},
-    lane::{Lane, Shared, SharedLogs},
+    lane::{Lane, Shared, SharedLogs, Telling},
     metrics::EngineMetrics,
     ports::{DeadLetters, Logs, Schemas},
     status::ProjectionStatus,
@@ -350,6 +350,7 @@ where
             let lane = Lane {
                 status: shared.status.lane_joined(at, &lane),
                 metrics: metrics.lane(&lane),
+                telling: Telling::default(),
                 shared: Arc::clone(&shared),
                 lane,
                 dedup_span_offsets: topic.dedup_span_offsets,

@@ -16,6 +16,7 @@ mod plan;
 mod reader;
 mod schema_topic;
 mod settings;
+mod trouble;
 
 pub use admin::{Admin, ClusterFacts};
 pub use context::{TracingContext, log_error, log_line};
@@ -28,3 +29,4 @@ pub use plan::{Change, ConfigChange, Plan, Refusal, RefusalKind, TopicFacts, War
 pub use reader::{LogReader, OwnedRecord, PartitionRange, Read, ReadError, RecordView};
 pub use schema_topic::{PublishError, SchemaTopic};
 pub use settings::KafkaSettings;
+pub use trouble::{Trouble, TroubleKind, watch_trouble};

@@ -58,9 +58,10 @@ const SCRIPT_LOADS_MAX: u32 = 3;
 
 impl Connection {
     /// Reads the address; connects to nothing yet.
-    pub(crate) fn open(url: &str, timeout_ms: u64) -> Result<Self, SinkError> {
-        let client = redis::Client::open(url).map_err(|error| {
-            SinkError::caused(Fault::Permanent, "redis.url cannot be read (check redis.url)", error)
+    pub(crate) fn open(url: &str, ca_pem: Option<&[u8]>, timeout_ms: u64) -> Result<Self, SinkError> {
+        let client = client(url, ca_pem).map_err(|error| {
+            let what = "redis.url or redis.ca_file cannot be read (check them: fleetlog config show)";
+            SinkError::caused(Fault::Permanent, what, error)
         })?;
         let timeout = Duration::from_millis(timeout_ms);
         let config = AsyncConnectionConfig::new()
@@ -148,6 +149,20 @@ impl Connection {
             pipeline.cmd("SCRIPT").arg("LOAD").arg(script.code);
         }
         self.send(&pipeline).await?.error.map_or(Ok(()), Err)
+    }
+}
+
+/// A client for the Redis at `url`. `ca_pem`, if given, stands for whom the system trusts, and asks for `rediss://`.
+///
+/// # Errors
+/// When the address or the certificates cannot be read.
+pub fn client(url: &str, ca_pem: Option<&[u8]>) -> Result<redis::Client, RedisError> {
+    match ca_pem {
+        None => redis::Client::open(url),
+        Some(pem) => {
+            let trusted = redis::TlsCertificates { client_tls: None, root_cert: Some(pem.to_vec()) };
+            redis::Client::build_with_tls(url, trusted)
+        }
     }
 }
 

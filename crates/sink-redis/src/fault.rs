@@ -1,13 +1,18 @@
 //! What a failure of Redis means: a table, case by case.
 
+use std::borrow::Cow;
+
 use fleetlog_projection::{Fault, SinkError};
+use fleetlog_trust::CertificateFault;
 use redis::{ErrorKind, RedisError};
 
 /// What to do about an error code that does not pass by itself.
 fn permanent_hint(code: &str) -> Option<&'static str> {
     Some(match code {
         "WRONGTYPE" => "another program uses this key: give fleetlog a redis.key_prefix or its own database",
-        "NOAUTH" | "WRONGPASS" => "check user and password in redis.url",
+        "NOAUTH" | "WRONGPASS" => {
+            "check user and password in redis.url, or redis.username and redis.password"
+        }
         "NOPERM" => {
             "give the user the commands EVALSHA, SCRIPT LOAD, INFO, HMGET, HGET, HSET, HSETNX, HDEL, HKEYS, TYPE, \
                      PEXPIREAT, PERSIST, ZADD and ZREM on fleetlog's keys; for presence also SCAN, ZSCAN, SET, GET, PEXPIRE \
@@ -47,7 +52,8 @@ fn code_of(error: &RedisError) -> Option<String> {
 }
 
 /// How to treat an error of Redis, and what can be done about it.
-pub(crate) fn judge_error(error: &RedisError) -> (Fault, Option<&'static str>) {
+pub(crate) fn judge_error(error: &RedisError) -> (Fault, Option<Cow<'static, str>>) {
+    let hint = |text: &'static str| Some(Cow::Borrowed(text));
     if let Some(code) = code_of(error) {
         if TRANSIENT_CODES.contains(&code.as_str()) {
             return (Fault::Transient, None);
@@ -55,13 +61,16 @@ pub(crate) fn judge_error(error: &RedisError) -> (Fault, Option<&'static str>) {
         if code == "ERR" && error.detail().is_some_and(|detail| detail.contains("max number of clients")) {
             return (Fault::Transient, None);
         }
-        return (Fault::Permanent, permanent_hint(&code));
+        return (Fault::Permanent, permanent_hint(&code).map(Cow::Borrowed));
+    }
+    if let Some(fault) = CertificateFault::in_chain(error) {
+        return (Fault::Permanent, Some(format!("{fault}: {}", fault.remedy("redis.ca_file")).into()));
     }
     match error.kind() {
         // Refused, reset, closed, timed out, no such host (yet); a reply that is cut off.
         ErrorKind::Io | ErrorKind::Parse | ErrorKind::Client => (Fault::Transient, None),
-        ErrorKind::AuthenticationFailed => (Fault::Permanent, permanent_hint("WRONGPASS")),
-        ErrorKind::InvalidClientConfig => (Fault::Permanent, Some("check redis.url")),
+        ErrorKind::AuthenticationFailed => (Fault::Permanent, permanent_hint("WRONGPASS").map(Cow::Borrowed)),
+        ErrorKind::InvalidClientConfig => (Fault::Permanent, hint("check redis.url")),
         _ => (Fault::Permanent, None),
     }
 }

@@ -29,6 +29,7 @@ mod sink;
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests;
 
+pub use connection::client;
 pub use facts::{REDIS_VERSION_MIN, RedisFacts};
 pub use figures::UnitList;
 pub use hot::{HotReader, Page};

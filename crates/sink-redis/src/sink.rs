@@ -20,6 +20,8 @@ use crate::{
 pub struct RedisSinkSettings {
     /// `redis://`, `rediss://` or `unix://`, with user, password and database.
     pub url: String,
+    /// Who may have signed the server's certificate (PEM), in the place of those whom the system trusts.
+    pub ca_pem: Option<Vec<u8>>,
     /// Put before every key.
     pub key_prefix: String,
     /// Put before the projection's name in the lane's key: the prefix of the topics' names.
@@ -45,6 +47,7 @@ impl RedisSinkSettings {
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
+            ca_pem: None,
             key_prefix: String::new(),
             lane_prefix: String::new(),
             suffix: String::new(),
@@ -85,7 +88,7 @@ impl RedisSink {
     /// When `call_items_max` is 0: no call could carry anything.
     pub fn open(settings: RedisSinkSettings) -> Result<Self, SinkError> {
         assert!(settings.call_items_max > 0, "a call takes at least one entity");
-        let connection = Connection::open(&settings.url, settings.timeout_ms)?;
+        let connection = Connection::open(&settings.url, settings.ca_pem.as_deref(), settings.timeout_ms)?;
         let commit = Script::new(include_str!("commit.lua"));
         let read = Script::new(include_str!("read.lua"));
         Ok(Self { settings, connection, commit, read })

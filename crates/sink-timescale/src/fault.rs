@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use fleetlog_projection::{Fault, SinkError};
+use fleetlog_trust::CertificateFault;
 
 /// A step on a connection failed.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +38,9 @@ pub(crate) enum Meaning {
 }
 
 const MIGRATE: &str = "the tables are not those of this version: run `fleetlog migrate`";
-const ACCESS: &str = "check user and password in `postgres.url`";
+const ACCESS: &str = "check user and password in `postgres.url`, or `postgres.password`";
+const CERTIFICATE: &str = "see docs/security.md";
+const NO_TLS: &str = "switch TLS on at the server, or ask for less in `sslmode` of `postgres.url`";
 const RIGHTS: &str = "grant the user of `postgres.url` rights on fleetlog's tables";
 const DATABASE: &str = "make the database named in `postgres.url`, or correct the name";
 const CORRUPT: &str = "the server reports damaged data: see its log, restore or repair";
@@ -77,6 +80,17 @@ pub(crate) fn meaning_of_code(code: &str) -> Meaning {
     }
 }
 
+/// A certificate that was refused stays so, and a server without TLS too; a handshake that broke off passes.
+fn meaning_of_tls(error: &(dyn std::error::Error + 'static)) -> Meaning {
+    if CertificateFault::in_chain(error).is_some() {
+        return Meaning::Permanent(CERTIFICATE);
+    }
+    if error.to_string().contains("does not support TLS") {
+        return Meaning::Permanent(NO_TLS);
+    }
+    Meaning::Transient
+}
+
 impl Failure {
     /// What it means for the lane.
     pub(crate) fn meaning(&self) -> Meaning {
@@ -90,9 +104,7 @@ impl Failure {
             },
             // The stream broke or was cut in the middle of a message.
             Self::Sql(Error::Io(_) | Error::Protocol(_) | Error::WorkerCrashed) => Meaning::Transient,
-            Self::Sql(Error::Tls(_)) => {
-                Meaning::Permanent("check `sslmode` in `postgres.url` and the certificates")
-            }
+            Self::Sql(Error::Tls(error)) => meaning_of_tls(error.as_ref()),
             Self::Sql(Error::Configuration(_)) => Meaning::Permanent("correct `postgres.url`"),
             Self::Sql(_) => Meaning::Permanent(BUG),
         }
@@ -104,6 +116,10 @@ impl Failure {
             Self::Sql(sqlx::Error::Database(error)) => {
                 format!("{} (SQLSTATE {})", error.message(), error.code().unwrap_or_default())
             }
+            Self::Sql(sqlx::Error::Tls(error)) => match CertificateFault::in_chain(error.as_ref()) {
+                Some(fault) => format!("{fault}: {} ({error})", fault.remedy("`postgres.ca_file`")),
+                None => error.to_string(),
+            },
             other => other.to_string(),
         }
     }

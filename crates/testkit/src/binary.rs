@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::Arc,
     time::Duration,
@@ -85,6 +85,17 @@ impl Fleetlog {
             fleetlog = fleetlog.env("FLEETLOG_KAFKA__REPLICATION", &replication.to_string());
         }
         fleetlog
+    }
+
+    /// The binary of this build, with all settings from this file.
+    ///
+    /// # Panics
+    /// If the binary has not been built.
+    #[must_use]
+    pub fn with_settings(file: &Path) -> Self {
+        Self { program: binary_path(), environment: BTreeMap::new() }
+            .env("FLEETLOG_CONFIG", &file.display().to_string())
+            .env("FLEETLOG_RUN__HTTP_ADDRESS", "127.0.0.1:0")
     }
 
     /// With a variable more, or another value for it.

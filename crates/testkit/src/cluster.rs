@@ -38,8 +38,14 @@ impl KafkaCluster {
         let (ports, controller_ports) = ports.split_at(NODES);
         // Sessions are short, so that a killed broker's partitions move on within seconds.
         let options = ["broker.session.timeout.ms=3000", "broker.heartbeat.interval.ms=500"];
-        let node =
-            |id: usize| Node { id, port: ports[id - 1], controller_ports, behind: None, options: &options };
+        let node = |id: usize| Node {
+            id,
+            port: ports[id - 1],
+            controller_ports,
+            behind: None,
+            options: &options,
+            secure: &[],
+        };
         let (first, second, third) = (node(1), node(2), node(3));
         let (first, second, third) = tokio::try_join!(
             KafkaServer::prepare(&first),

@@ -13,7 +13,7 @@ use fleetlog_kafka::{Admin, KafkaSettings};
 use tempfile::TempDir;
 
 use crate::{
-    FaultProxy,
+    FaultProxy, ServerIdentity,
     process::{Ready, ServerCommand, ServerProcess, Stop, free_port},
     stack::required,
 };
@@ -31,6 +31,8 @@ pub struct KafkaServer {
     // Before the folder: fields drop in order, and the process ends before its files go.
     process: ServerProcess,
     folder: TempDir,
+    #[expect(dead_code, reason = "kept as long as the broker reads them")]
+    key_stores: Option<TempDir>,
     port: u16,
 }
 
@@ -45,6 +47,19 @@ pub(crate) struct Node<'a> {
     pub(crate) behind: Option<Behind>,
     /// Lines of `server.properties` that come last and win.
     pub(crate) options: &'a [&'a str],
+    /// Listeners with TLS and SASL beside the plain one.
+    pub(crate) secure: &'a [SaslListener],
+}
+
+/// A listener that speaks `SASL_SSL` with this certificate (on `localhost`) and takes this user by SCRAM-SHA-256 and PLAIN.
+#[derive(Clone, Debug)]
+pub struct SaslListener {
+    /// Its certificate.
+    pub identity: ServerIdentity,
+    /// Who may come.
+    pub user: String,
+    /// And proves it by this.
+    pub password: String,
 }
 
 /// A listener, and the port that it tells clients.
@@ -84,9 +99,44 @@ impl KafkaServer {
         Ok((Self::start_node(Some(behind), options).await?, proxy))
     }
 
+    /// Starts one with these listeners beside the plain one; the ports of each, on `localhost`. One user and password for all
+    /// that use SCRAM: those of the first.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_secure(listeners: &[SaslListener]) -> Result<(Self, Vec<u16>)> {
+        let folder = tempfile::Builder::new().prefix("fleetlog-key-stores-").tempdir()?;
+        let mut ports = Vec::new();
+        let (mut names, mut advertised, mut protocols) = (String::new(), String::new(), String::new());
+        let mut lines = String::new();
+        for (n, listener) in listeners.iter().enumerate() {
+            let (name, port, store) =
+                (format!("SECURE{n}"), free_port()?, folder.path().join(format!("{n}.pem")));
+            fs::write(&store, listener.identity.key_store())?;
+            names += &format!(",{name}://127.0.0.1:{port}");
+            advertised += &format!(",{name}://localhost:{port}");
+            protocols += &format!(",{name}:SASL_SSL");
+            lines += &sasl_lines(&format!("listener.name.{}", name.to_lowercase()), listener, &store);
+            ports.push(port);
+        }
+        let (port, controller) = (free_port()?, free_port()?);
+        lines += &format!(
+            "listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{names}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}{advertised}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}\n"
+        );
+        let (options, controller_ports) = ([lines.as_str()], [controller]);
+        let options = &options;
+        let controller_ports = &controller_ports;
+        let node = Node { id: 1, port, controller_ports, behind: None, options, secure: listeners };
+        let mut server = Self { key_stores: Some(folder), ..Self::prepare(&node).await? };
+        server.restart().await?;
+        Ok((server, ports))
+    }
+
     async fn start_node(behind: Option<Behind>, options: &[&str]) -> Result<Self> {
         let (port, controller_ports) = (free_port()?, [free_port()?]);
-        let node = Node { id: 1, port, controller_ports: &controller_ports, behind, options };
+        let node = Node { id: 1, port, controller_ports: &controller_ports, behind, options, secure: &[] };
         let mut server = Self::prepare(&node).await?;
         server.restart().await?;
         Ok(server)
@@ -99,7 +149,7 @@ impl KafkaServer {
         let log4j = required("FLEETLOG_STACK_KAFKA_LOG4J");
         let properties = folder.path().join("server.properties");
         fs::write(&properties, properties_text(folder.path(), node))?;
-        format_storage(&libs, &properties).await?;
+        format_storage(&libs, &properties, node.secure.first()).await?;
         let settings = settings_for(format!("127.0.0.1:{}", node.port), "", 1);
         let process = ServerProcess::new(ServerCommand {
             program: "java".into(),
@@ -119,7 +169,7 @@ impl KafkaServer {
             stop: Stop { signal: "TERM", timeout: Duration::from_secs(30) },
             left_over: None,
         });
-        Ok(Self { process, folder, port: node.port })
+        Ok(Self { process, folder, key_stores: None, port: node.port })
     }
 
     /// `127.0.0.1:PORT`; the same after a restart.
@@ -169,7 +219,7 @@ async fn answers(settings: KafkaSettings) -> bool {
 }
 
 fn properties_text(folder: &Path, node: &Node<'_>) -> String {
-    let Node { id, port, controller_ports, behind, options } = node;
+    let Node { id, port, controller_ports, behind, options, .. } = node;
     let controller_port = controller_ports[id - 1];
     let voters: Vec<String> = (1..)
         .zip(*controller_ports)
@@ -200,12 +250,29 @@ fn properties_text(folder: &Path, node: &Node<'_>) -> String {
     )
 }
 
-async fn format_storage(libs: &str, properties: &Path) -> Result<()> {
+/// Lines of `server.properties` of one such listener.
+fn sasl_lines(prefix: &str, listener: &SaslListener, store: &Path) -> String {
+    const MODULES: &str = "org.apache.kafka.common.security";
+    let SaslListener { user, password, .. } = listener;
+    format!(
+        "{prefix}.sasl.enabled.mechanisms=SCRAM-SHA-256,PLAIN\n\
+         {prefix}.scram-sha-256.sasl.jaas.config={MODULES}.scram.ScramLoginModule required;\n\
+         {prefix}.plain.sasl.jaas.config={MODULES}.plain.PlainLoginModule required user_{user}=\"{password}\";\n\
+         {prefix}.ssl.keystore.type=PEM\n{prefix}.ssl.keystore.location={}\n",
+        store.display()
+    )
+}
+
+async fn format_storage(libs: &str, properties: &Path, sasl: Option<&SaslListener>) -> Result<()> {
+    let scram = sasl.map(|SaslListener { user, password, .. }| {
+        ["--add-scram".to_owned(), format!("SCRAM-SHA-256=[name={user},password={password}]")]
+    });
     // Any cluster id will do: nobody but this test meets this cluster.
     let output = tokio::process::Command::new("java")
         .args(JAVA_STARTS_QUICKLY)
         .args(["-cp", libs, "kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c"])
         .arg(properties)
+        .args(scram.iter().flatten())
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output()

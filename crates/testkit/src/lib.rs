@@ -6,6 +6,8 @@
 //! - [`RedisServer`], [`PostgresServer`], [`KafkaServer`], [`KafkaCluster`], [`PgliteServer`]: private servers that a
 //!   test may kill, pause and restart. They end with the value that holds them, and with the thread that started them.
 //! - [`FaultProxy`]: a way to a server that can be refused, cut, half-open, slow.
+//! - [`Authority`]: certificates made when the test runs, for servers of one's own with TLS and passwords switched on
+//!   (`start_secure`); [`TlsFront`]: TLS and a password before an HTTP server that has neither.
 //! - [`WallClock`]: a wall clock that jumps, for a process under test.
 //! - [`Fleetlog`]: the `fleetlog` binary as a child process.
 //! - [`fuzz`]: seeded inputs over a corpus, with memory and time bounded.
@@ -15,6 +17,7 @@
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "tests"))]
 
 mod binary;
+mod certificates;
 mod clock;
 mod cluster;
 mod database;
@@ -27,15 +30,18 @@ mod process;
 mod proxy;
 mod redis_server;
 mod stack;
+mod tls_front;
 
 pub use binary::{Fleetlog, Output, Running};
+pub use certificates::{Authority, ServerIdentity, Validity};
 pub use clock::WallClock;
 pub use cluster::KafkaCluster;
 pub use database::{Database, fresh_database};
-pub use kafka::KafkaServer;
+pub use kafka::{KafkaServer, SaslListener};
 pub use pglite::PgliteServer;
 pub use postgres::{AllConnections, PostgresServer};
 pub use process::ServerProcess;
 pub use proxy::{Direction, FaultProxy, Way};
 pub use redis_server::{RedisServer, RedisSnapshot};
 pub use stack::{Stack, python, unique, workspace_root};
+pub use tls_front::TlsFront;

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, Permissions},
+    io::Write as _,
     ops::{Deref, DerefMut},
     os::unix::{
         fs::{PermissionsExt, chown},
@@ -17,9 +18,10 @@ use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 
 use crate::{
+    ServerIdentity,
     disk::SmallDisk,
-    process::{Ready, ServerCommand, ServerProcess, Stop, User, free_port, server_user},
-    stack::required,
+    process::{Ready, ServerCommand, ServerProcess, Stop, User, free_port, send_signal, server_user},
+    stack::{percent_encoded, required},
 };
 
 /// A PostgreSQL of one's own, with an empty database `fleetlog` of the superuser `fleetlog`.
@@ -30,7 +32,9 @@ pub struct PostgresServer {
     // Before the disk and the folder: fields drop in order, and the process ends before its files go.
     process: ServerProcess,
     disk: Option<SmallDisk>,
-    _folder: TempDir,
+    folder: TempDir,
+    user: Option<User>,
+    url: String,
     port: u16,
 }
 
@@ -52,7 +56,15 @@ impl PostgresServer {
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_with(options: &[&str]) -> Result<Self> {
-        Self::start_on(None, options).await
+        Self::start_on(None, None, options).await
+    }
+
+    /// One that speaks TLS alone and asks the superuser `fleetlog` for this password.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_secure(identity: &ServerIdentity, password: &str) -> Result<Self> {
+        Self::start_on(None, Some((identity, password)), &[]).await
     }
 
     /// The same with all data on a file system of its own of so many bytes: see [`Self::fill_disk`]. `None` where this
@@ -62,10 +74,14 @@ impl PostgresServer {
     /// As [`Self::start`].
     pub async fn start_on_small_disk(bytes: u64, options: &[&str]) -> Result<Option<Self>> {
         let Some(disk) = SmallDisk::mount(bytes)? else { return Ok(None) };
-        Self::start_on(Some(disk), options).await.map(Some)
+        Self::start_on(Some(disk), None, options).await.map(Some)
     }
 
-    async fn start_on(disk: Option<SmallDisk>, options: &[&str]) -> Result<Self> {
+    async fn start_on(
+        disk: Option<SmallDisk>,
+        secure: Option<(&ServerIdentity, &str)>,
+        options: &[&str],
+    ) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("fleetlog-postgres-").tempdir()?;
         let user = server_user()?;
         let home = disk.as_ref().map_or(folder.path(), SmallDisk::path);
@@ -77,32 +93,62 @@ impl PostgresServer {
         }
         let bin = PathBuf::from(required("FLEETLOG_STACK_POSTGRES_BIN"));
         let data = home.join("data");
-        init(&bin, &data, user)?;
+        init(&bin, &data, user, secure.map(|(_, password)| password))?;
+        let password = secure.map(|(_, password)| percent_encoded(password));
         let port = free_port()?;
+        let url_of = move |database: &str| match &password {
+            None => url_of(port, database),
+            Some(password) => {
+                format!("postgres://fleetlog:{password}@localhost:{port}/{database}?sslmode=require")
+            }
+        };
+        let mut options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+        if let Some((identity, _)) = secure {
+            options.extend(tls_options(identity, folder.path(), user)?);
+        }
+        let server_url = url_of("postgres");
+        let ready_url = server_url.clone();
         let process = ServerProcess::new(ServerCommand {
             program: bin.join("postgres"),
-            args: arguments(&data, port, options),
+            args: arguments(&data, port, &options),
             user,
             log: folder.path().join("postgres.log"),
-            ready: Ready::when(move || async move {
-                PgConnection::connect(&url_of(port, "postgres")).await.is_ok()
+            ready: Ready::when(move || {
+                let url = ready_url.clone();
+                async move { PgConnection::connect(&url).await.is_ok() }
             }),
             // Ends sessions at once, and writes everything down.
             stop: Stop { signal: "INT", timeout: Duration::from_secs(20) },
             // After a kill the old sessions hold the shared memory until they have noticed.
             left_over: Some("shared memory"),
         });
-        let mut server = Self { process, disk, _folder: folder, port };
+        let mut server = Self { process, disk, folder, user, url: url_of("fleetlog"), port };
         server.restart().await?;
-        let mut connection = PgConnection::connect(&url_of(port, "postgres")).await?;
+        let mut connection = PgConnection::connect(&server_url).await?;
         sqlx::query("CREATE DATABASE fleetlog").execute(&mut connection).await?;
         Ok(server)
     }
 
-    /// `postgres://fleetlog@127.0.0.1:PORT/fleetlog`; the same after a restart.
+    /// `postgres://fleetlog@127.0.0.1:PORT/fleetlog`, or of a secure one with the password and `localhost`; the same after
+    /// a restart.
     #[must_use]
     pub fn url(&self) -> String {
-        url_of(self.port, "fleetlog")
+        self.url.clone()
+    }
+
+    /// The port; the same after a restart.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Shows new connections another certificate, some moments later.
+    ///
+    /// # Errors
+    /// If the disk refuses, or the server isn't running.
+    pub fn set_identity(&self, identity: &ServerIdentity) -> Result<()> {
+        tls_options(identity, self.folder.path(), self.user)?;
+        send_signal(self.pid().context("the server is not running")?, "HUP")
     }
 
     /// `127.0.0.1:PORT`
@@ -200,18 +246,29 @@ fn url_of(port: u16, database: &str) -> String {
 }
 
 /// `--no-sync`: the folder lives as long as the test.
-fn init(bin: &Path, data: &Path, user: Option<User>) -> Result<()> {
+fn init(bin: &Path, data: &Path, user: Option<User>, password: Option<&str>) -> Result<()> {
     let program = bin.join("initdb");
     let mut command = Command::new(&program);
     command.arg("-D").arg(data).args([
         "-U",
         "fleetlog",
-        "--auth=trust",
         "--encoding=UTF8",
         "--locale=C.UTF-8",
         "--no-sync",
         "--no-instructions",
     ]);
+    // Read before initdb becomes another user; without a password there is nobody to keep out.
+    let mut password_file = tempfile::NamedTempFile::new()?;
+    match password {
+        None => command.arg("--auth=trust"),
+        Some(password) => {
+            password_file.write_all(password.as_bytes())?;
+            if let Some(user) = user {
+                chown(password_file.path(), Some(user.uid), Some(user.gid))?;
+            }
+            command.arg("--auth=scram-sha-256").arg("--pwfile").arg(password_file.path())
+        }
+    };
     // initdb looks at its own folder; the caller's may not be readable for the user.
     command.current_dir("/");
     if let Some(user) = user {
@@ -224,12 +281,31 @@ fn init(bin: &Path, data: &Path, user: Option<User>) -> Result<()> {
     Ok(())
 }
 
-fn arguments(data: &Path, port: u16, options: &[&str]) -> Vec<String> {
+/// Writes the identity and who may come how; the settings that name them.
+fn tls_options(identity: &ServerIdentity, folder: &Path, user: Option<User>) -> Result<Vec<String>> {
+    let (certificate, key) = identity.write_to(folder)?;
+    let hba = folder.join("pg_hba.conf");
+    fs::write(&hba, "hostssl all all all scram-sha-256\n")?;
+    for path in [&certificate, &key, &hba] {
+        fs::set_permissions(path, Permissions::from_mode(0o600))?;
+        if let Some(user) = user {
+            chown(path, Some(user.uid), Some(user.gid))?;
+        }
+    }
+    Ok(vec![
+        "ssl=on".to_owned(),
+        format!("ssl_cert_file={}", certificate.display()),
+        format!("ssl_key_file={}", key.display()),
+        format!("hba_file={}", hba.display()),
+    ])
+}
+
+fn arguments(data: &Path, port: u16, options: &[String]) -> Vec<String> {
     let mut args = vec!["-D".to_owned(), data.display().to_string(), "-p".to_owned(), port.to_string()];
     let usual =
         ["listen_addresses=127.0.0.1", "unix_socket_directories=", "shared_buffers=32MB", "timezone=UTC"];
-    for option in usual.iter().chain(options) {
-        args.extend(["-c".to_owned(), (*option).to_owned()]);
+    for option in usual.iter().map(|option| (*option).to_owned()).chain(options.iter().cloned()) {
+        args.extend(["-c".to_owned(), option]);
     }
     args
 }

@@ -13,8 +13,9 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    ServerIdentity,
     process::{Ready, ServerCommand, ServerProcess, Stop, free_port},
-    stack::setting,
+    stack::{percent_encoded, setting},
 };
 
 /// How long a replica may take until it follows.
@@ -24,7 +25,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Between two looks whether it does.
 const FOLLOW_POLL: Duration = Duration::from_millis(20);
 /// What a running server keeps beside its data.
-const NOT_DATA: [&str; 2] = ["redis.conf", "redis.log"];
+const NOT_DATA: [&str; 4] = ["redis.conf", "redis.log", "certificate.pem", "key.pem"];
 
 /// A Redis of one's own, set up as production has it: append-only file, fsync every second, no eviction.
 ///
@@ -36,6 +37,7 @@ pub struct RedisServer {
     process: ServerProcess,
     folder: TempDir,
     port: u16,
+    url: String,
 }
 
 /// What a Redis held at a moment, as files.
@@ -84,12 +86,43 @@ impl RedisServer {
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_with(options: &[&str]) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("fleetlog-redis-").tempdir()?;
-        let port = free_port()?;
+        let (folder, port) = (new_folder()?, free_port()?);
+        Self::start_at(folder, port, url_of(port), &url_of(port), options).await
+    }
+
+    /// One that speaks TLS alone and lets in nobody but this user of an ACL.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_secure(identity: &ServerIdentity, user: &str, password: &str) -> Result<Self> {
+        let (folder, port) = (new_folder()?, free_port()?);
+        let (certificate, key) = identity.write_to(folder.path())?;
+        let options = [
+            "port 0".to_owned(),
+            format!("tls-port {port}"),
+            format!("tls-cert-file {}", certificate.display()),
+            format!("tls-key-file {}", key.display()),
+            "tls-auth-clients no".to_owned(),
+            "user default off".to_owned(),
+            format!("user {user} on >{password} ~* &* +@all"),
+        ];
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        // Whether it answers is asked without a look at its certificate, which may be a bad one on purpose.
+        let own = format!("rediss://{user}:{}@localhost:{port}/0#insecure", percent_encoded(password));
+        Self::start_at(folder, port, format!("rediss://localhost:{port}/0"), &own, &options).await
+    }
+
+    async fn start_at(
+        folder: TempDir,
+        port: u16,
+        url: String,
+        own_url: &str,
+        options: &[&str],
+    ) -> Result<Self> {
         let config = folder.path().join("redis.conf");
         fs::write(&config, config_text(folder.path(), port, options))?;
         let program = setting("FLEETLOG_STACK_REDIS_SERVER").unwrap_or_else(|| "redis-server".to_owned());
-        let client = redis::Client::open(url_of(port)).context("own Redis URL")?;
+        let client = redis::Client::open(own_url).context("own Redis URL")?;
         let process = ServerProcess::new(ServerCommand {
             program: program.into(),
             args: vec![config.display().to_string()],
@@ -99,15 +132,15 @@ impl RedisServer {
             stop: Stop { signal: "TERM", timeout: Duration::from_secs(10) },
             left_over: None,
         });
-        let mut server = Self { process, folder, port };
+        let mut server = Self { process, folder, port, url };
         server.restart().await?;
         Ok(server)
     }
 
-    /// `redis://127.0.0.1:PORT/0`; the same after a restart.
+    /// `redis://127.0.0.1:PORT/0`, or `rediss://localhost:PORT/0` of a secure one; the same after a restart.
     #[must_use]
     pub fn url(&self) -> String {
-        url_of(self.port)
+        self.url.clone()
     }
 
     /// The port; the same after a restart.
@@ -211,6 +244,10 @@ impl DerefMut for RedisServer {
     fn deref_mut(&mut self) -> &mut ServerProcess {
         &mut self.process
     }
+}
+
+fn new_folder() -> Result<TempDir> {
+    Ok(tempfile::Builder::new().prefix("fleetlog-redis-").tempdir()?)
 }
 
 fn url_of(port: u16) -> String {

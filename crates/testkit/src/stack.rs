@@ -85,6 +85,14 @@ pub fn workspace_root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map_or_else(PathBuf::new, Path::to_path_buf)
 }
 
+/// Percent-encoded, as a password stands in a URL.
+pub(crate) fn percent_encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric();
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
 /// A variable of the environment, else of `.stack/env`; `None` if neither has it or it is empty.
 pub(crate) fn setting(name: &str) -> Option<String> {
     #[expect(

@@ -16,6 +16,8 @@ use crate::{VerifyError, progress::ProgressSource};
 pub struct HotStoreSettings {
     /// `redis://`, `rediss://` or `unix://`.
     pub url: String,
+    /// Who may have signed the server's certificate (PEM), in the place of those whom the system trusts.
+    pub ca_pem: Option<Vec<u8>>,
     /// Stands before every key.
     pub key_prefix: String,
     /// Stands before the projection's name in a lane's key.
@@ -79,7 +81,14 @@ impl HotStore {
             .set_connection_timeout(Some(timeout))
             .set_response_timeout(Some(timeout));
         let failed = |source| VerifyError::Redis { what: "connecting".to_owned(), source };
-        let client = redis::Client::open(settings.url.as_str()).map_err(failed)?;
+        let client = match &settings.ca_pem {
+            None => redis::Client::open(settings.url.as_str()),
+            Some(pem) => {
+                let trusted = redis::TlsCertificates { client_tls: None, root_cert: Some(pem.clone()) };
+                redis::Client::build_with_tls(settings.url.as_str(), trusted)
+            }
+        };
+        let client = client.map_err(failed)?;
         let connection =
             client.get_multiplexed_async_connection_with_config(&config).await.map_err(failed)?;
         Ok(Self { settings, connection })

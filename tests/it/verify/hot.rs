@@ -59,6 +59,7 @@ pub(super) async fn stage() -> Stage {
         ..RedisSinkSettings::new(server.url())
     });
     let store = HotStore::connect(HotStoreSettings {
+        ca_pem: None,
         url: server.url(),
         key_prefix: "k/".to_owned(),
         lane_prefix: "p-".to_owned(),

@@ -1,6 +1,6 @@
 //! `fleetlog unit show|list`, `fleetlog task show|list`: hot state as Redis holds it.
 
-use anyhow::Context;
+use fleetlog_event::UnitKey;
 use redis::AsyncCommands;
 use serde_json::{Map, Value};
 
@@ -8,6 +8,7 @@ use crate::{
     config::{self, Config},
     exit::{Code, Failure},
     output::{self, Format},
+    wiring,
 };
 
 #[derive(Debug, clap::Subcommand)]
@@ -54,19 +55,15 @@ pub(super) type Fields = Vec<(String, String)>;
 impl HotState {
     pub(super) async fn connect(config: &Config) -> anyhow::Result<Self> {
         let url = config::redact_url(&config.redis.url);
-        let client =
-            redis::Client::open(config.redis.url.as_str()).with_context(|| format!("redis.url `{url}`"))?;
+        let client = wiring::redis_client(config)?;
         let timeout = std::time::Duration::from_millis(config.redis.timeout_ms);
         let settings = redis::AsyncConnectionConfig::new()
             .set_connection_timeout(Some(timeout))
             .set_response_timeout(Some(timeout));
         let redis =
             client.get_multiplexed_async_connection_with_config(&settings).await.map_err(|error| {
-                Failure::new(
-                    Code::Unreachable,
-                    format!("redis at {url} does not answer: {error}"),
-                    "is it running, and is redis.url right? (fleetlog config show)",
-                )
+                let message = format!("redis at {url} does not answer: {error}");
+                Failure::new(Code::Unreachable, message, wiring::hint("redis", &error))
             })?;
         Ok(Self { redis, prefix: config.redis.key_prefix.clone() })
     }

@@ -6,6 +6,8 @@ pub(crate) mod doctor;
 pub(crate) mod emit;
 pub(crate) mod events;
 pub(crate) mod explain;
+pub(crate) mod generate;
+pub(crate) mod health;
 pub(crate) mod history;
 pub(crate) mod hot;
 pub(crate) mod import;
@@ -36,6 +38,9 @@ pub(crate) async fn dispatch(args: &Args, config: Config) -> anyhow::Result<Code
     };
     match &args.command {
         Command::Config(command) => config::run(command, args),
+        Command::Completions(completions) => generate::completions(completions),
+        Command::Man(man) => generate::man(man),
+        Command::Health(health) => health::run(health, &config).await,
         Command::Topics(command) => topics::run(command, &config, format).await,
         Command::Migrate(migrate) => migrate::run(migrate, &config).await,
         Command::Doctor(doctor) => doctor::run(doctor, &config, format).await,

@@ -15,6 +15,7 @@ use fleetlog_producer::ProducerMetrics;
 use fleetlog_projection::{Fault, Fold, Map, Projection, Sink, SinkError};
 use fleetlog_projections::{Described, SinkKind, for_each_projection};
 use fleetlog_sink_timescale::Database;
+use sd_notify::NotifyState;
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -101,6 +102,7 @@ pub(crate) async fn run(run: &Run, config: &Config, format: Format) -> anyhow::R
         tracing::info!("http://{address}/metrics, /healthz, /readyz");
     }
     tracing::info!(instance = instance.name, projections = chosen.len(), "running");
+    tell_service_manager(NotifyState::Ready);
     if !config.run.presence || run.once {
         return started.finish(run.once, format).await;
     }
@@ -257,6 +259,13 @@ fn engine_config(config: &Config, instance: &Instance) -> EngineConfig {
     }
 }
 
+/// Tells systemd how far this process is, where one waits for that (`Type=notify`).
+fn tell_service_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager could not be told");
+    }
+}
+
 /// SIGTERM and Ctrl-C ask for a drain; the second one ends at once.
 pub(crate) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -272,6 +281,7 @@ pub(crate) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
             }
         };
         next().await;
+        tell_service_manager(NotifyState::Stopping);
         tracing::info!("stopping: finishing the writes in flight");
         asked.cancel();
         next().await;
@@ -288,14 +298,18 @@ async fn wait_for_kafka(
     chosen: &[Described],
     stop: &CancellationToken,
 ) -> anyhow::Result<bool> {
-    let mut told = false;
-    let admin: Admin = loop {
-        match wiring::admin(config).await {
-            Ok(admin) => break admin,
-            Err(error) if run.fail_fast => return Err(error),
-            Err(error) => {
-                if !std::mem::replace(&mut told, true) {
-                    tracing::warn!("{error}; waiting for it (--fail-fast would stop)");
+    let mut told = String::new();
+    let admin = Admin::new(&wiring::kafka_settings(config))?;
+    loop {
+        match wiring::answer(&admin, config).await {
+            Ok(_) => break,
+            Err(silence) if run.fail_fast || silence.needs_a_person => return Err(silence.into()),
+            Err(silence) => {
+                // Once for each reason, not once a try.
+                let silence = silence.to_string();
+                if told != silence {
+                    tracing::warn!("{silence}; waiting for it (--fail-fast would stop)");
+                    told = silence;
                 }
             }
         }
@@ -303,7 +317,7 @@ async fn wait_for_kafka(
             () = stop.cancelled() => return Ok(false),
             () = tokio::time::sleep(SERVER_INTERVAL) => {}
         }
-    };
+    }
     let stems: BTreeSet<&str> = chosen.iter().flat_map(|projection| projection.topics).copied().collect();
     let topics: Vec<String> =
         stems.iter().map(|stem| physical_name(&config.kafka.topic_prefix, stem)).collect();

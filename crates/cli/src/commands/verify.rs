@@ -92,6 +92,7 @@ pub(super) fn log(config: &Config) -> anyhow::Result<KafkaLog> {
 pub(super) async fn hot_store(config: &Config) -> anyhow::Result<HotStore> {
     let settings = HotStoreSettings {
         url: config.redis.url.clone(),
+        ca_pem: wiring::authority("redis.ca_file", &config.redis.ca_file)?,
         key_prefix: config.redis.key_prefix.clone(),
         lane_prefix: config.kafka.topic_prefix.clone(),
         suffix: String::new(),
@@ -99,7 +100,7 @@ pub(super) async fn hot_store(config: &Config) -> anyhow::Result<HotStore> {
     };
     HotStore::connect(settings).await.map_err(|error| {
         let message = format!("{}: {error}", config::redact_url(&config.redis.url));
-        Failure::new(Code::Unreachable, message, "is it running, and is redis.url right?").into()
+        Failure::new(Code::Unreachable, message, wiring::hint("redis", &error)).into()
     })
 }
 
@@ -107,7 +108,7 @@ pub(super) async fn hot_store(config: &Config) -> anyhow::Result<HotStore> {
 pub(super) async fn history_store(config: &Config) -> anyhow::Result<HistoryStore> {
     HistoryStore::connect(&config.postgres.url, config.postgres.timeout_ms).await.map_err(|error| {
         let message = format!("{}: {error}", config::redact_url(&config.postgres.url));
-        Failure::new(Code::Unreachable, message, "is it running, and is postgres.url right?").into()
+        Failure::new(Code::Unreachable, message, wiring::hint("postgres", &error)).into()
     })
 }
 

@@ -3,6 +3,8 @@
 //! Every key stands in `default.toml`, so what is not there is unknown and refused. All problems are reported at
 //! once, each with the place it came from.
 
+mod addresses;
+mod files;
 mod problems;
 #[cfg(test)]
 mod tests;
@@ -16,6 +18,7 @@ use figment::{
 };
 use serde::{Deserialize, Serialize};
 
+pub(crate) use addresses::redact_url;
 pub(crate) use problems::ConfigError;
 
 /// The defaults, as checked in.
@@ -57,6 +60,7 @@ pub(crate) struct Registry {
     pub(crate) url: String,
     pub(crate) username: String,
     pub(crate) password: String,
+    pub(crate) ca_file: String,
     pub(crate) timeout_ms: u64,
 }
 
@@ -64,7 +68,11 @@ pub(crate) struct Registry {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Redis {
+    /// With user and password, wherever they came from.
     pub(crate) url: String,
+    pub(crate) username: String,
+    pub(crate) password: String,
+    pub(crate) ca_file: String,
     pub(crate) key_prefix: String,
     pub(crate) timeout_ms: u64,
 }
@@ -73,7 +81,10 @@ pub(crate) struct Redis {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Postgres {
+    /// With password and root certificate, wherever they came from.
     pub(crate) url: String,
+    pub(crate) password: String,
+    pub(crate) ca_file: String,
     pub(crate) connections_max: u32,
     pub(crate) timeout_ms: u64,
     pub(crate) telemetry_retention_days: u32,
@@ -225,18 +236,6 @@ fn redact(key: &str, value: &serde_json::Value) -> serde_json::Value {
         return "***".into();
     }
     redact_url(text).into()
-}
-
-/// Replaces the password in `scheme://user:password@host`; for error messages too.
-pub(crate) fn redact_url(text: &str) -> String {
-    let redacted = || {
-        let (scheme, rest) = text.split_once("://")?;
-        let (user, host) = rest.split_once('/').map_or(rest, |(authority, _)| authority).rsplit_once('@')?;
-        let (name, _) = user.split_once(':')?;
-        let tail = &rest[user.len() + 1 + host.len()..];
-        Some(format!("{scheme}://{name}:***@{host}{tail}"))
-    };
-    redacted().unwrap_or_else(|| text.to_owned())
 }
 
 /// Leaves of a nested value as `section.key`.

@@ -7,7 +7,11 @@ use figment::{
     value::{Dict, Num, Value},
 };
 
-use super::{Config, DEFAULT_TOML, ENVIRONMENT, Loaded, Setting, Variable, leaves};
+use super::{
+    Config, DEFAULT_TOML, ENVIRONMENT, Loaded, Setting, Variable,
+    addresses::{has_password, parameter, put_together},
+    files, leaves,
+};
 
 /// The settings are not usable: every problem, each with its place.
 #[derive(Debug)]
@@ -49,8 +53,20 @@ pub(super) fn check(figment: &Figment) -> Result<Loaded, ConfigError> {
     for (key, value) in &defaults {
         put(&mut clean, key, value.clone());
     }
-    for (key, value) in read(figment)? {
-        let place = place(figment, &key, &value);
+    let read_now = read(figment)?;
+    for (key, value) in &read_now {
+        let (mut key, mut value, mut place) = (key.clone(), value.clone(), place(figment, key, value));
+        match in_file(&defaults, &read_now, figment, &key, &value) {
+            InFile::No => {}
+            InFile::NotSet => continue,
+            InFile::Given(base, text, path) => {
+                (key, value, place) = (base, Value::from(text), format!("file {path} ({place})"));
+            }
+            InFile::Wrong(what) => {
+                problems.push(Problem { place, what });
+                continue;
+            }
+        }
         let fitting = match unknown(&defaults, &key) {
             Some(problem) => Err(problem),
             None => fit(defaults.get(&key), &value, is_of_environment(figment, &value))
@@ -62,7 +78,7 @@ pub(super) fn check(figment: &Figment) -> Result<Loaded, ConfigError> {
         }
         sources.insert(key, place);
     }
-    let config = Value::from(clean.clone()).deserialize::<Config>().map_err(|errors| {
+    let mut config = Value::from(clean.clone()).deserialize::<Config>().map_err(|errors| {
         let problem = |e: figment::Error| Problem { place: e.path.join("."), what: e.kind.to_string() };
         ConfigError(errors.into_iter().map(problem).collect())
     })?;
@@ -70,6 +86,7 @@ pub(super) fn check(figment: &Figment) -> Result<Loaded, ConfigError> {
     if !problems.is_empty() {
         return Err(ConfigError(problems));
     }
+    put_together(&mut config);
     let mut found = Vec::new();
     leaves("", &clean, &mut found);
     let setting = |(key, value): (String, Value)| Setting {
@@ -78,6 +95,42 @@ pub(super) fn check(figment: &Figment) -> Result<Loaded, ConfigError> {
         key,
     };
     Ok(Loaded { config, settings: found.into_iter().map(setting).collect() })
+}
+
+/// Whether a key says in which file another one's value lies.
+enum InFile {
+    No,
+    /// It does, and is empty.
+    NotSet,
+    /// The key that is given a value, the value, and the file.
+    Given(String, String, String),
+    Wrong(String),
+}
+
+/// `redis.password_file` gives `redis.password` what the file holds: so with every text, and with what librdkafka is handed.
+fn in_file(
+    defaults: &BTreeMap<String, Value>,
+    all: &BTreeMap<String, Value>,
+    figment: &Figment,
+    key: &str,
+    value: &Value,
+) -> InFile {
+    let Some(base) = key.strip_suffix("_file").filter(|_| !defaults.contains_key(key)) else {
+        return InFile::No;
+    };
+    let is_text = base.starts_with(FREE) || matches!(defaults.get(base), Some(Value::String(..)));
+    let (true, Value::String(_, path)) = (is_text, value) else { return InFile::No };
+    if path.is_empty() {
+        return InFile::NotSet;
+    }
+    let is_set = |value: &Value| place(figment, base, value) != "default" && value.as_str() != Some("");
+    if all.get(base).is_some_and(is_set) {
+        return InFile::Wrong(format!("`{key}` and `{base}` are both set: one of them would be for nothing"));
+    }
+    match files::text_of(path) {
+        Ok(text) => InFile::Given(base.to_owned(), text, path.clone()),
+        Err(why) => InFile::Wrong(format!("`{key}` {why}")),
+    }
 }
 
 /// How deep a variable's name may nest: deeper than any setting does.
@@ -114,7 +167,15 @@ fn read(figment: &Figment) -> Result<BTreeMap<String, Value>, ConfigError> {
     })?;
     let mut found = Vec::new();
     leaves("", &dict, &mut found);
-    Ok(found.into_iter().collect())
+    let mut values: BTreeMap<String, Value> = BTreeMap::new();
+    for (key, value) in found {
+        // A property of librdkafka can come as one name with dots from a file, and as nested ones from the environment.
+        let is_beaten = values.get(&key).is_some_and(|other| is_of_environment(figment, other));
+        if !is_beaten {
+            values.insert(key, value);
+        }
+    }
+    Ok(values)
 }
 
 /// Puts a value to its place. What is handed to librdkafka has dots in its names.
@@ -265,6 +326,7 @@ fn relations(config: &Config, sources: &BTreeMap<String, String>, problems: &mut
     };
     kafka(config, &mut wrong);
     addresses(config, &mut wrong);
+    security(config, &mut wrong);
     limits(config, &mut wrong);
     presence(config, &mut wrong);
     if config.log.filter.parse::<tracing_subscriber::filter::Targets>().is_err() {
@@ -289,6 +351,53 @@ fn kafka(config: &Config, wrong: &mut impl FnMut(&str, String)) {
     }
     if let Err(error) = crate::wiring::kafka_settings(config).client().create_native_config() {
         wrong("kafka.properties", format!("hold what librdkafka does not take: {error}"));
+    }
+}
+
+/// Files of librdkafka's that have to be there: it says so only once it connects, and then once a client.
+const FILES_OF_KAFKA: [&str; 4] =
+    ["ssl.ca.location", "ssl.certificate.location", "ssl.key.location", "ssl.keystore.location"];
+
+/// Certificates and credentials: there, and of use where they are named.
+fn security(config: &Config, wrong: &mut impl FnMut(&str, String)) {
+    let (redis, postgres, registry) = (&config.redis, &config.postgres, &config.registry);
+    for (key, file, url, fits) in [
+        ("redis.ca_file", &redis.ca_file, &redis.url, "rediss://"),
+        ("registry.ca_file", &registry.ca_file, &registry.url, "https://"),
+        ("postgres.ca_file", &postgres.ca_file, &postgres.url, "postgres"),
+    ] {
+        if file.is_empty() {
+            continue;
+        }
+        if let Err(why) = files::check_certificates(file) {
+            wrong(key, why);
+        }
+        if !url.starts_with(fits) {
+            wrong(key, format!("is set, but the URL does not begin with {fits}: nothing would be checked"));
+        }
+    }
+    if !postgres.ca_file.is_empty()
+        && parameter(&postgres.url, "sslmode").is_some_and(|mode| !mode.starts_with("verify"))
+    {
+        wrong(
+            "postgres.ca_file",
+            "is set, but sslmode in postgres.url does not verify: write verify-full, or leave it out".into(),
+        );
+    }
+    for (key, password, url) in [
+        ("redis.password", &redis.password, &redis.url),
+        ("postgres.password", &postgres.password, &postgres.url),
+    ] {
+        if !password.is_empty() && has_password(url) {
+            wrong(key, "is set, and the URL has a password too: which one counts?".into());
+        }
+    }
+    for name in FILES_OF_KAFKA {
+        // `probe` asks librdkafka to look where systems keep their certificates.
+        let Some(path) = config.kafka.properties.get(name).filter(|path| *path != "probe") else { continue };
+        if let Err(why) = files::check_readable(path) {
+            wrong(&format!("{FREE}{name}"), why);
+        }
     }
 }
 

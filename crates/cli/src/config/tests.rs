@@ -135,3 +135,86 @@ fn what_variables_hold_is_text_as_it_is() {
         Ok(())
     });
 }
+
+#[test]
+fn a_secret_in_a_file_is_read_and_not_shown() {
+    Jail::expect_with(|jail| {
+        jail.create_file("redis", "geheim\n")?;
+        jail.create_file("kafka", "ge heim \r\n")?;
+        jail.set_env("FLEETLOG_REDIS__PASSWORD_FILE", "redis");
+        jail.set_env("FLEETLOG_KAFKA__PROPERTIES__SASL__PASSWORD_FILE", "kafka");
+        jail.set_env("FLEETLOG_REGISTRY__PASSWORD_FILE", "");
+        let loaded = Config::load(None).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(loaded.config.redis.url, "redis://:geheim@127.0.0.1:6379/0");
+        assert_eq!(loaded.config.kafka.properties["sasl.password"], "ge heim ");
+        assert_eq!(loaded.config.registry.password, "");
+        let shown = Config::redacted(&loaded.settings);
+        let of = |key| shown.iter().find(|setting| setting.key == key).expect(key);
+        assert_eq!(of("redis.password").value, "***");
+        assert_eq!(of("redis.password").source, "file redis (FLEETLOG_REDIS__PASSWORD_FILE)");
+        assert_eq!(of("kafka.properties.sasl.password").value, "***");
+        assert!(!serde_json::to_string(&shown).expect("JSON").contains("heim"));
+        Ok(())
+    });
+}
+
+#[test]
+fn files_that_give_nothing_and_certificates_that_are_none_are_named() {
+    let text = problems(
+        &[
+            ("FLEETLOG_REDIS__PASSWORD_FILE", "missing"),
+            ("FLEETLOG_POSTGRES__PASSWORD_FILE", "fleetlog.toml"),
+            ("FLEETLOG_POSTGRES__PASSWORD", "geheim"),
+            ("FLEETLOG_REDIS__CA_FILE", "fleetlog.toml"),
+            ("FLEETLOG_RUN__BATCH_EVENTS_MAX_FILE", "fleetlog.toml"),
+            ("FLEETLOG_KAFKA__PROPERTIES__SSL__CA__LOCATION", "nowhere.pem"),
+        ],
+        Some("[registry]\nusername = \"me\"\n"),
+    );
+    for part in [
+        "FLEETLOG_REDIS__PASSWORD_FILE: `redis.password_file` names `missing`, which cannot be read",
+        "`postgres.password_file` and `postgres.password` are both set",
+        "`redis.ca_file` names `fleetlog.toml`, which holds no certificate in PEM form",
+        "`redis.ca_file` is set, but the URL does not begin with rediss://",
+        "unknown key `run.batch_events_max_file`",
+        "`kafka.properties.ssl.ca.location` names `nowhere.pem`, which cannot be read",
+    ] {
+        assert!(text.contains(part), "{part}\nis not in\n{text}");
+    }
+    assert!(!text.contains("geheim"), "{text}");
+}
+
+#[test]
+fn a_root_certificate_asks_for_all_that_it_is_for() {
+    Jail::expect_with(|jail| {
+        jail.create_file("ca.pem", "-----BEGIN CERTIFICATE-----\n")?;
+        jail.set_env("FLEETLOG_POSTGRES__CA_FILE", "ca.pem");
+        jail.set_env("FLEETLOG_POSTGRES__URL", "postgres://me@h/db");
+        jail.set_env("FLEETLOG_POSTGRES__PASSWORD", "a@b");
+        let loaded = Config::load(None).unwrap_or_else(|error| panic!("{error}"));
+        let url = "postgres://me:a%40b@h/db?sslmode=verify-full&sslrootcert=ca.pem";
+        assert_eq!(loaded.config.postgres.url, url);
+        jail.set_env("FLEETLOG_POSTGRES__URL", "postgres://me@h/db?sslmode=require");
+        let text = Config::load(None).expect_err("does not verify").to_string();
+        assert!(text.contains("sslmode in postgres.url does not verify"), "{text}");
+        jail.set_env("FLEETLOG_POSTGRES__URL", "postgres://me:old@h/db");
+        let text = Config::load(None).expect_err("two passwords").to_string();
+        assert!(text.contains("the URL has a password too"), "{text}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_property_from_the_environment_wins_over_the_files() {
+    Jail::expect_with(|jail| {
+        jail.create_file(
+            "f.toml",
+            "[kafka.properties]\n\"security.protocol\" = \"ssl\"\n\"client.rack\" = \"a\"\n",
+        )?;
+        jail.set_env("FLEETLOG_KAFKA__PROPERTIES__SECURITY__PROTOCOL", "plaintext");
+        let loaded = Config::load(Some(Path::new("f.toml"))).map_err(|error| error.to_string())?;
+        assert_eq!(loaded.config.kafka.properties["security.protocol"], "plaintext");
+        assert_eq!(loaded.config.kafka.properties["client.rack"], "a");
+        Ok(())
+    });
+}

@@ -12,6 +12,19 @@ use crate::{Failure, fault::Interrupt, intake::CommitError, ports::Schemas, stat
 /// After how long a lane says again that it waits, and then ever more rarely.
 const REMINDER: Duration = Duration::from_secs(60);
 
+/// A line about a lane, with what it is about as fields.
+macro_rules! tell {
+    ($level:ident, $lane:expr, $($text:tt)+) => {
+        $level!(
+            projection = $lane.projection,
+            lane = %$lane,
+            topic = $lane.topic,
+            partition = $lane.partition,
+            $($text)+
+        )
+    };
+}
+
 /// A failed call, of whatever it was.
 pub(crate) trait Failed: std::fmt::Display {
     /// How to treat it.
@@ -102,14 +115,14 @@ where
         let was_waiting = matches!(self.status.state(), LaneState::Waiting(_));
         self.status.set_state(LaneState::Waiting(format!("{doing}: {what}")));
         if !was_waiting {
-            warn!(lane = %self.lane, "{doing}: {what}; waiting until it passes");
+            tell!(warn, self.lane, "{doing}: {what}; waiting until it passes");
         }
     }
 
     fn running(&self) {
         if matches!(self.status.state(), LaneState::Waiting(_)) {
             self.status.set_state(LaneState::Running);
-            info!(lane = %self.lane, "goes on");
+            tell!(info, self.lane, "goes on");
         }
     }
 
@@ -132,15 +145,15 @@ where
             Interrupt::Fenced(why) => {
                 self.metrics.fenced.inc();
                 self.status.count_fenced();
-                warn!(lane = %self.lane, "fenced: {why}; everything cached is dropped, progress is read again");
+                tell!(warn, self.lane, "fenced: {why}; everything cached is dropped, progress is read again");
                 Ok(true)
             }
             Interrupt::Restart(why) => {
-                info!(lane = %self.lane, "begins again: {why}");
+                tell!(info, self.lane, "begins again: {why}");
                 self.pause(None).await.map(|()| false)
             }
             Interrupt::Permanent(why) => {
-                error!(lane = %self.lane, "stopped: {why}");
+                tell!(error, self.lane, "stopped: {why}");
                 Err(Interrupt::Permanent(why))
             }
             Interrupt::Stopped => Err(Interrupt::Stopped),
@@ -162,7 +175,11 @@ where
                 }
                 Err(CommitError::NotOurs(what)) => {
                     if self.status.set_state(LaneState::Parked) {
-                        warn!(lane = %self.lane, "perhaps not ours any more: {what}; asking again until that is clear");
+                        tell!(
+                            warn,
+                            self.lane,
+                            "perhaps not ours any more: {what}; asking again until that is clear"
+                        );
                     }
                 }
             }

@@ -6,6 +6,7 @@ mod ahead;
 mod faults;
 mod mutants;
 mod start;
+mod telling;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,6 +37,7 @@ use crate::{
 
 use ahead::{Ahead, Flight, Landed, Source, Tally, offsets};
 pub(crate) use start::SharedLogs;
+pub(crate) use telling::Telling;
 
 /// What the lanes of one projection share.
 pub(crate) struct Shared<P, S, C> {
@@ -60,6 +62,7 @@ pub(crate) struct Lane<P, S, C> {
     pub(crate) feed: LaneFeed,
     pub(crate) status: Arc<LaneStatus>,
     pub(crate) metrics: LaneMetrics,
+    pub(crate) telling: Telling,
     pub(crate) stop: CancellationToken,
 }
 
@@ -418,6 +421,7 @@ where
             self.check_link(work, stored.link)?;
         }
         work.idle_at = Instant::now() + self.shared.config.idle_interval();
+        self.telling.rest(&self.lane, Instant::now().into_std());
         Ok(())
     }
 
@@ -445,6 +449,7 @@ where
             visible.observe((at - recorded_at.0).max(0) as f64 / 1000.0);
         }
         visible.flush();
+        self.telling.set_aside(&self.lane, &unit.set_aside, Instant::now().into_std());
         unit.set_aside.iter().for_each(|aside| self.metrics.set_aside(aside.reject.reason.as_str()));
         let Counts { events: e, duplicates: d, set_aside: s, batches: b, .. } = &self.shared.status.counts;
         for (counter, by) in [(e, events), (d, tally.duplicates), (s, set_aside), (b, 1)] {

@@ -1,0 +1,188 @@
+//! What is logged of set-asides: each with its position, reason and trace, but never a flood of lines.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use fleetlog_projection::{LaneId, Record, SetAside};
+use tracing::warn;
+
+/// Lines that a lane may log at once, and how long it takes to be allowed one more.
+const BURST: u32 = 10;
+const LINE_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest text of a line's detail, in bytes; all of it is in the dead letter.
+const DETAIL_BYTES_MAX: usize = 500;
+
+/// Bounds the lines of one lane.
+#[derive(Debug, Default)]
+pub(crate) struct Telling(Mutex<Allowance>);
+
+/// How many lines may be logged now. Time is passed in.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Allowance {
+    /// Lines logged lately; one is forgotten each [`LINE_INTERVAL`].
+    logged: u32,
+    /// Since when.
+    since: Option<Instant>,
+    /// What was not logged since the last line.
+    unsaid: u64,
+}
+
+impl Allowance {
+    /// Whether a line may be logged now, and how many before it were not.
+    fn line(&mut self, now: Instant) -> Option<u64> {
+        self.forget(now);
+        if self.logged >= BURST {
+            self.unsaid += 1;
+            return None;
+        }
+        self.logged += 1;
+        Some(std::mem::take(&mut self.unsaid))
+    }
+
+    /// What was not logged, to be said once lines are allowed again.
+    fn rest(&mut self, now: Instant) -> Option<u64> {
+        self.forget(now);
+        (self.unsaid > 0 && self.logged < BURST).then(|| std::mem::take(&mut self.unsaid))
+    }
+
+    fn forget(&mut self, now: Instant) {
+        let since = *self.since.get_or_insert(now);
+        let intervals = now.saturating_duration_since(since).as_secs() / LINE_INTERVAL.as_secs();
+        let intervals = u32::try_from(intervals).unwrap_or(u32::MAX);
+        if intervals > 0 {
+            self.logged = self.logged.saturating_sub(intervals);
+            self.since = Some(now);
+        }
+    }
+}
+
+impl Telling {
+    /// Logs what a write has set aside.
+    pub(super) fn set_aside(&self, lane: &LaneId, set_aside: &[SetAside], now: Instant) {
+        for aside in set_aside {
+            let allowed = self.allowance().line(now);
+            if let Some(unsaid) = allowed {
+                tell(lane, aside, unsaid);
+            }
+        }
+    }
+
+    /// Says how many were not logged, once there is quiet.
+    pub(super) fn rest(&self, lane: &LaneId, now: Instant) {
+        if let Some(unsaid) = self.allowance().rest(now) {
+            warn!(
+                projection = lane.projection,
+                lane = %lane,
+                topic = lane.topic,
+                partition = lane.partition,
+                unsaid,
+                "more events were set aside than logged here: fleetlog dlq list"
+            );
+        }
+    }
+
+    fn allowance(&self) -> std::sync::MutexGuard<'_, Allowance> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn tell(lane: &LaneId, aside: &SetAside, unsaid: u64) {
+    let SetAside { record, reject, event_type } = aside;
+    warn!(
+        projection = lane.projection,
+        lane = %lane,
+        topic = lane.topic,
+        partition = lane.partition,
+        offset = record.offset,
+        reason = reject.reason.as_str(),
+        event_type = event_type.as_deref(),
+        event_id = header(record, "ce_id"),
+        trace_id = trace_id(record),
+        unsaid = (unsaid > 0).then_some(unsaid),
+        "set aside: {}",
+        shortened(&reject.detail)
+    );
+}
+
+/// The trace that a record is part of: from `traceparent` (W3C Trace Context), if that is well-formed.
+fn trace_id(record: &Record) -> Option<&str> {
+    let mut parts = header(record, "traceparent")?.split('-');
+    let (_version, trace, _span) = (parts.next()?, parts.next()?, parts.next()?);
+    let is_id = trace.len() == 32 && trace.bytes().all(|byte| byte.is_ascii_hexdigit());
+    // All zeros is how a missing one is written.
+    (is_id && trace.bytes().any(|byte| byte != b'0')).then_some(trace)
+}
+
+/// A header that is short text; others are nothing to log.
+fn header<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
+    let text = std::str::from_utf8(record.headers.get(name)?).ok()?;
+    (text.len() <= 128 && !text.chars().any(char::is_control)).then_some(text)
+}
+
+fn shortened(text: &str) -> &str {
+    let end = (0..=DETAIL_BYTES_MAX.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    &text[..end.unwrap_or(0)]
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetlog_event::TimestampMs;
+    use fleetlog_projection::Headers;
+
+    use super::*;
+
+    fn record(headers: &[(&str, Option<&[u8]>)]) -> Record {
+        let headers = Headers::pack(headers.iter().copied());
+        Record { offset: 7, timestamp: TimestampMs(0), key: None, value: None, headers }
+    }
+
+    #[test]
+    fn a_flood_is_bounded_and_what_was_not_said_is_counted() {
+        let (mut allowance, start) = (Allowance::default(), Instant::now());
+        let lines = (0..1000).filter(|_| allowance.line(start).is_some()).count();
+        assert_eq!(lines, 10);
+        assert_eq!(allowance.rest(start), None, "lines are spent");
+        let later = start + Duration::from_secs(2);
+        assert_eq!(allowance.line(later), Some(990), "the next line says how many there were");
+        assert_eq!(allowance.line(later), Some(0));
+        assert_eq!(allowance.line(later), None);
+        assert_eq!(allowance.rest(later + Duration::from_secs(1)), Some(1));
+        assert_eq!(allowance.rest(later + Duration::from_secs(1)), None);
+    }
+
+    #[test]
+    fn lines_are_allowed_again_one_a_second_however_often_it_is_asked() {
+        let (mut allowance, start) = (Allowance::default(), Instant::now());
+        let lines =
+            (0..10_000).filter(|ms| allowance.line(start + Duration::from_millis(*ms)).is_some()).count();
+        assert_eq!(lines, 10 + 9);
+    }
+
+    #[test]
+    fn the_trace_is_read_off_a_well_formed_header_alone() {
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let traced =
+            |value: &str| trace_id(&record(&[("traceparent", Some(value.as_bytes()))])).map(str::to_owned);
+        assert_eq!(traced(&format!("00-{trace}-00f067aa0ba902b7-01")).as_deref(), Some(trace));
+        for wrong in ["", "00", "00-xyz-1-1", &format!("00-{}-1-1", "0".repeat(32)), &"a".repeat(10_000)] {
+            assert_eq!(traced(wrong), None, "{wrong}");
+        }
+        assert_eq!(trace_id(&record(&[("traceparent", Some(b"\xff\xfe"))])), None);
+        assert_eq!(trace_id(&record(&[])), None);
+    }
+
+    #[test]
+    fn a_header_cannot_forge_a_line() {
+        assert_eq!(header(&record(&[("ce_id", Some(b"a\nERROR all is lost"))]), "ce_id"), None);
+        assert_eq!(header(&record(&[("ce_id", Some(b"abc"))]), "ce_id"), Some("abc"));
+    }
+
+    #[test]
+    fn a_detail_is_cut_between_characters() {
+        let long = "ü".repeat(400);
+        assert_eq!(shortened(&long).len(), 500);
+        assert_eq!(shortened("short"), "short");
+    }
+}

@@ -1,0 +1,295 @@
+//! All servers with TLS and passwords switched on: everything by the settings that docs/security.md shows, and what is said where a
+//! certificate or a password is wrong.
+
+use std::{fs, path::Path};
+
+use fleetlog_testkit::{
+    Authority, Fleetlog, KafkaServer, Output, PostgresServer, RedisServer, SaslListener, Stack, TlsFront,
+    Validity, workspace_root,
+};
+use fleetlog_tests::{LIMIT, World, until};
+
+/// Needs percent-encoding in a URL, and is found in no text by chance.
+const PASSWORD: &str = "p/w:d@9f8e7d6c";
+const WRONG: &str = "wr0ng-0a1b2c3d";
+const EVENTS: u64 = 300;
+
+/// Servers that take nothing less than TLS and a password; and settings that reach them.
+struct Secured {
+    world: World,
+    /// With the CA, passwords, and the file of settings.
+    folder: tempfile::TempDir,
+    /// A listener and a server whose certificate has expired.
+    expired_kafka: u16,
+    kafka: u16,
+    expired_redis: RedisServer,
+    redis: RedisServer,
+    postgres: PostgresServer,
+    authority: Authority,
+    front: TlsFront,
+    _broker: KafkaServer,
+}
+
+impl Secured {
+    async fn start() -> Self {
+        let authority = Authority::new("fleetlog test authority").unwrap();
+        let (good, over) = (
+            authority.issue("localhost", Validity::Now).unwrap(),
+            authority.issue("localhost", Validity::Over).unwrap(),
+        );
+        let listener =
+            |identity| SaslListener { identity, user: "fleetlog".into(), password: PASSWORD.into() };
+        let listeners = [listener(good.clone()), listener(over.clone())];
+        let registry = Stack::from_env().registry_url.expect("the stack runs with a registry");
+        let (address, path) = registry.strip_prefix("http://").unwrap().split_once('/').unwrap();
+        // `fleetlog:` and the password above, in base 64.
+        let authorization = "Basic ZmxlZXRsb2c6cC93OmRAOWY4ZTdkNmM=";
+        let (kafka, postgres, redis, expired_redis, front) = tokio::join!(
+            KafkaServer::start_secure(&listeners),
+            // Its own URL is not percent-encoded by the testkit.
+            PostgresServer::start_secure(&good, PASSWORD),
+            RedisServer::start_secure(&good, "fleetlog", PASSWORD),
+            RedisServer::start_secure(&over, "fleetlog", PASSWORD),
+            TlsFront::start(address, authorization, &good),
+        );
+        let (broker, ports) = kafka.unwrap();
+        let (postgres, redis, front) = (postgres.unwrap(), redis.unwrap(), front.unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        let stack = Stack {
+            brokers: format!("localhost:{}", ports[0]),
+            replication: Some(1),
+            redis_url: redis.url(),
+            postgres_url: postgres.url(),
+            registry_url: None,
+            pglite_url: None,
+            timescale_url: None,
+        };
+        let mut world = World::bare_on(stack, "tls").await;
+        let places = [
+            ("kafka.example:9093", format!("localhost:{}", ports[0])),
+            ("https://registry.example:8081", format!("https://localhost:{}/{path}", front.port())),
+            ("rediss://redis.example:6379/0", redis.url()),
+            (
+                "postgres.example:5432/fleetlog",
+                format!("localhost:{}/{}", postgres.port(), world.database.name()),
+            ),
+        ];
+        let settings = settings_of_the_docs(&authority, folder.path(), &places);
+        world.fleetlog = Fleetlog::with_settings(&settings)
+            .env("FLEETLOG_KAFKA__TOPIC_PREFIX", &world.prefix)
+            .env("FLEETLOG_KAFKA__REPLICATION", "1")
+            .env("FLEETLOG_RUN__STATE_DIR", &folder.path().display().to_string());
+        Self {
+            world,
+            folder,
+            kafka: ports[0],
+            expired_kafka: ports[1],
+            expired_redis: expired_redis.unwrap(),
+            redis,
+            postgres,
+            authority,
+            front,
+            _broker: broker,
+        }
+    }
+
+    /// Runs a command with other settings; says with which code it ended, and what it said. No password is in it.
+    async fn with(&self, variables: &[(&str, &str)], args: &[&str]) -> Output {
+        let changed = |fleetlog: Fleetlog, (name, value): &(&str, &str)| fleetlog.env(name, value);
+        let fleetlog = variables.iter().fold(self.world.fleetlog.clone(), changed);
+        let output = fleetlog.run(args, LIMIT).await.unwrap();
+        has_no_secret(&output.stdout);
+        has_no_secret(&output.stderr);
+        output
+    }
+
+    /// The same where it has to fail, with all these words on stderr.
+    async fn refused(&self, code: i32, variables: &[(&str, &str)], args: &[&str], words: &[&str]) {
+        let output = self.with(variables, args).await;
+        assert_eq!(output.code(), Some(code), "{variables:?} {args:?}: {}", output.stderr);
+        for word in words {
+            assert!(
+                output.stderr.contains(word),
+                "{variables:?} {args:?}: no `{word}` in: {}",
+                output.stderr
+            );
+        }
+    }
+}
+
+fn has_no_secret(text: &str) {
+    for secret in [PASSWORD, WRONG, "9f8e7d6c", "0a1b2c3d"] {
+        assert!(!text.contains(secret), "a password is in: {text}");
+    }
+}
+
+/// The settings of docs/security.md with these addresses, in a folder beside the files that they name.
+fn settings_of_the_docs(
+    authority: &Authority,
+    folder: &Path,
+    places: &[(&str, String)],
+) -> std::path::PathBuf {
+    let page = fs::read_to_string(workspace_root().join("docs/security.md")).unwrap();
+    let example = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let mut text = example.to_owned();
+    let folder_text = format!("{}/", folder.display());
+    let files = [("/etc/fleetlog/", folder_text.clone()), ("/run/secrets/", folder_text)];
+    for (there, here) in places.iter().chain(&files) {
+        assert!(text.contains(there), "docs/security.md has no `{there}`");
+        text = text.replace(there, here);
+    }
+    fs::copy(authority.ca_file(), folder.join("ca.pem")).unwrap();
+    for server in ["kafka", "registry", "redis", "postgres"] {
+        fs::write(folder.join(format!("{server}-password")), format!("{PASSWORD}\n")).unwrap();
+    }
+    fs::write(folder.join("wrong-password"), WRONG).unwrap();
+    let other = Authority::new("somebody else").unwrap();
+    fs::copy(other.ca_file(), folder.join("other-ca.pem")).unwrap();
+    let file = folder.join("fleetlog.toml");
+    fs::write(&file, text).unwrap();
+    file
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_and_sasl_all_goes_and_what_is_wrong_is_said() {
+    let secured = Secured::start().await;
+    all_goes(&secured).await;
+    kafka_refused(&secured).await;
+    redis_refused(&secured).await;
+    postgres_refused(&secured).await;
+    registry_refused(&secured).await;
+    kafka_without_tls(&secured).await;
+}
+
+async fn all_goes(secured: &Secured) {
+    let world = &secured.world;
+    let shown = secured.with(&[], &["config", "show", "--format", "json"]).await.success().unwrap();
+    assert!(shown.contains("***") && shown.contains("kafka-password"), "{shown}");
+    world.ok(&["topics", "apply"]).await;
+    world.ok(&["migrate"]).await;
+    world.simulate(EVENTS, 1).await;
+    assert!(secured.front.let_through() > 0, "the registry was not asked");
+    world.ok(&["run", "--once"]).await;
+    let reports = world.verified().await;
+    let compared: i64 = reports.values().map(|report| report["compared"].as_i64().unwrap()).sum();
+    assert!(compared > 0, "{reports:?}");
+    let units = world.json(&["unit", "list"]).await;
+    assert!(units.as_array().is_some_and(|units| !units.is_empty()), "{units}");
+}
+
+async fn kafka_refused(secured: &Secured) {
+    let in_folder = |name: &str| secured.folder.path().join(name).display().to_string();
+    let asked: [&[&str]; 2] = [&["topics", "plan"], &["run", "--once"]];
+    let expired = format!("localhost:{}", secured.expired_kafka);
+    let other_host = format!("127.0.0.1:{}", secured.kafka);
+    for args in asked {
+        secured
+            .refused(
+                3,
+                &[("FLEETLOG_KAFKA__PROPERTIES__SASL__PASSWORD_FILE", &in_folder("wrong-password"))],
+                args,
+                &["kafka at localhost:", "SASL authentication error", "sasl.password"],
+            )
+            .await;
+        secured
+            .refused(
+                3,
+                &[("FLEETLOG_KAFKA__PROPERTIES__SSL__CA__LOCATION", &in_folder("other-ca.pem"))],
+                args,
+                &["signed by an unknown authority", "ssl.ca.location"],
+            )
+            .await;
+        secured
+            .refused(
+                3,
+                &[("FLEETLOG_KAFKA__BROKERS", &expired)],
+                args,
+                &["certificate has expired", "renew it"],
+            )
+            .await;
+        secured
+            .refused(
+                3,
+                &[("FLEETLOG_KAFKA__BROKERS", &other_host)],
+                args,
+                &["certificate is for another host"],
+            )
+            .await;
+    }
+}
+
+/// Nobody refuses: the listener hangs up.
+async fn kafka_without_tls(secured: &Secured) {
+    let plain = [("FLEETLOG_KAFKA__PROPERTIES__SECURITY__PROTOCOL", "plaintext")];
+    secured.refused(3, &plain, &["topics", "plan"], &["does not answer", "security.protocol"]).await;
+}
+
+async fn redis_refused(secured: &Secured) {
+    let in_folder = |name: &str| secured.folder.path().join(name).display().to_string();
+    let run: &[&str] = &["run", "--once", "--projections", "unit-status"];
+    let stopped = "projection `unit-status` stopped for good: redis at localhost:";
+    let wrong = [("FLEETLOG_REDIS__PASSWORD_FILE", in_folder("wrong-password"))];
+    let unknown = [("FLEETLOG_REDIS__CA_FILE", in_folder("other-ca.pem"))];
+    let expired = [("FLEETLOG_REDIS__URL", secured.expired_redis.url())];
+    let other = [("FLEETLOG_REDIS__URL", secured.redis.url().replace("localhost", "127.0.0.1"))];
+    for (variable, words) in [
+        (&wrong, [stopped, "check user and password"]),
+        (
+            &unknown,
+            [stopped, "signed by an unknown authority: name the authority that signed it in redis.ca_file"],
+        ),
+        (&expired, [stopped, "certificate has expired: renew it"]),
+        (&other, ["stopped for good: redis at 127.0.0.1:", "certificate is for another host"]),
+    ] {
+        let variable = [(variable[0].0, variable[0].1.as_str())];
+        secured.refused(1, &variable, run, &words).await;
+        secured.refused(3, &variable, &["unit", "list"], &["hint: "]).await;
+    }
+}
+
+async fn postgres_refused(secured: &Secured) {
+    let in_folder = |name: &str| secured.folder.path().join(name).display().to_string();
+    let run: &[&str] = &["run", "--once", "--projections", "event-history"];
+    let stopped = "projection `event-history` stopped for good: postgresql: ";
+    let name = secured.world.database.name();
+    let other = format!("postgres://fleetlog@127.0.0.1:{}/{name}", secured.postgres.port());
+    for (name, value, words) in [
+        (
+            "FLEETLOG_POSTGRES__PASSWORD_FILE",
+            in_folder("wrong-password"),
+            [stopped, "password authentication failed", "postgres.password"],
+        ),
+        (
+            "FLEETLOG_POSTGRES__CA_FILE",
+            in_folder("other-ca.pem"),
+            [stopped, "signed by an unknown authority", "postgres.ca_file"],
+        ),
+        ("FLEETLOG_POSTGRES__URL", other, [stopped, "certificate is for another host", "by a name"]),
+    ] {
+        let variable = [(name, value.as_str())];
+        secured.refused(1, &variable, run, &words).await;
+        secured.refused(4, &variable, &["migrate"], &words[1..]).await;
+    }
+    secured.postgres.set_identity(&secured.authority.issue("localhost", Validity::Over).unwrap()).unwrap();
+    until("PostgreSQL shows its new certificate", async || {
+        secured.with(&[], &["migrate", "--dry-run"]).await.code() != Some(0)
+    })
+    .await;
+    secured.refused(1, &[], run, &[stopped, "certificate has expired: renew it"]).await;
+    secured.refused(4, &[], &["migrate"], &["certificate has expired: renew it"]).await;
+}
+
+async fn registry_refused(secured: &Secured) {
+    let in_folder = |name: &str| secured.folder.path().join(name).display().to_string();
+    let publish: &[&str] = &["schemas", "publish"];
+    for (name, value, words) in [
+        ("FLEETLOG_REGISTRY__PASSWORD_FILE", in_folder("wrong-password"), ["HTTP 401", "credentials"]),
+        (
+            "FLEETLOG_REGISTRY__CA_FILE",
+            in_folder("other-ca.pem"),
+            ["signed by an unknown authority", "registry.ca_file"],
+        ),
+    ] {
+        secured.refused(4, &[(name, value.as_str())], publish, &words).await;
+    }
+}

@@ -103,13 +103,24 @@ impl Told {
 }
 
 impl ClientContext for Told {
-    /// Said in the error that comes of it.
-    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
+    /// A connection that the other side closes is no error to librdkafka, and only logged. All else is said in the error that
+    /// comes of it.
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        if facility == "FAIL" {
+            let text = message.split_once("]: ").map_or(message, |(_thread, text)| text);
+            self.keep(trouble(None, text), false);
+        }
+    }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let trouble = trouble(error_code(&error), reason);
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_summary = error_code(&error) == Some(RDKafkaErrorCode::AllBrokersDown);
+        self.keep(trouble(error_code(&error), reason), is_summary);
+    }
+}
+
+impl Told {
+    fn keep(&self, trouble: Trouble, is_summary: bool) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let keep = last.as_ref().is_some_and(|last| last.needs_a_person() || is_summary);
         if !keep {
             *last = Some(trouble);

@@ -51,10 +51,10 @@ impl CertificateFault {
     /// The same from an error and its causes.
     #[must_use]
     pub fn in_chain(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
-        std::iter::successors(Some(error), |error| error.source())
-            .filter_map(|error| Self::told_by(&error.to_string()))
-            // The innermost cause says most.
-            .last()
+        let told = std::iter::successors(Some(error), |error| error.source())
+            .filter_map(|error| Self::told_by(&error.to_string()));
+        // Causes further in may have lost the reason.
+        told.reduce(|first, next| if first == Self::Other { next } else { first })
     }
 
     /// What to do; `authority` is the setting that names who is trusted, such as `redis.ca_file`.

@@ -107,7 +107,7 @@ impl Presence {
         metrics: PresenceMetrics,
         producer_metrics: ProducerMetrics,
     ) -> anyhow::Result<Self> {
-        let (redis, kafka) = (wiring::redis_settings(config), wiring::kafka_settings(config));
+        let (redis, kafka) = (wiring::redis_settings(config)?, wiring::kafka_settings(config));
         let ids = [UnitConsensus::ID, UnitStatus::ID].map(str::to_owned);
         Ok(Self {
             hot: HotReader::open(redis.clone())?,

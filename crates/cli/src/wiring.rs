@@ -151,19 +151,19 @@ pub(crate) fn database(config: &Config) -> anyhow::Result<Database> {
 }
 
 /// Where hot state is.
-pub(crate) fn redis_settings(config: &Config) -> RedisSinkSettings {
-    RedisSinkSettings {
+pub(crate) fn redis_settings(config: &Config) -> anyhow::Result<RedisSinkSettings> {
+    Ok(RedisSinkSettings {
         key_prefix: config.redis.key_prefix.clone(),
         lane_prefix: config.kafka.topic_prefix.clone(),
         timeout_ms: config.redis.timeout_ms,
         ca_pem: authority("redis.ca_file", &config.redis.ca_file)?,
         ..RedisSinkSettings::new(config.redis.url.clone())
-    }
+    })
 }
 
 /// Hot state of the settings; connects when it is used.
 pub(crate) fn redis_sink(config: &Config) -> anyhow::Result<RedisSink> {
-    let settings = redis_settings(config);
+    let settings = redis_settings(config)?;
     // Two entities a call, one call at a time: so that there is something between the calls of one commit.
     #[cfg(feature = "fault-injection")]
     let settings = RedisSinkSettings { call_items_max: 2, window_bytes_max: 1, ..settings };

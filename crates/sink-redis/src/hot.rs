@@ -39,7 +39,7 @@ impl HotReader {
     /// # Errors
     /// Permanent if the address cannot be read.
     pub fn open(settings: RedisSinkSettings) -> Result<Self, SinkError> {
-        let connection = Connection::open(&settings.url, settings.timeout_ms)?;
+        let connection = Connection::open(&settings.url, settings.ca_pem.as_deref(), settings.timeout_ms)?;
         Ok(Self { settings, connection })
     }
 

@@ -53,7 +53,7 @@ impl Lease {
         ttl_ms: u64,
     ) -> Result<Self, SinkError> {
         Ok(Self {
-            connection: Connection::open(&settings.url, settings.timeout_ms)?,
+            connection: Connection::open(&settings.url, settings.ca_pem.as_deref(), settings.timeout_ms)?,
             key: format!("{}fleetlog:{}{name}:lease", settings.key_prefix, settings.lane_prefix),
             token: format!("{holder} {}", Uuid::new_v4().simple()),
             ttl_ms,

@@ -1,6 +1,5 @@
 //! `fleetlog unit show|list`, `fleetlog task show|list`: hot state as Redis holds it.
 
-use fleetlog_event::UnitKey;
 use redis::AsyncCommands;
 use serde_json::{Map, Value};
 

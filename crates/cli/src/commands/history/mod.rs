@@ -18,6 +18,7 @@ use crate::{
     exit::{Code, Failure},
     output::OutputFormat,
     when::When,
+    wiring,
 };
 
 use print::Printer;
@@ -67,13 +68,16 @@ pub(crate) async fn connect(config: &Config) -> anyhow::Result<PgConnection> {
         Ok::<_, sqlx::Error>(connection)
     };
     let timeout = std::time::Duration::from_millis(config.postgres.timeout_ms);
-    let unreachable = |why: String| {
-        let hint = "is it running, and is postgres.url right? (fleetlog config show)";
-        Failure::new(Code::Unreachable, format!("postgresql at {url} does not answer: {why}"), hint)
+    let unreachable = |why: &(dyn std::error::Error + 'static)| {
+        let message = format!("postgresql at {url} does not answer: {why}");
+        Failure::new(Code::Unreachable, message, wiring::hint("postgres", why))
     };
     match tokio::time::timeout(timeout, connecting).await {
-        Ok(connected) => Ok(connected.map_err(|error| unreachable(error.to_string()))?),
-        Err(_) => Err(unreachable(format!("no answer in {} ms", config.postgres.timeout_ms)).into()),
+        Ok(connected) => Ok(connected.map_err(|error| unreachable(&error))?),
+        Err(_) => {
+            let late = format!("no answer in {} ms", config.postgres.timeout_ms);
+            Err(unreachable(&std::io::Error::other(late)).into())
+        }
     }
 }
 

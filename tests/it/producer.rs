@@ -9,8 +9,7 @@ use bytes::Bytes;
 use fleetlog_codec::{RegistryClient, RegistrySettings, SchemaSource};
 use fleetlog_event::{
     EventId, EventMeta, FleetEvent, TimestampMs, partition_of,
-    robot::{Connected, Registered},
-    task::Completed,
+    robot::{ActionRequested, Connected, Registered},
 };
 use fleetlog_kafka::{KafkaFault, KafkaSettings, LogReader, OwnedRecord, ReadError};
 use fleetlog_producer::{
@@ -246,8 +245,12 @@ async fn a_record_that_the_cluster_refuses_is_named_and_the_others_go_on() {
     create_topics(&settings).await;
     take_large_records(&mut settings);
     let producer = EventProducer::connect(&settings).unwrap();
-    let mut large = Completed { meta: meta("1"), task_id: "t1".into(), failed_steps: 0 };
-    large.meta.source = "x".repeat(3_000_000);
+    let large = ActionRequested {
+        meta: meta("1"),
+        action_id: "a1".into(),
+        action_type: "map".into(),
+        parameters: [("map".to_owned(), "x".repeat(3_000_000))].into(),
+    };
     let id = large.meta.event_id;
     let refused = producer.send(large).await.unwrap();
     let taken = producer.send(connected("1")).await.unwrap();

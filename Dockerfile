@@ -33,7 +33,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --user-group --home-dir /var/lib/fleetlog --create-home fleetlog
 COPY --from=build /out/ /
-# Slot locks lie here; everything else may be read-only: docker run --read-only --tmpfs /var/lib/fleetlog
+# Slot locks lie here; everything else may be read-only: docker run --read-only --tmpfs /var/lib/fleetlog:uid=10001,gid=10001,mode=0700
 ENV FLEETLOG_RUN__STATE_DIR=/var/lib/fleetlog \
     FLEETLOG_RUN__HTTP_ADDRESS=0.0.0.0:9464 \
     FLEETLOG_LOG__FORMAT=json

@@ -42,6 +42,8 @@ pub(crate) struct Connections {
     permits: Semaphore,
     timeout: Duration,
     checked: AtomicBool,
+    /// The server has taken our password before.
+    admitted: AtomicBool,
 }
 
 impl Connections {
@@ -60,6 +62,7 @@ impl Connections {
             permits: Semaphore::new(settings.connections_max),
             timeout: settings.timeout,
             checked: AtomicBool::new(false),
+            admitted: AtomicBool::new(false),
         })
     }
 
@@ -79,9 +82,28 @@ impl Connections {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => self.bounded(self.options.connect()).await?,
+            None => self.connect().await?,
         };
         Ok(Lease { home: self, connection, _permit: permit })
+    }
+
+    /// Cut off in the middle, an exchange of passwords looks to the server like a wrong password. So one that was taken
+    /// before is waited for, and one that never was is tried twice.
+    async fn connect(&self) -> Result<PgConnection, Failure> {
+        let mut connected = self.bounded(self.options.connect()).await;
+        if connected.as_ref().is_err_and(Failure::is_password_refused) {
+            connected = self.bounded(self.options.connect()).await;
+        }
+        match connected {
+            Ok(connection) => {
+                self.admitted.store(true, Ordering::Relaxed);
+                Ok(connection)
+            }
+            Err(failure) if failure.is_password_refused() && self.admitted.load(Ordering::Relaxed) => {
+                Err(Failure::RefusedLater(failure.refusal()))
+            }
+            Err(failure) => Err(failure),
+        }
     }
 
     /// Waits for the server's answer, at most as long as a statement may take and a little more.

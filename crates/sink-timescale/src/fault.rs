@@ -21,6 +21,9 @@ pub(crate) enum Failure {
         /// What to do.
         remedy: &'static str,
     },
+    /// The password was taken before and is refused now: it is being changed, or the exchange was cut off.
+    #[error("{0}, though the same password was taken before; is it being changed?")]
+    RefusedLater(String),
     /// Nothing came back in time.
     #[error("no answer within {} ms", .0.as_millis())]
     TimedOut(Duration),
@@ -96,7 +99,7 @@ impl Failure {
     pub(crate) fn meaning(&self) -> Meaning {
         use sqlx::Error;
         match self {
-            Self::TimedOut(_) => Meaning::Transient,
+            Self::TimedOut(_) | Self::RefusedLater(_) => Meaning::Transient,
             Self::States { remedy, .. } => Meaning::Permanent(remedy),
             Self::Sql(Error::Database(error)) => match error.code() {
                 Some(code) => meaning_of_code(&code),
@@ -122,6 +125,11 @@ impl Failure {
             },
             other => other.to_string(),
         }
+    }
+
+    /// The server did not take the password.
+    pub(crate) fn is_password_refused(&self) -> bool {
+        matches!(self, Self::Sql(sqlx::Error::Database(error)) if error.code().as_deref() == Some("28P01"))
     }
 
     /// Somebody else had a lock for longer than this transaction may wait.

@@ -19,6 +19,10 @@ pub(crate) fn redact_url(text: &str) -> String {
     let Some((scheme, user, rest)) = parts(text) else {
         return text.rsplit_once('@').map_or_else(|| text.to_owned(), |(_, host)| format!("***@{host}"));
     };
+    // A `?` in a password that was not percent-encoded: where it ends cannot be told, so nothing is shown.
+    if rest.contains('@') {
+        return format!("{scheme}://***");
+    }
     let user = user.map_or_else(String::new, |user| match user.split_once(':') {
         Some((name, _)) => format!("{name}:***@"),
         None => format!("{user}@"),
@@ -112,6 +116,7 @@ mod tests {
     #[test]
     fn no_password_is_shown_wherever_it_stands() {
         for (url, shown) in [
+            ("postgres://me:ge?heim@h/db", "postgres://***"),
             ("postgres://me:geheim@h:5432/db?x=1", "postgres://me:***@h:5432/db?x=1"),
             ("redis://h:6379/0", "redis://h:6379/0"),
             ("redis://:geheim@h/0", "redis://:***@h/0"),

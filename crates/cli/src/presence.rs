@@ -146,7 +146,9 @@ impl Presence {
                 outcome = self.round() => outcome,
             };
             self.tell(outcome);
-            let longest = Duration::from_millis(self.config.presence.timeout_ms / 6);
+            // The lease is renewed at the beginning of a round: it has to outlive the pause and a look.
+            let presence = &self.config.presence;
+            let longest = Duration::from_millis((presence.timeout_ms / 6).min(presence.lease_ms / 2));
             let pause = (begun.elapsed() * LOOK_SHARE).min(longest).max(self.interval());
             tokio::select! {
                 () = stop.cancelled() => break,

@@ -173,7 +173,7 @@ impl Admin {
             match change {
                 Change::Create { topic, partitions, .. } => self.await_partitions(topic, *partitions).await?,
                 Change::AddPartitions { topic, to, .. } => self.await_partitions(topic, *to).await?,
-                Change::SetConfigs { .. } => {}
+                Change::SetConfigs { topic, changes } => self.await_configs(topic, changes).await?,
             }
         }
         Ok(())
@@ -280,6 +280,18 @@ impl Admin {
         self.until(&format!("topic `{topic}` with {partitions} partitions"), async || {
             let described = self.describe(&[topic]).await?;
             Ok(described.iter().all(|t| t.facts.as_ref().is_ok_and(|facts| facts.replicas.len() == wanted)))
+        })
+        .await
+    }
+
+    async fn await_configs(&self, topic: &str, changes: &[ConfigChange]) -> Result<(), ClusterError> {
+        let names = [topic.to_owned()];
+        self.until(&format!("the settings of topic `{topic}`"), async || {
+            let found = self.configs(&names).await?;
+            let has = |change: &ConfigChange| {
+                found.iter().any(|(_, configs)| configs.get(&change.name) == Some(&change.to))
+            };
+            Ok(changes.iter().all(has))
         })
         .await
     }

@@ -74,6 +74,34 @@ pub struct Telemetry {
     pub information: BTreeMap<String, String>,
 }
 
+impl Telemetry {
+    /// A measurement that says nothing but who and when: what was measured is set by struct update.
+    #[must_use]
+    pub fn silent(meta: EventMeta) -> Self {
+        Self {
+            meta,
+            channel: None,
+            x_m: None,
+            y_m: None,
+            heading_rad: None,
+            map_id: None,
+            latitude_deg: None,
+            longitude_deg: None,
+            battery_percent: None,
+            charging: None,
+            speed_m_s: None,
+            driving: None,
+            paused: None,
+            last_node_id: None,
+            task_id: None,
+            localized: None,
+            new_base_request: None,
+            zone_set_id: None,
+            information: BTreeMap::new(),
+        }
+    }
+}
+
 /// Beyond any map or coordinate in metres; what is larger is a unit mistake or garbage.
 const METRES_MAX: f64 = 1e8;
 

@@ -283,27 +283,7 @@ impl About<'_, Unit> {
     /// A measurement that says nothing yet: what was measured is set by struct update.
     #[must_use]
     pub fn telemetry(&self) -> Telemetry {
-        Telemetry {
-            meta: self.meta(),
-            channel: None,
-            x_m: None,
-            y_m: None,
-            heading_rad: None,
-            map_id: None,
-            latitude_deg: None,
-            longitude_deg: None,
-            battery_percent: None,
-            charging: None,
-            speed_m_s: None,
-            driving: None,
-            paused: None,
-            last_node_id: None,
-            task_id: None,
-            localized: None,
-            new_base_request: None,
-            zone_set_id: None,
-            information: [].into(),
-        }
+        Telemetry::silent(self.meta())
     }
 }
 

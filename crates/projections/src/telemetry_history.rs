@@ -128,12 +128,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::testing::{cuts, silent, telemetry};
+    use crate::testing::{cuts, telemetry};
 
     #[test]
     fn a_measurement_is_a_row_with_its_place_in_the_log() {
-        let first = Telemetry { x_m: Some(1.5), ..silent(unit_meta("504", "7")) };
-        let second = silent(later(unit_meta("504", "7"), 1000));
+        let first = Telemetry { x_m: Some(1.5), ..Telemetry::silent(unit_meta("504", "7")) };
+        let second = Telemetry::silent(later(unit_meta("504", "7"), 1000));
         let _ = given_map(TelemetryHistory).events([first.clone(), second.clone()]).then(|made| {
             let row = |telemetry, log_offset, by_ms| TelemetryRow {
                 recorded_at: TimestampMs(START.0 + by_ms),
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn a_latitude_beyond_the_pole_is_rejected() {
         let _ = given_map(TelemetryHistory)
-            .when(Telemetry { latitude_deg: Some(90.5), ..silent(unit_meta("504", "7")) })
+            .when(Telemetry { latitude_deg: Some(90.5), ..Telemetry::silent(unit_meta("504", "7")) })
             .then_rejected(Reason::OutOfRange)
             .then_told("latitude_deg is 90.5");
     }
@@ -157,7 +157,8 @@ mod tests {
     /// A text that the database will refuse goes on its way: it is for the sink to name.
     #[test]
     fn a_nul_character_is_left_in() {
-        let telemetry = Telemetry { map_id: Some("a\0b".to_owned()), ..silent(unit_meta("504", "7")) };
+        let telemetry =
+            Telemetry { map_id: Some("a\0b".to_owned()), ..Telemetry::silent(unit_meta("504", "7")) };
         let _ = given_map(TelemetryHistory)
             .event(telemetry)
             .then(|made| assert_eq!(made.rows[0].write.telemetry.map_id.as_deref(), Some("a\0b")));

@@ -115,31 +115,6 @@ pub(crate) fn registered(meta: EventMeta, model: &str) -> Registered {
     }
 }
 
-/// A measurement that says nothing but who and when.
-pub(crate) fn silent(meta: EventMeta) -> Telemetry {
-    Telemetry {
-        meta,
-        channel: None,
-        x_m: None,
-        y_m: None,
-        heading_rad: None,
-        map_id: None,
-        latitude_deg: None,
-        longitude_deg: None,
-        battery_percent: None,
-        charging: None,
-        speed_m_s: None,
-        driving: None,
-        paused: None,
-        last_node_id: None,
-        task_id: None,
-        localized: None,
-        new_base_request: None,
-        zone_set_id: None,
-        information: [].into(),
-    }
-}
-
 /// A measurement, some of them out of range.
 pub(crate) fn telemetry() -> impl Strategy<Value = TelemetryEvent> {
     let number =
@@ -147,7 +122,15 @@ pub(crate) fn telemetry() -> impl Strategy<Value = TelemetryEvent> {
     let text = || prop::option::of("[a-z]{0,3}");
     (meta(), number(), number(), prop::option::of(0.0..101.0_f64), any::<Option<bool>>(), text(), text())
         .prop_map(|(meta, x_m, heading_rad, battery_percent, driving, map_id, last_node_id)| {
-            Telemetry { x_m, heading_rad, battery_percent, driving, map_id, last_node_id, ..silent(meta) }
-                .into()
+            Telemetry {
+                x_m,
+                heading_rad,
+                battery_percent,
+                driving,
+                map_id,
+                last_node_id,
+                ..Telemetry::silent(meta)
+            }
+            .into()
         })
 }

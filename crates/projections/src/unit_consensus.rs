@@ -198,7 +198,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::testing::{cuts, silent, telemetry};
+    use crate::testing::{cuts, telemetry};
 
     const UNIT: &str = "s504.u7";
 
@@ -208,9 +208,14 @@ mod tests {
 
     #[test]
     fn a_field_keeps_its_last_known_value() {
-        let state =
-            Telemetry { x_m: Some(1.5), battery_percent: Some(80.0), driving: Some(true), ..silent(at(1)) };
-        let visualization = Telemetry { x_m: Some(2.5), map_id: Some("hall".to_owned()), ..silent(at(2)) };
+        let state = Telemetry {
+            x_m: Some(1.5),
+            battery_percent: Some(80.0),
+            driving: Some(true),
+            ..Telemetry::silent(at(1))
+        };
+        let visualization =
+            Telemetry { x_m: Some(2.5), map_id: Some("hall".to_owned()), ..Telemetry::silent(at(2)) };
         let _ = given(UnitConsensus)
             .events([state, visualization])
             .then_field(UNIT, "x_m", Some("2.5"))
@@ -224,8 +229,10 @@ mod tests {
 
     #[test]
     fn an_empty_text_is_a_value() {
-        let task =
-            |task_id: &str, seconds| Telemetry { task_id: Some(task_id.to_owned()), ..silent(at(seconds)) };
+        let task = |task_id: &str, seconds| Telemetry {
+            task_id: Some(task_id.to_owned()),
+            ..Telemetry::silent(at(seconds))
+        };
         let _ =
             given(UnitConsensus).events([task("T1", 1), task("", 2)]).then_field(UNIT, "task_id", Some(""));
     }
@@ -235,15 +242,15 @@ mod tests {
         let told = |text: &str, seconds| Telemetry {
             information: [("wifiRssi".to_owned(), text.to_owned())].into(),
             zone_set_id: Some("zones-4".to_owned()),
-            ..silent(at(seconds))
+            ..Telemetry::silent(at(seconds))
         };
         let asks = |asks, seconds| Telemetry {
             new_base_request: Some(asks),
             localized: Some(true),
-            ..silent(at(seconds))
+            ..Telemetry::silent(at(seconds))
         };
         let _ = given(UnitConsensus)
-            .event(silent(at(1)))
+            .event(Telemetry::silent(at(1)))
             .then_field(UNIT, "information", None)
             .then_field(UNIT, "new_base_request", None)
             .events([told("rssi -66 dBm", 2), told("rssi -45 dBm", 3), asks(true, 4), asks(false, 5)])
@@ -258,7 +265,7 @@ mod tests {
     fn a_message_of_1970_or_2100_is_folded_where_it_lies() {
         let clocked = |x_m, occurred_at, seconds| {
             let meta = EventMeta { occurred_at: TimestampMs(occurred_at), ..at(seconds) };
-            Telemetry { x_m: Some(x_m), ..silent(meta) }
+            Telemetry { x_m: Some(x_m), ..Telemetry::silent(meta) }
         };
         let _ = given(UnitConsensus)
             .events([clocked(1.0, 4_102_444_800_000, 1), clocked(2.0, 0, 2)])
@@ -273,7 +280,7 @@ mod tests {
     fn a_number_that_is_none_is_rejected() {
         for x_m in [f64::NAN, f64::INFINITY, 1e300] {
             let _ = given(UnitConsensus)
-                .when(Telemetry { x_m: Some(x_m), ..silent(at(1)) })
+                .when(Telemetry { x_m: Some(x_m), ..Telemetry::silent(at(1)) })
                 .then_rejected(Reason::OutOfRange)
                 .then_told("x_m");
         }

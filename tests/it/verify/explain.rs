@@ -243,29 +243,7 @@ async fn the_ledgers_columns_are_explained_as_people_read_them() {
 fn measurements() -> TestLog {
     let mut log = MemoryLog::default();
     for battery_percent in [Some(80.0), Some(80.0), None, Some(70.0), None] {
-        let one = |meta| {
-            TelemetryEvent::from(Telemetry {
-                meta,
-                channel: None,
-                x_m: None,
-                y_m: None,
-                heading_rad: None,
-                map_id: None,
-                latitude_deg: None,
-                longitude_deg: None,
-                battery_percent,
-                charging: None,
-                speed_m_s: None,
-                driving: None,
-                paused: None,
-                last_node_id: None,
-                task_id: None,
-                localized: None,
-                new_base_request: None,
-                zone_set_id: None,
-                information: [].into(),
-            })
-        };
+        let one = |meta| TelemetryEvent::from(Telemetry { battery_percent, ..Telemetry::silent(meta) });
         append(&mut log, one, "1");
     }
     TestLog::new(log)

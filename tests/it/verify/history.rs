@@ -208,25 +208,13 @@ async fn measurements_are_compared_to_the_last_bit() {
     for n in 0..100 {
         let measured = |meta| {
             TelemetryEvent::from(Telemetry {
-                meta,
-                channel: None,
                 x_m: Some(f64::from(n) / 3.0),
                 y_m: Some(-0.0),
-                heading_rad: None,
                 map_id: Some("Halle ä".to_owned()),
                 latitude_deg: Some(48.1),
-                longitude_deg: None,
                 battery_percent: Some(99.9),
                 charging: Some(n % 2 == 0),
-                speed_m_s: None,
-                driving: None,
-                paused: None,
-                last_node_id: None,
-                task_id: None,
-                localized: None,
-                new_base_request: None,
-                zone_set_id: None,
-                information: [].into(),
+                ..Telemetry::silent(meta)
             })
         };
         append(&mut log, measured, "1");

@@ -208,25 +208,13 @@ async fn where_retention_cut_the_log_only_what_it_tells_is_compared() {
     let measured = |x_m: Option<f64>, battery_percent: Option<f64>| {
         move |meta| {
             TelemetryEvent::from(Telemetry {
-                meta,
                 channel: Some("state".to_owned()),
                 x_m,
                 y_m: x_m,
-                heading_rad: None,
-                map_id: None,
-                latitude_deg: None,
-                longitude_deg: None,
                 battery_percent,
-                charging: None,
                 speed_m_s: Some(1e-7),
                 driving: Some(true),
-                paused: None,
-                last_node_id: None,
-                task_id: None,
-                localized: None,
-                new_base_request: None,
-                zone_set_id: None,
-                information: [].into(),
+                ..Telemetry::silent(meta)
             })
         }
     };

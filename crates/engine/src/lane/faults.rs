@@ -6,24 +6,11 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use fleetlog_projection::{Fault, Link, Projection, Sink, SinkError};
 use tracing::{error, info, warn};
 
-use super::{Lane, Work};
+use super::{Lane, Work, telling::tell};
 use crate::{Failure, fault::Interrupt, intake::CommitError, ports::Schemas, status::LaneState};
 
 /// After how long a lane says again that it waits, and then ever more rarely.
 const REMINDER: Duration = Duration::from_secs(60);
-
-/// A line about a lane, with what it is about as fields.
-macro_rules! tell {
-    ($level:ident, $lane:expr, $($text:tt)+) => {
-        $level!(
-            projection = $lane.projection,
-            lane = %$lane,
-            topic = $lane.topic,
-            partition = $lane.partition,
-            $($text)+
-        )
-    };
-}
 
 /// A failed call, of whatever it was.
 pub(crate) trait Failed: std::fmt::Display {
@@ -82,7 +69,12 @@ where
             self.waiting(doing, &what);
             if begun.elapsed() > reminder {
                 let waited_s = begun.elapsed().as_secs();
-                warn!(lane = %self.lane, waited_s, "{doing}: {what}; still waiting: is it something that does not pass?");
+                tell!(
+                    warn,
+                    self.lane,
+                    waited_s,
+                    "{doing}: {what}; still waiting: is it something that does not pass?"
+                );
                 reminder *= 2;
             }
             self.pause(pauses.next()).await?;

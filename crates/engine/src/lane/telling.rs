@@ -1,4 +1,4 @@
-//! What is logged of set-asides: each with its position, reason and trace, but never a flood of lines.
+//! What is logged of a lane; of set-asides each with its position, reason and trace, but never a flood of lines.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -7,6 +7,20 @@ use std::{
 
 use fleetlog_projection::{LaneId, Record, SetAside};
 use tracing::warn;
+
+/// A line about a lane, with what it is about as fields.
+macro_rules! tell {
+    ($level:ident, $lane:expr, $($text:tt)+) => {
+        $level!(
+            projection = $lane.projection,
+            lane = %$lane,
+            topic = $lane.topic,
+            partition = $lane.partition,
+            $($text)+
+        )
+    };
+}
+pub(super) use tell;
 
 /// Lines that a lane may log at once, and how long it takes to be allowed one more.
 const BURST: u32 = 10;
@@ -64,7 +78,7 @@ impl Telling {
         for aside in set_aside {
             let allowed = self.allowance().line(now);
             if let Some(unsaid) = allowed {
-                tell(lane, aside, unsaid);
+                tell_set_aside(lane, aside, unsaid);
             }
         }
     }
@@ -72,14 +86,7 @@ impl Telling {
     /// Says how many were not logged, once there is quiet.
     pub(super) fn rest(&self, lane: &LaneId, now: Instant) {
         if let Some(unsaid) = self.allowance().rest(now) {
-            warn!(
-                projection = lane.projection,
-                lane = %lane,
-                topic = lane.topic,
-                partition = lane.partition,
-                unsaid,
-                "more events were set aside than logged here: fleetlog dlq list"
-            );
+            tell!(warn, lane, unsaid, "more events were set aside than logged here: fleetlog dlq list");
         }
     }
 
@@ -88,13 +95,11 @@ impl Telling {
     }
 }
 
-fn tell(lane: &LaneId, aside: &SetAside, unsaid: u64) {
+fn tell_set_aside(lane: &LaneId, aside: &SetAside, unsaid: u64) {
     let SetAside { record, reject, event_type } = aside;
-    warn!(
-        projection = lane.projection,
-        lane = %lane,
-        topic = lane.topic,
-        partition = lane.partition,
+    tell!(
+        warn,
+        lane,
         offset = record.offset,
         reason = reject.reason.as_str(),
         event_type = event_type.as_deref(),

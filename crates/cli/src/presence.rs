@@ -1,6 +1,8 @@
 //! The worker behind `fleetlog presence`: looks at hot state again and again, lets `fleetlog-presence` decide, sends, and
 //! believes what was acknowledged. All durations are by the monotonic clock.
 
+mod told;
+
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
@@ -11,7 +13,7 @@ use anyhow::Context;
 use fleetlog_event::{FleetEvent, LogId, catalogue::physical_name, robot::RobotEvent};
 use fleetlog_kafka::{Admin, KafkaSettings, Offsets};
 use fleetlog_presence::{
-    Candidate, Coverage, Kind, Pace, Quiet, Round, Rules, Status, Trust, Watch, decide,
+    Candidate, Coverage, Kind, Pace, Round, Rules, Status, Trust, Watch, decide,
     metrics::{LookOutcome, PresenceMetrics},
 };
 use fleetlog_producer::{BatchError, EventProducer, ProducerMetrics};
@@ -24,6 +26,7 @@ use crate::{
     config::{self, Config},
     lanes, wiring,
 };
+use told::{Told, named};
 
 /// A look may take at most one part in so many of the time: with very many units they become rarer.
 const LOOK_SHARE: u32 = 10;
@@ -32,8 +35,6 @@ const BATCH_EVENTS: usize = 100;
 /// Steps of the search for sites in one look, and how often all is searched.
 const SEARCH_STEPS: usize = 100;
 const SEARCH_INTERVAL: Duration = Duration::from_secs(10);
-/// Units, lanes or sites that a line of the log names.
-const NAMED_MAX: usize = 3;
 /// How long the end may take to give the lease back.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -71,11 +72,7 @@ struct Log {
     projections: Vec<Described>,
 }
 
-/// The lanes that fold what is looked at, and their partitions now.
-struct LogNow {
-    lanes: Vec<LaneNow>,
-}
-
+/// A lane that folds what is looked at, and its partition now.
 struct LaneNow {
     id: LaneId,
     log: LogId,
@@ -89,15 +86,6 @@ struct Sites {
     known: BTreeSet<String>,
     cursor: Option<u64>,
     searched_at: Option<Instant>,
-}
-
-/// What was said to people last, so that nothing is said twice.
-#[derive(Default)]
-struct Told {
-    trouble: Option<String>,
-    stands_by: bool,
-    is_behind: bool,
-    has_waiting: bool,
 }
 
 impl Presence {
@@ -204,17 +192,17 @@ impl Presence {
     /// order what is shown is never older than what it is taken for.
     async fn look(&mut self) -> anyhow::Result<Round> {
         let at_ms = self.now_ms();
-        let log = self.log.now().await?;
-        let lanes: Vec<LaneId> = log.lanes.iter().map(|lane| lane.id.clone()).collect();
-        let progress = self.hot.progress(&lanes).await?;
+        let lanes = self.log.lanes().await?;
+        let ids: Vec<LaneId> = lanes.iter().map(|lane| lane.id.clone()).collect();
+        let progress = self.hot.progress(&ids).await?;
         let next: Vec<Option<i64>> =
-            log.lanes.iter().zip(progress).map(|(lane, progress)| lane.next(progress)).collect();
+            lanes.iter().zip(progress).map(|(lane, progress)| lane.next(progress)).collect();
         self.sites.search(&self.hot).await?;
         let now_ms = self.now_ms();
         let watching = self.watching.as_mut().context("the lease is gone")?;
-        watching.coverage.ends(at_ms, log.lanes.iter().map(|lane| lane.end).collect());
+        watching.coverage.ends(at_ms, lanes.iter().map(|lane| lane.end).collect());
         let trust = watching.watch.begin(now_ms, watching.coverage.covered(&next));
-        self.told.look(trust, &log, &next);
+        self.told.look(trust, &lanes, &next);
         let mut inhabited = BTreeSet::new();
         for site in &self.sites.known {
             if watching.site(&self.hot, site).await? {
@@ -367,7 +355,7 @@ impl Watching {
 }
 
 impl Log {
-    async fn now(&self) -> anyhow::Result<LogNow> {
+    async fn lanes(&self) -> anyhow::Result<Vec<LaneNow>> {
         let stems: BTreeSet<&str> =
             self.projections.iter().flat_map(|projection| projection.topics).copied().collect();
         let topics: Vec<String> = stems.iter().map(|stem| physical_name(&self.topic_prefix, stem)).collect();
@@ -385,7 +373,7 @@ impl Log {
                 }
             }
         }
-        Ok(LogNow { lanes })
+        Ok(lanes)
     }
 }
 
@@ -421,65 +409,6 @@ impl Sites {
     }
 }
 
-impl Told {
-    fn look(&mut self, trust: Trust, log: &LogNow, next: &[Option<i64>]) {
-        let was_behind = std::mem::replace(&mut self.is_behind, trust == Trust::Behind);
-        match trust {
-            Trust::Behind if !was_behind => {
-                let lagging: Vec<String> = log
-                    .lanes
-                    .iter()
-                    .zip(next)
-                    .filter(|(lane, next)| next.is_none_or(|next| next < lane.end))
-                    .map(|(lane, _)| lane.id.to_string())
-                    .collect();
-                let lagging: Vec<&str> = lagging.iter().map(String::as_str).collect();
-                tracing::warn!(
-                    "hot state is behind the log ({}): nobody is judged until it has caught up \
-                     (fleetlog status)",
-                    named(&lagging)
-                );
-            }
-            Trust::Anew => tracing::info!("looking anew: every unit has a full timeout from now"),
-            Trust::Behind | Trust::Current => {}
-        }
-    }
-
-    fn quiet(&self, round: &Round, hold_ms: u64) {
-        let named = |quiets: &[Quiet]| {
-            let sites: Vec<&str> =
-                quiets.iter().map(|quiet| quiet.site_uid.as_deref().unwrap_or("the whole fleet")).collect();
-            named(&sites)
-        };
-        if !round.fell_quiet.is_empty() {
-            let until = match hold_ms {
-                0 => "until somebody is".to_owned(),
-                hold_ms => format!("for {} s", hold_ms / 1000),
-            };
-            tracing::warn!(
-                "{}: no unit is heard; is the bridge up? Nobody there is called silent {until}",
-                named(&round.fell_quiet)
-            );
-        }
-        if !round.heard_again.is_empty() {
-            tracing::info!("{}: heard again; its units have a full timeout", named(&round.heard_again));
-        }
-    }
-
-    fn waiting(&mut self, waiting: usize, events_per_s_max: u32) {
-        let had_waiting = std::mem::replace(&mut self.has_waiting, waiting > 0);
-        if waiting > 0 && !had_waiting {
-            tracing::warn!(
-                waiting,
-                "more units are due than may be said at once: {events_per_s_max} a second \
-                 (presence.events_per_s_max), the others follow"
-            );
-        } else if had_waiting && waiting == 0 {
-            tracing::info!("all units that were due are said");
-        }
-    }
-}
-
 /// An event that is not acknowledged in time is given up, and judged again: what waits for a cluster that is away must
 /// not be said minutes later.
 fn giving_up_after(mut kafka: KafkaSettings, timeout_ms: u64) -> KafkaSettings {
@@ -491,15 +420,6 @@ fn giving_up_after(mut kafka: KafkaSettings, timeout_ms: u64) -> KafkaSettings {
 /// Within the lease.
 fn delivery_timeout_ms(config: &Config) -> u64 {
     config.presence.lease_ms / 2
-}
-
-/// The first few of them, for the log.
-fn named(names: &[&str]) -> String {
-    let shown = names[..names.len().min(NAMED_MAX)].join(", ");
-    match names.len().saturating_sub(NAMED_MAX) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
 }
 
 fn gauge(count: usize) -> i64 {

@@ -1,36 +1,48 @@
 -- Views for people, from history and the ledger alone. A unit's events lie in one partition, so their offsets are their order.
 
--- Each unit as it is now.
+-- Each unit as it is now, as hot state has it: Decommissioned ends all that was known of a unit, until Registered or Connected
+-- begin it anew; what else comes in between (a stale last will) changes nothing.
 CREATE VIEW fleet_now AS
-WITH life AS (
-    SELECT DISTINCT ON (site_uid, unit_uid) site_uid, unit_uid, event_type, reason, recorded_at, log_offset
+WITH units AS NOT MATERIALIZED (
+    SELECT site_uid, unit_uid,
+           max(recorded_at)                                                                  AS recorded_at,
+           coalesce(max(log_offset) FILTER (WHERE event_type IN ('Registered', 'Connected')), -1) AS back,
+           coalesce(max(log_offset) FILTER (WHERE event_type = 'Decommissioned'), -1)        AS gone
     FROM unit_event
+    GROUP BY site_uid, unit_uid
+), lives AS NOT MATERIALIZED (
+    -- The first event of what is known of it now: that which brought it back, or its Decommissioned.
+    SELECT u.site_uid, u.unit_uid, u.back, u.gone, coalesce(min(e.log_offset), 0) AS begins
+    FROM units u
+    LEFT JOIN unit_event e
+      ON e.unit_uid = u.unit_uid AND e.site_uid = u.site_uid AND u.gone >= 0 AND e.log_offset > least(u.gone, u.back)
+     AND (u.gone > u.back AND e.event_type = 'Decommissioned'
+          OR u.gone < u.back AND e.event_type IN ('Registered', 'Connected') AND e.log_offset > u.gone)
+    GROUP BY u.site_uid, u.unit_uid, u.back, u.gone
+), told AS NOT MATERIALIZED (
+    SELECT e.site_uid, e.unit_uid, e.event_type, e.reason, e.mode, e.fault_id, e.fault_type, e.recorded_at, e.log_offset
+    FROM unit_event e JOIN lives l ON l.site_uid = e.site_uid AND l.unit_uid = e.unit_uid
+    WHERE e.log_offset = l.begins OR (e.log_offset > l.begins AND l.gone <= l.back)
+), life AS (
+    SELECT DISTINCT ON (site_uid, unit_uid) site_uid, unit_uid, event_type, reason, recorded_at
+    FROM told
     WHERE event_type IN ('Connected', 'Disconnected', 'Decommissioned')
     ORDER BY site_uid, unit_uid, log_offset DESC
 ), modes AS (
     SELECT DISTINCT ON (site_uid, unit_uid) site_uid, unit_uid, mode
-    FROM unit_event
+    FROM told
     WHERE event_type = 'ModeChanged'
     ORDER BY site_uid, unit_uid, log_offset DESC
 ), faults AS (
-    SELECT DISTINCT ON (site_uid, unit_uid, fault_id) site_uid, unit_uid, fault_type, event_type, log_offset
-    FROM unit_event
+    SELECT DISTINCT ON (site_uid, unit_uid, fault_id) site_uid, unit_uid, fault_type, event_type
+    FROM told
     WHERE event_type IN ('FaultRaised', 'FaultCleared')
     ORDER BY site_uid, unit_uid, fault_id, log_offset DESC
-), gone AS (
-    SELECT site_uid, unit_uid, max(log_offset) AS log_offset
-    FROM unit_event
-    WHERE event_type = 'Decommissioned'
-    GROUP BY site_uid, unit_uid
 ), open_faults AS (
-    SELECT f.site_uid, f.unit_uid, count(*) AS faults, array_agg(DISTINCT f.fault_type ORDER BY f.fault_type) AS fault_types
-    FROM faults f
-    WHERE f.event_type = 'FaultRaised'
-      AND NOT EXISTS (SELECT FROM gone g
-                      WHERE g.site_uid = f.site_uid AND g.unit_uid = f.unit_uid AND g.log_offset > f.log_offset)
-    GROUP BY f.site_uid, f.unit_uid
-), units AS (
-    SELECT site_uid, unit_uid, max(recorded_at) AS recorded_at FROM unit_event GROUP BY site_uid, unit_uid
+    SELECT site_uid, unit_uid, count(*) AS faults, array_agg(DISTINCT fault_type ORDER BY fault_type) AS fault_types
+    FROM faults
+    WHERE event_type = 'FaultRaised'
+    GROUP BY site_uid, unit_uid
 )
 SELECT u.site_uid,
        u.unit_uid,
@@ -85,10 +97,11 @@ COMMENT ON COLUMN fleet_now.task_id                IS 'the task it works on; if 
 COMMENT ON COLUMN fleet_now.task_status            IS 'assigned, started or paused';
 COMMENT ON COLUMN fleet_now.recorded_at            IS 'when fleetlog last heard of it';
 
--- What happened to a task, step by step. All events of a task lie in one partition.
+-- What happened to a task, step by step. All events of a task lie in one partition; also those whose source has a clock that
+-- SQL cannot hold: their durations are NULL.
 CREATE VIEW task_timeline AS
 SELECT task_id,
-       row_number() OVER in_order                                                                  AS number,
+       number,
        event_type,
        site_uid,
        unit_uid,
@@ -97,13 +110,18 @@ SELECT task_id,
        reason,
        occurred_at,
        recorded_at,
-       (extract(epoch FROM occurred_at - lag(occurred_at) OVER in_order) * 1000)::bigint           AS since_previous_ms,
-       (extract(epoch FROM occurred_at - first_value(occurred_at) OVER in_order) * 1000)::bigint   AS since_first_ms,
+       CASE WHEN isfinite(occurred_at) AND isfinite(previous_at)
+            THEN (extract(epoch FROM occurred_at - previous_at) * 1000)::bigint END AS since_previous_ms,
+       CASE WHEN isfinite(occurred_at) AND isfinite(first_at)
+            THEN (extract(epoch FROM occurred_at - first_at) * 1000)::bigint END    AS since_first_ms,
        log_partition,
        log_offset
-FROM task_event
-WHERE isfinite(occurred_at)
-WINDOW in_order AS (PARTITION BY task_id ORDER BY log_partition, log_offset);
+FROM (SELECT e.*,
+             row_number() OVER in_order             AS number,
+             lag(occurred_at) OVER in_order         AS previous_at,
+             first_value(occurred_at) OVER in_order AS first_at
+      FROM task_event e
+      WINDOW in_order AS (PARTITION BY task_id ORDER BY log_partition, log_offset)) e;
 
 COMMENT ON VIEW   task_timeline                   IS 'the events of each task in log order, possible or not; ask for one task_id';
 COMMENT ON COLUMN task_timeline.task_id           IS 'the task';
@@ -123,12 +141,20 @@ COMMENT ON COLUMN task_timeline.log_offset        IS 'offset of the event in its
 
 -- Connected time by day (UTC), by when fleetlog heard of it: a last will carries the time its connection began.
 CREATE VIEW unit_availability_daily AS
-WITH changes AS (
-    -- A clock that was turned back makes no hour count twice: a change is never earlier than those before it.
+WITH marks AS (
+    SELECT site_uid, unit_uid, event_type, recorded_at, log_partition, log_offset,
+           coalesce(max(log_offset) FILTER (WHERE event_type = 'Decommissioned') OVER earlier, -1)            AS gone,
+           coalesce(max(log_offset) FILTER (WHERE event_type IN ('Registered', 'Connected')) OVER earlier, -1) AS back
+    FROM unit_event
+    WHERE event_type IN ('Registered', 'Connected', 'Disconnected', 'Decommissioned') AND isfinite(recorded_at)
+    WINDOW earlier AS (PARTITION BY site_uid, unit_uid ORDER BY log_partition, log_offset)
+), changes AS (
+    -- A clock that was turned back makes no hour count twice: a change is never earlier than those before it. Of a unit that
+    -- left the fleet, a stale last will tells nothing.
     SELECT site_uid, unit_uid, event_type, log_partition, log_offset,
            max(recorded_at) OVER (PARTITION BY site_uid, unit_uid ORDER BY log_partition, log_offset) AS since
-    FROM unit_event
-    WHERE event_type IN ('Connected', 'Disconnected', 'Decommissioned') AND isfinite(recorded_at)
+    FROM marks
+    WHERE event_type <> 'Registered' AND NOT (event_type = 'Disconnected' AND gone > back)
 ), spans AS (
     SELECT site_uid, unit_uid, event_type, since,
            least(coalesce(lead(since) OVER (PARTITION BY site_uid, unit_uid ORDER BY log_partition, log_offset), now()),

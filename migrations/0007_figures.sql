@@ -115,12 +115,6 @@ END
 $$;
 COMMENT ON FUNCTION fleetlog_add_figures(fleetlog_alike_tasks[], fleetlog_alike_tasks[]) IS 'counts tasks into task_figure, and others out of it';
 
--- Triggers keep the plan of their first call, made for the rows that it had. Made for one row it is a nested loop, which over
--- 20,000 rows (a catch-up on the same connection) takes more than ten minutes; made for 20,000 it is dear enough to be compiled
--- (JIT) in each call, which takes half a second for one row. Neither may be: here, nor in the triggers of migration 5.
-ALTER FUNCTION fleetlog_add_milestones() SET jit = off;
-ALTER FUNCTION fleetlog_add_milestones() SET enable_nestloop = off;
-
 -- What the ledger's new rows count, less what the old ones did. So nothing depends on how the log was cut.
 CREATE FUNCTION fleetlog_count_tasks() RETURNS trigger LANGUAGE plpgsql
 SET jit = off SET enable_nestloop = off AS $$

@@ -15,7 +15,7 @@ use rdkafka::{
 use serde::Serialize;
 
 use crate::{
-    ClusterError, KafkaFault, KafkaSettings, TracingContext,
+    ClusterError, KafkaFault, KafkaSettings, Overview, TracingContext,
     native::{self, Described, GroupFacts},
     plan::{Change, ConfigChange, Plan, TopicFacts},
 };
@@ -64,15 +64,11 @@ impl Admin {
     /// # Errors
     /// When no broker could be reached.
     pub async fn cluster(&self, timeout: Duration) -> Result<ClusterFacts, ClusterError> {
-        let context = format!("reaching Kafka at {}", self.brokers);
-        self.blocking(context, move |client| {
-            let metadata = client.fetch_metadata(None, timeout)?;
-            Ok(ClusterFacts {
-                id: client.fetch_cluster_id(timeout),
-                brokers: metadata.brokers().iter().map(|b| format!("{}:{}", b.host(), b.port())).collect(),
-            })
+        let Overview { cluster_id, brokers, .. } = self.overview(timeout).await?;
+        Ok(ClusterFacts {
+            id: cluster_id,
+            brokers: brokers.into_iter().map(|broker| broker.address).collect(),
         })
-        .await
     }
 
     /// Names of all topics of the cluster.

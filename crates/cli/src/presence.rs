@@ -30,8 +30,11 @@ use told::{Told, named};
 
 /// A look may take at most one part in so many of the time: with very many units they become rarer.
 const LOOK_SHARE: u32 = 10;
-/// Events that are sent before their acknowledgements are awaited and the lease is looked at again.
-const BATCH_EVENTS: usize = 100;
+/// Units that are asked about, and sent, before acknowledgements are awaited and the lease is looked at again.
+const BATCH_UNITS: usize = 100;
+/// Units that hot state is asked about for each event that may be sent: who signed off and still sends is asked about
+/// again and again, and must not take the places of others.
+const ASKED_PER_EVENT: usize = 10;
 /// Steps of the search for sites in one look, and how often all is searched.
 const SEARCH_STEPS: usize = 100;
 const SEARCH_INTERVAL: Duration = Duration::from_secs(10);
@@ -59,6 +62,7 @@ pub(crate) struct Standing(Arc<Mutex<Result<&'static str, String>>>);
 
 /// What belongs to a time of being the active one, and is forgotten with it.
 struct Watching {
+    rules: Rules,
     watch: Watch,
     coverage: Coverage,
     pace: Pace,
@@ -164,7 +168,7 @@ impl Presence {
         let looked = self.look().await;
         self.metrics.look_seconds.observe(begun.elapsed().as_secs_f64());
         let round = looked.inspect_err(|_| self.metrics.looks(LookOutcome::Failed, 1))?;
-        self.say(&round).await
+        self.say(&round, begun).await
     }
 
     /// Whether this worker is the active one. One that no longer is forgets all that it saw.
@@ -210,11 +214,11 @@ impl Presence {
             }
         }
         self.sites.known = inhabited;
-        Ok(watching.watch.end(watching.pace.allowed(now_ms)))
+        Ok(watching.watch.end(watching.pace.allowed(now_ms).saturating_mul(ASKED_PER_EVENT)))
     }
 
-    /// Says what a look came to: to people, and as events.
-    async fn say(&mut self, round: &Round) -> anyhow::Result<()> {
+    /// Says what a look that began at `begun` came to: to people, and as events.
+    async fn say(&mut self, round: &Round, begun: Instant) -> anyhow::Result<()> {
         let outcome = match round.trust {
             Trust::Current => LookOutcome::Current,
             Trust::Anew => LookOutcome::Anew,
@@ -222,17 +226,35 @@ impl Presence {
         };
         self.metrics.looks(outcome, 1);
         self.metrics.units.set(gauge(round.units));
-        self.metrics.waiting_units.set(gauge(round.waiting));
         self.metrics.quiet_sites.set(gauge(round.quiet));
         self.told.quiet(round, self.config.presence.quiet_site_hold_ms);
-        self.told.waiting(round.waiting, self.config.presence.events_per_s_max);
-        for batch in round.candidates.chunks(BATCH_EVENTS) {
-            if !self.hold().await? {
+        let (mut due, mut outcome) = (round.candidates.as_slice(), Ok(()));
+        while !due.is_empty() && outcome.is_ok() && self.is_fresh(begun) && self.hold().await? {
+            let places = self.places().min(due.len());
+            if places == 0 {
                 break;
             }
-            self.judge(batch).await?;
+            let (batch, rest) = due.split_at(places);
+            outcome = self.judge(batch).await;
+            due = rest;
         }
-        Ok(())
+        let waiting = round.waiting + due.len();
+        self.metrics.waiting_units.set(gauge(waiting));
+        self.told.waiting(waiting, self.config.presence.events_per_s_max);
+        outcome
+    }
+
+    /// Whether what a look showed can still be acted on: a worker that was frozen in between knows nothing of now.
+    fn is_fresh(&self, looked: Instant) -> bool {
+        self.watching
+            .as_ref()
+            .is_some_and(|watching| looked.elapsed() <= Duration::from_millis(watching.rules.doubt_ms()))
+    }
+
+    /// How many events may be sent now, in one batch.
+    fn places(&mut self) -> usize {
+        let now_ms = self.now_ms();
+        self.watching.as_mut().map_or(0, |watching| watching.pace.allowed(now_ms).min(BATCH_UNITS))
     }
 
     /// Asks hot state about the candidates once more, sends what they become, and awaits the acknowledgements.
@@ -292,7 +314,13 @@ impl Presence {
         let mut standing = self.standing.0.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {
             Ok(()) => {
-                *standing = Ok(if self.watching.is_some() { "watching" } else { "standing by" });
+                *standing = match (&self.watching, self.told.behind()) {
+                    (Some(_), Some(lanes)) => {
+                        Err(format!("hot state is behind the log ({lanes}): nobody is judged"))
+                    }
+                    (Some(_), None) => Ok("watching"),
+                    (None, _) => Ok("standing by"),
+                };
                 if self.told.trouble.take().is_some() {
                     tracing::info!("looking on");
                 }
@@ -323,6 +351,7 @@ impl Watching {
         let rules =
             Rules { timeout_ms: settings.timeout_ms, quiet_hold_ms: (hold_ms > 0).then_some(hold_ms) };
         Self {
+            rules,
             watch: Watch::new(rules),
             coverage: Coverage::new(rules.doubt_ms()),
             pace: Pace::new(settings.events_per_s_max),

@@ -30,8 +30,8 @@ impl Rules {
 
 /// Fewer connected units than this are no crowd: that they all fall silent says nothing about what lies between.
 const QUIET_UNITS_MIN: usize = 3;
-/// In how many looks a unit has to be heard to be back. One could be a message that was on its way when its connection
-/// broke.
+/// In how many looks a unit has to be heard to be back, on a part of the log that is younger than its break. One could be a
+/// message that was on its way when its connection broke.
 const SIGNS_OF_LIFE: u8 = 2;
 
 /// How far a look can be trusted.
@@ -96,6 +96,8 @@ struct Look {
     is_baseline: bool,
     /// Whether a unit whose place changed said something since the last look.
     is_evidence: bool,
+    /// Up to where the look before covered the log: what changed since lay on it later.
+    before_ms: u64,
 }
 
 #[derive(Debug, Default)]
@@ -125,6 +127,8 @@ struct Unit {
     alive_ms: u64,
     /// Its place in `online`.
     online_since_ms: Option<i64>,
+    /// By when that place had been shown; none: this look shows it for the first time.
+    connection_shown_ms: Option<u64>,
     /// In how many looks it was heard while it did not count as connected.
     signs: u8,
     /// Its place in `seen` at the first of them.
@@ -147,6 +151,7 @@ impl Watch {
             trust: Trust::Behind,
             is_baseline: false,
             is_evidence: false,
+            before_ms: 0,
         };
         let (fleet, sites) = (Crowd::default(), HashMap::new());
         Self { rules, fleet, sites, covered_ms: None, is_baseline: false, look }
@@ -173,6 +178,7 @@ impl Watch {
             trust,
             is_baseline,
             is_evidence: trust == Trust::Current && is_baseline && self.is_baseline,
+            before_ms: self.covered_ms.unwrap_or_default(),
         };
         // Until this look has ended, for it may break off.
         self.is_baseline = false;
@@ -190,9 +196,8 @@ impl Watch {
         let is_heard = match site.units.get_mut(unit) {
             Some(known) => known.shown(seen_ms, online_since_ms, look, self.rules.timeout_ms),
             None if UnitKey::parse(unit).is_ok_and(|key| key.site_uid == site_uid) => {
-                let is_news = site.found < look.number && look.is_evidence;
-                site.units.insert(unit.into(), Unit::new(seen_ms, online_since_ms, look, is_news));
-                is_news
+                site.units.insert(unit.into(), Unit::new(seen_ms, online_since_ms, look));
+                site.found < look.number && look.is_evidence
             }
             None => false,
         };
@@ -328,12 +333,13 @@ impl Crowd {
 }
 
 impl Unit {
-    fn new(seen_ms: i64, online_since_ms: Option<i64>, look: &Look, is_news: bool) -> Self {
+    fn new(seen_ms: i64, online_since_ms: Option<i64>, look: &Look) -> Self {
         Self {
             seen_ms,
             alive_ms: look.now_ms,
             online_since_ms,
-            signs: u8::from(is_news && online_since_ms.is_none()),
+            connection_shown_ms: None,
+            signs: 0,
             first_sign_seen_ms: seen_ms,
             last_sign_ms: look.now_ms,
             rest_until_ms: 0,
@@ -346,13 +352,17 @@ impl Unit {
         self.look = look.number;
         let is_changed = self.seen_ms != seen_ms;
         let is_other_connection = self.online_since_ms != online_since_ms;
+        let shown_ms = self.connection_shown_ms.filter(|_| !is_other_connection);
         if is_other_connection {
             (self.signs, self.rest_until_ms) = (0, 0);
         }
         if is_changed || (is_other_connection && online_since_ms.is_some()) {
             self.alive_ms = look.now_ms;
         }
-        if is_changed && look.is_evidence && online_since_ms.is_none() && !is_other_connection {
+        // Telemetry may be taken later than what tells of connections: what the look before did not cover yet can be
+        // older than the break.
+        let is_after_break = shown_ms.is_some_and(|shown| shown <= look.before_ms);
+        if is_changed && look.is_evidence && online_since_ms.is_none() && is_after_break {
             if look.now_ms.saturating_sub(self.last_sign_ms) > timeout_ms {
                 self.signs = 0;
             }
@@ -362,6 +372,7 @@ impl Unit {
             self.signs = self.signs.saturating_add(1);
             self.last_sign_ms = look.now_ms;
         }
+        self.connection_shown_ms = (!is_other_connection).then(|| shown_ms.unwrap_or(look.now_ms));
         (self.seen_ms, self.online_since_ms) = (seen_ms, online_since_ms);
         is_changed
     }

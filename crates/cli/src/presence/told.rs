@@ -6,21 +6,34 @@ use super::LaneNow;
 
 /// Units, lanes or sites that a line of the log names.
 const NAMED_MAX: usize = 3;
+/// With which look in a row that is behind it is said: the first ones of a worker always are, since what is covered
+/// becomes known only by comparing with an earlier one.
+const BEHIND_LOOKS: u32 = 3;
 
 /// What was said to people last, so that nothing is said twice.
 #[derive(Default)]
 pub(super) struct Told {
     pub(super) trouble: Option<String>,
     pub(super) stands_by: bool,
-    is_behind: bool,
+    /// Looks in a row that were behind, and the lanes that were, as last said.
+    behind_looks: u32,
+    behind: Option<String>,
     has_waiting: bool,
 }
 
 impl Told {
+    /// The lanes that hot state was behind on for several looks, until one is not.
+    pub(super) fn behind(&self) -> Option<&str> {
+        self.behind.as_deref()
+    }
+
     pub(super) fn look(&mut self, trust: Trust, lanes: &[LaneNow], next: &[Option<i64>]) {
-        let was_behind = std::mem::replace(&mut self.is_behind, trust == Trust::Behind);
+        self.behind_looks = if trust == Trust::Behind { self.behind_looks.saturating_add(1) } else { 0 };
+        if trust != Trust::Behind {
+            self.behind = None;
+        }
         match trust {
-            Trust::Behind if !was_behind => {
+            Trust::Behind if self.behind_looks == BEHIND_LOOKS => {
                 let lagging: Vec<String> = lanes
                     .iter()
                     .zip(next)
@@ -28,11 +41,12 @@ impl Told {
                     .map(|(lane, _)| lane.id.to_string())
                     .collect();
                 let lagging: Vec<&str> = lagging.iter().map(String::as_str).collect();
+                let lagging = named(&lagging);
                 tracing::warn!(
-                    "hot state is behind the log ({}): nobody is judged until it has caught up \
-                     (fleetlog status)",
-                    named(&lagging)
+                    "hot state is behind the log ({lagging}): nobody is judged until it has caught up \
+                     (fleetlog status)"
                 );
+                self.behind = Some(lagging);
             }
             Trust::Anew => tracing::info!("looking anew: every unit has a full timeout from now"),
             Trust::Behind | Trust::Current => {}

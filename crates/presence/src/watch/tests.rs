@@ -128,8 +128,25 @@ fn who_was_answered_is_left_alone_for_a_timeout_unless_the_connection_changes() 
     assert_eq!(scene.watch_for(30, &OTHERS), [due(23, "s504.u1", Kind::Silent)]);
     // It is folded, and the unit is heard: no timeout to wait for.
     scene.connection("s504.u1", None);
-    assert_eq!(scene.watch_for(1, &OTHERS), []);
+    assert_eq!(scene.watch_for(3, &OTHERS), []);
     assert_eq!(scene.watch_for(5, &all), [due(2, "s504.u1", Kind::Back)]);
+}
+
+#[test]
+fn what_was_sent_before_a_break_and_is_taken_after_it_is_no_sign_of_life() {
+    let mut scene = Scene::among_others("s504.u1", true);
+    let all = ["s504.u1", OTHERS[0], OTHERS[1], OTHERS[2]];
+    scene.watch_for(10, &all);
+    // Telemetry is eight seconds behind, and what tells of connections is not.
+    let lag_ms = 8 * LOOK_MS;
+    scene.connection("s504.u1", None);
+    for second in 1..=8 {
+        scene.hear(&all);
+        let until_ms = Some(scene.now_ms + LOOK_MS - lag_ms);
+        assert_eq!(scene.look_covering(Covered { until_ms, went_back: false }).candidates, [], "{second}");
+    }
+    assert_eq!(scene.watch_for(60, &OTHERS), []);
+    assert_eq!(scene.watch_for(3, &all), [due(2, "s504.u1", Kind::Back)]);
 }
 
 #[test]

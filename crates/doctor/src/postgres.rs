@@ -9,6 +9,13 @@ const RELOAD: &str = "SELECT pg_reload_conf()";
 const WHO_IS_CONNECTED: &str =
     "SELECT usename, application_name, count(*) FROM pg_stat_activity GROUP BY 1, 2 ORDER BY 3 DESC";
 
+/// Limits of connections, and how each is raised.
+const RAISE_SERVER: (&str, &str) =
+    ("max_connections less those reserved", "raise the server's `max_connections` (needs a restart)");
+const RAISE_USER: (&str, &str) = ("the user's limit", "raise it (`ALTER ROLE … CONNECTION LIMIT`)");
+const RAISE_DATABASE: (&str, &str) =
+    ("the database's limit", "raise it (`ALTER DATABASE … CONNECTION LIMIT`)");
+
 /// What is known of the database, and what is asked of it.
 #[derive(Debug)]
 pub struct Facts {
@@ -70,7 +77,14 @@ fn writable(facts: &Facts) -> Finding {
         return Check::PostgresWritable
             .error("`default_transaction_read_only` is on: sessions take no writes")
             .cure("switch it off for fleetlog's user or database")
-            .by(psql(facts, &["ALTER ROLE CURRENT_USER SET default_transaction_read_only = off"]));
+            .by(psql(
+                facts,
+                &[
+                    // Or this session takes no writes itself.
+                    "SET default_transaction_read_only = off",
+                    "ALTER ROLE CURRENT_USER SET default_transaction_read_only = off",
+                ],
+            ));
     }
     Check::PostgresWritable.ok("the server takes writes")
 }
@@ -143,19 +157,24 @@ fn connections(facts: &Facts) -> Finding {
     };
     let reserved = ["superuser_reserved_connections", "reserved_connections"];
     let reserved: i64 = reserved.iter().filter_map(|name| database.number(name)).sum();
-    let limits = [
-        (of_server - reserved, "max_connections less those reserved"),
-        (database.connections_max_of_user.unwrap_or(i64::MAX), "the user's limit"),
-        (database.connections_max_of_database.unwrap_or(i64::MAX), "the database's limit"),
+    let of_server = (of_server - reserved, database.connections, RAISE_SERVER);
+    let others = [
+        database.connections_max_of_user.map(|limit| (limit, database.connections_of_user, RAISE_USER)),
+        database
+            .connections_max_of_database
+            .map(|limit| (limit, database.connections_of_database, RAISE_DATABASE)),
     ];
-    let (limit, name) =
-        limits.into_iter().min_by_key(|(limit, _)| *limit).unwrap_or((of_server - reserved, ""));
-    let (wanted, used) = (facts.connections_wanted, database.connections);
+    let tightest = others.into_iter().flatten().fold(of_server, |tightest, limit| {
+        let left = |(limit, used, _): (i64, i64, _)| limit - used;
+        if left(limit) < left(tightest) { limit } else { tightest }
+    });
+    let (limit, used, (name, raise)) = tightest;
+    let wanted = facts.connections_wanted;
     let found = format!(
-        "a process takes up to {wanted} (`postgres.connections_max` for each SQL projection, and one), {used} are in \
+        "a process takes up to {wanted} (`postgres.connections_max` for each SQL projection, and two), {used} are in \
          use, {limit} are allowed ({name})"
     );
-    let cure = "lower `postgres.connections_max`, or raise the server's `max_connections` (needs a restart)";
+    let cure = format!("lower `postgres.connections_max`, or {raise}");
     if wanted > limit {
         Check::PostgresConnections.error(found).cure(cure)
     } else if wanted > limit - used {
@@ -255,6 +274,12 @@ mod tests {
         let mut limited = facts(&[]);
         limited.database.connections = 90;
         assert_eq!(wrong(&limited), [(Severity::Warning, "postgres-connections")]);
+        limited.database.connections = 10;
+        limited.database.connections_max_of_user = Some(60);
+        assert_eq!(wrong(&limited), []);
+        limited.database.connections_of_user = 40;
+        assert_eq!(wrong(&limited), [(Severity::Warning, "postgres-connections")]);
+        limited.database.connections_of_user = 0;
         limited.database.connections_max_of_user = Some(10);
         assert_eq!(wrong(&limited), [(Severity::Error, "postgres-connections")]);
     }

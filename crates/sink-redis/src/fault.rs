@@ -14,9 +14,8 @@ fn permanent_hint(code: &str) -> Option<&'static str> {
             "check user and password in redis.url, or redis.username and redis.password"
         }
         "NOPERM" => {
-            "give the user the commands EVALSHA, SCRIPT LOAD, INFO, HMGET, HGET, HSET, HSETNX, HDEL, HKEYS, TYPE, \
-                     PEXPIREAT, PERSIST, ZADD and ZREM on fleetlog's keys; for presence also SCAN, ZSCAN, SET, GET, PEXPIRE \
-                     and DEL"
+            "give the user the commands of docs/security.md on fleetlog's keys; the server's ACL LOG names the one that it \
+             missed"
         }
         "MOVED" | "ASK" | "CROSSSLOT" => {
             "Redis Cluster is not supported: point redis.url at a standalone Redis"

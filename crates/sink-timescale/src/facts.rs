@@ -18,6 +18,10 @@ pub struct DatabaseFacts {
     pub timescale_available: Option<String>,
     /// Connections to all databases of the server.
     pub connections: i64,
+    /// Connections of this user.
+    pub connections_of_user: i64,
+    /// Connections to this database.
+    pub connections_of_database: i64,
     /// Most connections of this user; none: no limit of its own.
     pub connections_max_of_user: Option<i64>,
     /// Most connections to this database; none: no limit of its own.
@@ -87,6 +91,8 @@ async fn look(lease: &mut Lease<'_>) -> Result<DatabaseFacts, Failure> {
         "SELECT (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb') AS timescale,
                 (SELECT default_version FROM pg_available_extensions WHERE name = 'timescaledb') AS available,
                 (SELECT coalesce(sum(numbackends), 0)::bigint FROM pg_stat_database) AS connections,
+                (SELECT count(*) FROM pg_stat_activity WHERE usename = current_user) AS by_user,
+                (SELECT numbackends::bigint FROM pg_stat_database WHERE datname = current_database()) AS to_database,
                 (SELECT nullif(rolconnlimit, -1)::bigint FROM pg_roles WHERE rolname = current_user) AS of_user,
                 (SELECT nullif(datconnlimit, -1)::bigint FROM pg_database WHERE datname = current_database()) AS of_database,
                 pg_is_in_recovery() AS is_standby,
@@ -98,6 +104,8 @@ async fn look(lease: &mut Lease<'_>) -> Result<DatabaseFacts, Failure> {
         timescale: row.try_get("timescale")?,
         timescale_available: row.try_get("available")?,
         connections: row.try_get("connections")?,
+        connections_of_user: row.try_get("by_user")?,
+        connections_of_database: row.try_get("to_database")?,
         connections_max_of_user: row.try_get("of_user")?,
         connections_max_of_database: row.try_get("of_database")?,
         is_standby: row.try_get("is_standby")?,

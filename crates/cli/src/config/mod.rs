@@ -227,7 +227,8 @@ impl Config {
 
 /// Replaces secrets: whole values of keys that name one, and passwords within URLs.
 fn redact(key: &str, value: &serde_json::Value) -> serde_json::Value {
-    const SECRET: [&str; 5] = ["password", "secret", "token", "sasl.oauthbearer.config", ".pem"];
+    const SECRET: [&str; 6] =
+        ["password", "passphrase", "secret", "token", "sasl.oauthbearer.config", ".pem"];
     let serde_json::Value::String(text) = value else { return value.clone() };
     if text.is_empty() {
         return value.clone();

@@ -135,8 +135,8 @@ async fn judge_postgres(
     facts: DatabaseFacts,
 ) -> anyhow::Result<Vec<Finding>> {
     let of_sql = lanes::chosen(&config.run.projections)?.into_iter().filter(|p| p.sink == SinkKind::History);
-    // Each projection has connections of its own, and one is for making partitions.
-    let connections = i64::from(config.postgres.connections_max) * i64::try_from(of_sql.count())? + 1;
+    // Each projection has connections of its own; one is for making partitions, one for the figures on /metrics.
+    let connections = i64::from(config.postgres.connections_max) * i64::try_from(of_sql.count())? + 2;
     Ok(postgres::judge(&postgres::Facts {
         url: config::redact_url(&config.postgres.url),
         database: facts,

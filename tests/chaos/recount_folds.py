@@ -10,7 +10,8 @@ from recount_log import EPOCH, milliseconds
 
 ROW_COLUMNS = {
     "telemetry": ["channel", "x_m", "y_m", "heading_rad", "map_id", "latitude_deg", "longitude_deg", "battery_percent",
-                  "charging", "speed_m_s", "driving", "paused", "last_node_id", "task_id", "sequence", "sequence_scope"],
+                  "charging", "speed_m_s", "driving", "paused", "last_node_id", "task_id", "localized", "new_base_request", "zone_set_id",
+                  "information", "sequence", "sequence_scope"],
     "robot": ["event_type", "payload", "sequence", "sequence_scope"],
     "task": ["event_type", "task_id", "payload", "sequence", "sequence_scope"],
 }
@@ -22,6 +23,8 @@ def row_value(record, column):
         return record.event_type
     if column in ("sequence", "sequence_scope"):
         return record.event["meta"][column]
+    if column == "information":
+        return without_nul(record.event[column]) or None
     if column == "payload":
         return {name: value for name, value in record.event.items() if name != "meta"}
     return record.event.get(column)

@@ -118,6 +118,7 @@ async fn a_measurement_comes_back_as_it_was() {
     let json = serde_json::json!({
         "meta": serde_json::to_value(meta(7)).unwrap(), "channel": "state", "x_m": 1.25, "latitude_deg": -33.5,
         "battery_percent": 80.5, "charging": false, "paused": true, "last_node_id": "n\"1", "task_id": "t",
+        "localized": true, "new_base_request": false, "zone_set_id": "", "information": {"wifi\u{0}": "-66\u{0}\\u0000"},
     });
     let telemetry: Telemetry = serde_json::from_value(json).unwrap();
     store(&database, &TelemetryHistory, TelemetryEvent::Telemetry(telemetry), "k").await;
@@ -135,6 +136,8 @@ async fn a_measurement_comes_back_as_it_was() {
         "charging": false, "speed_m_s": null, "driving": null, "paused": true, "last_node_id": "n\"1",
         "task_id": "t", "sequence": 41, "sequence_scope": "state#0", "source": "it/1",
         "correlation_id": "00000000-0000-0000-0000-000000000008", "causation_id": null,
+        "localized": true, "new_base_request": false, "zone_set_id": "",
+        "information": {"wifi\u{2400}": "-66\u{2400}\\u0000"},
     });
     assert_eq!(row.get::<serde_json::Value, _>("row"), expected);
 }

@@ -210,6 +210,11 @@ impl CopyEncoder {
         self.buffer.push(1); // version of the jsonb wire format
         self.buffer.extend_from_slice(json.as_bytes());
     }
+
+    /// `jsonb`, may be NULL
+    pub fn maybe_jsonb(&mut self, json: Option<&str>) {
+        self.maybe(json, Self::jsonb);
+    }
 }
 
 /// Microseconds since PostgreSQL's epoch. PostgreSQL holds 4713 BC to 294276 AD; beyond is ±infinity.

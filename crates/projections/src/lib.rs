@@ -13,6 +13,7 @@
 //! [`for_each_projection!`] names them all, for the places that run, check or list them.
 
 pub mod event_history;
+mod sql_text;
 pub mod task_ledger;
 pub mod task_state;
 pub mod telemetry_history;

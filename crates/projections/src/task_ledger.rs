@@ -14,8 +14,6 @@
 //! What SQL could not hold is set aside here, so that the database has nothing to refuse: a task id with a NUL character,
 //! and a unit named in more than [`UNIT_BYTES_MAX`] bytes, which no index takes. In other texts NUL is shown as `␀`.
 
-use std::borrow::Cow;
-
 use fleetlog_event::{
     EntityKey, EventSet, Reason, Recorded, Reject, TimestampMs, task::StepStatus, task::TaskEvent,
 };
@@ -23,7 +21,9 @@ use fleetlog_projection::{CopyEncoder, EntityRow, FoldProjector, HistoryRow, Tab
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    TIMESTAMP, TaskStateProjector, column, json_text, symbol,
+    TIMESTAMP, TaskStateProjector, column, json_text,
+    sql_text::{shown, shown_json},
+    symbol,
     task_state::{Status, TaskState},
 };
 
@@ -285,33 +285,6 @@ fn elapsed_ms(from: Option<TimestampMs>, to: Option<TimestampMs>) -> Option<i64>
 /// A count for a column of type `integer`.
 fn count(of: usize) -> i32 {
     i32::try_from(of).unwrap_or(i32::MAX)
-}
-
-/// A text as SQL can hold it.
-fn shown(text: &str) -> Cow<'_, str> {
-    if text.contains('\0') { text.replace('\0', "\u{2400}").into() } else { text.into() }
-}
-
-/// JSON as `jsonb` can hold it.
-fn shown_json(json: String) -> String {
-    // An escaped backslash before `u0000` is no NUL, so JSON that may hold one is looked at text by text.
-    if !json.contains("\\u0000") {
-        return json;
-    }
-    serde_json::from_str(&json).map_or(json, |value| without_nul(value).to_string())
-}
-
-fn without_nul(value: serde_json::Value) -> serde_json::Value {
-    use serde_json::Value;
-    match value {
-        Value::String(text) => Value::String(shown(&text).into_owned()),
-        Value::Array(items) => Value::Array(items.into_iter().map(without_nul).collect()),
-        Value::Object(members) => {
-            let member = |(name, value): (String, _)| (shown(&name).into_owned(), without_nul(value));
-            Value::Object(members.into_iter().map(member).collect())
-        }
-        other => other,
-    }
 }
 
 #[cfg(test)]

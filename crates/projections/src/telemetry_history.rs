@@ -9,7 +9,7 @@ use fleetlog_event::{
 };
 use fleetlog_projection::{CopyEncoder, HistoryRow, MapProjector, Table};
 
-use crate::{TIMESTAMP, column};
+use crate::{TIMESTAMP, column, json_text, sql_text::shown_json};
 
 /// The table of [`TelemetryRow`].
 pub static TELEMETRY: Table = Table {
@@ -41,6 +41,10 @@ pub static TELEMETRY: Table = Table {
         column("source", "text"),
         column("correlation_id", "uuid"),
         column("causation_id", "uuid"),
+        column("localized", "boolean"),
+        column("new_base_request", "boolean"),
+        column("zone_set_id", "text"),
+        column("information", "jsonb"),
     ],
 };
 
@@ -63,7 +67,8 @@ impl HistoryRow for TelemetryRow {
     }
 
     fn encode(&self, out: &mut CopyEncoder) {
-        let Telemetry { meta, channel, map_id, last_node_id, task_id, .. } = &self.telemetry;
+        let Telemetry { meta, channel, map_id, last_node_id, task_id, zone_set_id, information, .. } =
+            &self.telemetry;
         out.timestamptz(self.recorded_at);
         out.timestamptz(meta.occurred_at);
         out.text(&meta.site_uid);
@@ -90,6 +95,11 @@ impl HistoryRow for TelemetryRow {
         out.text(&meta.source);
         out.maybe_uuid(meta.correlation_id);
         out.maybe_uuid(meta.causation_id);
+        out.maybe_bool(self.telemetry.localized);
+        out.maybe_bool(self.telemetry.new_base_request);
+        out.maybe_text(zone_set_id.as_deref());
+        let information = (!information.is_empty()).then(|| shown_json(json_text(information)));
+        out.maybe_jsonb(information.as_deref());
     }
 
     fn sort_key(&self) -> (&str, i64) {

@@ -35,6 +35,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     6 "0006_read_views",
     7 "0007_figures",
     8 "0008_gaps",
+    9 "0009_telemetry_facts",
 };
 
 impl Migration {

@@ -1,7 +1,7 @@
 # The recipes a person runs, and CI runs the same. `make help` lists them.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos mutants model fuzz bench bounds docs stack stop clean fmt lint
+.PHONY: help demo test chaos mutants model fuzz bench bounds month docs stack stop clean fmt lint
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ bench: ## how fast the projections catch up, printed as a table for bench/README
 
 bounds: ## the memory of `fleetlog run`: backlogs of 1 and 5 million, 100,000 units, 1 MB events, stores that hang (15 min)
 	@bench/bounds.sh
+
+month: ## a month of a million tasks: ledger, aggregates and views against what was planned, and times of queries (10 min)
+	@bench/month.sh $(TASKS)
 
 docs: ## write the pages that are made from schemas and code (docs/events.md)
 	@cargo run --quiet --locked -p fleetlog-codec --example events_page > docs/events.md.new

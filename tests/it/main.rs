@@ -15,6 +15,7 @@ mod import_rig;
 mod kafka;
 mod kill;
 mod logs;
+mod month;
 mod platform_figures;
 mod presence;
 mod producer;

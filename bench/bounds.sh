@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
-# The memory of `fleetlog run`, all five projections in one process: backlogs of 1 M and 5 M events, 100,000 units, events
-# of 1 MB, stores that hang for a minute. Prints one table; exit code 1 if a bound is broken.
+# The memory of `fleetlog run`, all projections in one process: backlogs of 1 M and 5 M events, 100,000 units, events of
+# 1 MB, stores that hang for a minute. Prints one table; exit code 1 if a bound is broken.
+#
+# Growth is that of one process: its peak when it has taken the first of 5 million events, and its peak at the end. Two runs
+# are no measure of it: while a short backlog is taken not everything is ever full at once.
 # usage: bench/bounds.sh [CASE ...]      (backlogs units large hang; all of them take about 15 minutes)
 # FLEETLOG_BENCH_BINARY chooses the binary (target/release/fleetlog, which is built if it is missing).
 set -euo pipefail
@@ -81,17 +84,34 @@ begin_catch_up() {
   RUN=$!
 }
 
-# Waits for its end and makes a row of it. The kernel keeps the peak (VmHWM); the samples only show the way there.
+# Waits for its end and makes a row of it. The kernel keeps the peak (VmHWM); the samples show the way there: what the SQL
+# projections have taken, and the peak so far.
 end_catch_up() { # CASE
-  local high peak=0
+  local high peak=0 samples=0
+  : >"$WORK/way"
   while kill -0 "$RUN" 2>/dev/null; do
     high="$(kb VmHWM)"
     peak="${high:-$peak}"
+    ((samples++ % 10)) || echo "$(taken_by_sql) $peak" >>"$WORK/way"
     sleep 0.05
   done
   wait "$RUN" || { echo "error: the run failed:" >&2; tail -n 20 "$WORK/run.log" >&2; exit 4; }
   RUN=""
   row "$1" "$peak"
+}
+
+taken_by_sql() {
+  "$PSQL" -qAtX "$FLEETLOG_POSTGRES__URL" -c "SELECT coalesce(sum(main), 0) FROM fleetlog_progress" 2>/dev/null || echo 0
+}
+
+# From the peak when a part of everything had been taken to the peak at the end, in percent.
+growth_since() { # PART
+  python3 - "$1" "$WORK/way" "$PEAKS" <<'PY'
+import sys
+way = [[int(part) for part in line.split()] for line in open(sys.argv[2])]
+part = next(peak for taken, peak in way if taken >= way[-1][0] * float(sys.argv[1]))
+print(f"{100 * (int(sys.argv[3]) / part - 1):+.1f}")
+PY
 }
 
 row() { # CASE PEAK_KB
@@ -110,15 +130,13 @@ PY
 }
 
 backlogs() {
-  local first
   topics backlog
   simulate "$SMALL" 10000 7
   begin_catch_up && end_catch_up "backlog of $SMALL events, 10,000 units"
-  first="$PEAKS"
   simulate $((4 * SMALL)) 10000 8
   begin_catch_up && end_catch_up "backlog of $((5 * SMALL)) events, 10,000 units"
-  GROWTH="$(python3 -c "print(f'{100 * ($PEAKS / $first - 1):+.1f}')")"
-  (($(python3 -c "print(int($PEAKS <= $first * (1 + $GROWTH_PERCENT_MAX / 100)))"))) || BROKEN=1
+  GROWTH="$(growth_since 0.2)"
+  (($(python3 -c "print(int($GROWTH <= $GROWTH_PERCENT_MAX))"))) || BROKEN=1
 }
 
 units() {
@@ -178,6 +196,6 @@ echo "|---|---:|---:|---:|---|"
 printf '%s\n' "${ROWS[@]}"
 if [[ -n ${GROWTH-} ]]; then
   echo
-  echo "Growth from $SMALL to $((5 * SMALL)) events: $GROWTH % (at most $GROWTH_PERCENT_MAX %)."
+  echo "Growth of the process from $SMALL to $((5 * SMALL)) events of one backlog: $GROWTH % (at most $GROWTH_PERCENT_MAX %)."
 fi
 ((BROKEN == 0)) || { echo "a bound is broken" >&2; exit 1; }

@@ -36,6 +36,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     7 "0007_figures",
     8 "0008_gaps",
     9 "0009_telemetry_facts",
+    10 "0010_work_of_units",
 };
 
 impl Migration {

@@ -1,10 +1,11 @@
 //! Tasks by the hour and telemetry by the minute: the same on plain PostgreSQL (views) and on TimescaleDB (continuous
-//! aggregates, on the WASM build), and what a computation of their own in Rust says.
+//! aggregates: the WASM build, or the server of `FLEETLOG_TEST_TIMESCALE_URL`), and what a computation of their own in Rust
+//! says.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use fleetlog_sink_timescale::{ConnectionSettings, Database, Migrator};
-use fleetlog_testkit::PgliteServer;
+use fleetlog_testkit::{PgliteServer, Stack};
 use sqlx::{Connection, PgConnection};
 
 use crate::support::{FreshDatabase, number, run};
@@ -71,14 +72,30 @@ async fn plain() -> (FreshDatabase, PgConnection) {
     (fresh, connection)
 }
 
-async fn timescale() -> (PgliteServer, PgConnection) {
-    let server = PgliteServer::start().await.unwrap();
-    let settings =
-        ConnectionSettings { url: server.url(), connections_max: 1, timeout: Duration::from_secs(60) };
-    let database = Database::new(&settings).unwrap();
-    Migrator::new(&database).apply().await.unwrap();
-    database.close().await;
-    let mut connection = PgConnection::connect(&server.url()).await.unwrap();
+/// What keeps a database with TimescaleDB there.
+#[expect(dead_code, reason = "kept to be dropped in the end")]
+enum Timescale {
+    Wasm(PgliteServer),
+    Native(FreshDatabase),
+}
+
+async fn timescale() -> (Timescale, PgConnection) {
+    let (server, url) = if let Some(native) = Stack::from_env().timescale_url {
+        let fresh = FreshDatabase::migrated_on(&native).await;
+        let url = fresh.url.clone();
+        (Timescale::Native(fresh), url)
+    } else {
+        let server = PgliteServer::start().await.unwrap();
+        let url = server.url();
+        // It has one session.
+        let settings =
+            ConnectionSettings { url: url.clone(), connections_max: 1, timeout: Duration::from_secs(60) };
+        let database = Database::new(&settings).unwrap();
+        Migrator::new(&database).apply().await.unwrap();
+        database.close().await;
+        (Timescale::Wasm(server), url)
+    };
+    let mut connection = PgConnection::connect(&url).await.unwrap();
     run(&mut connection, "SET timezone = 'UTC'").await;
     (server, connection)
 }
@@ -143,6 +160,52 @@ async fn continuous_aggregates_and_views_say_the_same() {
     run(&mut timescale, "SELECT compress_chunk(c) FROM show_chunks('task_milestone') c").await;
     run(&mut timescale, "SELECT compress_chunk(c) FROM show_chunks('telemetry_1m') c").await;
     same(&mut plain, &mut timescale, "after compression").await;
+}
+
+/// A million rows in a month of hours, so that a refresh takes a while.
+const MANY_MILESTONES: &str = "
+    INSERT INTO task_milestone
+    SELECT '2024-12-01'::timestamptz + n * interval '2.5 s', 's' || n % 20, 'delivery', 'many-' || n, 0,
+           CASE WHEN n % 2 = 0 THEN 'created' ELSE 'completed' END, CASE WHEN n % 2 = 1 THEN n % 5000 END
+    FROM generate_series(0, 999999) n";
+
+/// A refresh that is cut off, ever later, until one gets through: what people read is the same all the time. On a native
+/// TimescaleDB only: the WASM build has no timer that could cut a statement off.
+#[tokio::test]
+async fn a_refresh_of_a_million_rows_that_is_interrupted_changes_nothing_and_is_made_up_for() {
+    if Stack::from_env().timescale_url.is_none() {
+        eprintln!("skipped: FLEETLOG_TEST_TIMESCALE_URL is not set");
+        return;
+    }
+    let (_fresh, mut plain) = plain().await;
+    let (_server, mut timescale) = timescale().await;
+    run(&mut plain, MANY_MILESTONES).await;
+    run(&mut timescale, MANY_MILESTONES).await;
+    let expected = rows(&mut plain, "task_hourly_stats").await;
+    assert!(expected.len() > 13_000, "{} hours", expected.len());
+
+    let mut interrupted = 0;
+    for limit_ms in std::iter::successors(Some(20_u64), |limit_ms| Some(limit_ms * 3)) {
+        run(&mut timescale, &format!("SET statement_timeout = {limit_ms}")).await;
+        let call = "CALL refresh_continuous_aggregate('task_hourly_stats', NULL, NULL)";
+        let outcome = sqlx::Executor::execute(&mut timescale, sqlx::raw_sql(call)).await;
+        run(&mut timescale, "SET statement_timeout = 0").await;
+        assert!(rows(&mut timescale, "task_hourly_stats").await == expected, "after {limit_ms} ms");
+        match outcome {
+            Ok(_) => break,
+            Err(error) => {
+                let code = error.as_database_error().and_then(|error| error.code().map(Into::into));
+                assert_eq!(code, Some("57014".to_owned()), "{error}");
+                interrupted += 1;
+            }
+        }
+    }
+    assert!(interrupted > 0, "a million rows were refreshed in no time");
+
+    // What the last one wrote is all, also without the rows beneath.
+    let only = "ALTER MATERIALIZED VIEW task_hourly_stats SET (timescaledb.materialized_only = true)";
+    run(&mut timescale, only).await;
+    assert!(rows(&mut timescale, "task_hourly_stats").await == expected, "what is materialised");
 }
 
 type Hour = (String, String, i64);

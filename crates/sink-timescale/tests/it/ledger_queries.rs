@@ -40,7 +40,7 @@ const A_MONTH: &str = "
     ANALYZE t_app_task_ledger2";
 
 /// What is asked, the query, how many rows answer it, and the index it has to go by.
-const QUERIES: [(&str, &str, i64, &str); 6] = [
+const QUERIES: [(&str, &str, i64, &str); 7] = [
     (
         "a site's tasks of a day, newest first",
         "SELECT * FROM t_app_task_ledger2 WHERE site_uid = 's3' AND created_at >= '2026-11-21' \
@@ -74,6 +74,13 @@ const QUERIES: [(&str, &str, i64, &str); 6] = [
          AND created_at >= '2026-11-20' AND created_at < '2026-11-21' AND status = 'failed' GROUP BY failure_reason",
         3,
         "t_app_task_ledger2_site_created",
+    ),
+    (
+        "what a unit works on (fleet_now)",
+        "SELECT * FROM t_app_task_ledger2 WHERE site_uid = 's0' AND unit_uid = 'u100' \
+         AND status IN ('assigned', 'started', 'paused') ORDER BY started_at IS NULL, priority DESC, created_at LIMIT 1",
+        1,
+        "t_app_task_ledger2_unit_working",
     ),
     (
         "one task",

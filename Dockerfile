@@ -36,10 +36,11 @@ COPY --from=build /out/ /
 # Slot locks lie here; everything else may be read-only: docker run --read-only --tmpfs /var/lib/fleetlog:uid=10001,gid=10001,mode=0700
 ENV FLEETLOG_RUN__STATE_DIR=/var/lib/fleetlog \
     FLEETLOG_RUN__HTTP_ADDRESS=0.0.0.0:9464 \
+    FLEETLOG_PRESENCE__HTTP_ADDRESS=0.0.0.0:9465 \
     FLEETLOG_LOG__FORMAT=json
 USER 10001:10001
-EXPOSE 9464
-# /healthz by the binary itself: there is no curl here.
+EXPOSE 9464 9465
+# /healthz by the binary itself: there is no curl here. A container of `fleetlog presence` asks `fleetlog health --presence` instead.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["fleetlog", "health"]
 # SIGTERM drains (run.drain_deadline_ms, 8 s): give `docker stop` more than its 10 s where that is raised.
 STOPSIGNAL SIGTERM

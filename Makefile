@@ -22,7 +22,7 @@ chaos: ## faults by seed: make chaos SEEDS=100 goes on where it stopped, make ch
 mutants: ## every guarantee broken on purpose, and which check notices
 	@MUTANT="$(MUTANT)" scripts/chaos.sh mutants
 
-fuzz: ## hostile input, as many for each target as INPUTS says (1000000 takes an hour or so); SEED=n for others
+fuzz: ## hostile input, as many for each target as INPUTS says (1000000 takes an hour and a half); SEED=n for others
 	@scripts/fuzz.sh
 
 bench: ## how fast the projections catch up, printed as a table for bench/README.md

@@ -3,10 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -15,7 +12,7 @@ use fleetlog_testkit::{Fleetlog, Running, workspace_root};
 use fleetlog_tests::World;
 
 use crate::{
-    faults::Ground,
+    faults::{Ground, Scene},
     load::Poisoner,
     outcome::{Check, Finding},
     plan::Plan,
@@ -172,10 +169,9 @@ impl Fleet {
         *self.struck.entry(fault.to_owned()).or_default() += 1;
     }
 
-    /// A store may lose what it has acknowledged, so that a reader may see it go back. Told before and after what may
-    /// cost it its tail.
-    pub(crate) fn store_may_lose(&self) {
-        self.store_losses.fetch_add(1, Ordering::SeqCst);
+    /// What faults of servers need of the run.
+    pub(crate) fn scene(&self) -> Scene {
+        Scene::new(self.store_losses(), self.world.database.url())
     }
 
     /// How often a store may have lost something.

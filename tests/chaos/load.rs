@@ -14,9 +14,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
-use fleetlog_event::{TimestampMs, partition_of};
+use fleetlog_event::{EventId, EventSet as _, TimestampMs, partition_of};
 use fleetlog_kafka::{KafkaSettings, LogReader, Offsets, OwnedRecord, PartitionRange, ReadError};
 use fleetlog_producer::{ProducerMetrics, ProducerSettings, RawProducer, RawRecord};
+use fleetlog_simulate::Fleet;
 use fleetlog_testkit::{Fleetlog, Running};
 use fleetlog_tests::{LIMIT, World};
 use futures_util::future::try_join_all;
@@ -40,11 +41,27 @@ pub(crate) struct Load {
     simulate: Running,
 }
 
-/// What was acknowledged.
-#[derive(Clone, Copy, Debug, Default)]
+/// What was sent.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Sent {
     /// Events whose outcome was an acknowledgement.
     pub(crate) acknowledged: u64,
+    /// Every event by its id, in the order in which they were sent.
+    pub(crate) events: Vec<EventId>,
+}
+
+impl Sent {
+    /// From what `fleetlog simulate` reports: the same fleet makes the same events once more.
+    pub(crate) fn read(report: &Value) -> Result<Self> {
+        let number = |name: &str| report[name].as_u64().with_context(|| format!("{name} in {report}"));
+        let start_ms = report["start_ms"].as_i64().context("start_ms")?;
+        let fleet = Fleet::new(u32::try_from(number("units")?)?, number("seed")?, start_ms);
+        let events = fleet.take(usize::try_from(number("sent")?)?);
+        Ok(Self {
+            acknowledged: number("acknowledged")?,
+            events: events.map(|(_, event)| event.meta().event_id).collect(),
+        })
+    }
 }
 
 impl Load {
@@ -64,8 +81,7 @@ impl Load {
         let ended = self.simulate.wait(LIMIT).await?;
         let report: Value = serde_json::from_str(&ended.stdout)
             .with_context(|| format!("simulate told nothing: {}", ended.stderr))?;
-        let number = |name: &str| report[name].as_u64().with_context(|| format!("{name} in {report}"));
-        Ok(Sent { acknowledged: number("acknowledged")? })
+        Sent::read(&report)
     }
 }
 
@@ -112,12 +128,15 @@ impl Poisoner {
     }
 
     /// Sends one event like another to every partition of every topic that has one.
-    pub(crate) async fn touch_every_lane(&self) -> Result<()> {
+    pub(crate) async fn touch_every_lane(&self, random: &mut StdRng) -> Result<()> {
         let places =
             TOPICS.iter().flat_map(|topic| (0..PARTITIONS).map(move |partition| (*topic, partition)));
-        let draw = |(topic, partition)| {
-            let event_id = rand::random();
-            Draw { kind: Kind::Again, topic, partition, at: 1.0, event_id }
+        let draw = |(topic, partition)| Draw {
+            kind: Kind::Again,
+            topic,
+            partition,
+            at: 1.0,
+            event_id: random.random(),
         };
         self.send_all(places.map(draw).collect()).await
     }

@@ -36,6 +36,8 @@ pub(crate) enum Check {
     Stalled,
     /// A restarted projector did not write in time.
     FirstWrite,
+    /// A check had nothing to look at, so that what it did not find says nothing.
+    Vacuous,
     /// The run itself failed: no verdict.
     Harness,
 }
@@ -166,6 +168,22 @@ impl Outcome {
         for (check, count, examples) in counts {
             if count > 0 {
                 self.findings.push(Finding { check, detail: format!("{count}\n{examples}") });
+            }
+        }
+        // One that failed in its middle has said so.
+        if self.findings.iter().any(|finding| finding.check == Check::Harness) {
+            return;
+        }
+        for (what, count) in [
+            ("events", self.events),
+            ("poison records", self.poisons),
+            ("compared entities and rows", self.recount.compared),
+            ("reads of entities", self.reads.reads),
+            ("reads that saw one move on", self.reads.moves),
+        ] {
+            if count == 0 {
+                self.findings
+                    .push(Finding { check: Check::Vacuous, detail: format!("there were no {what}") });
             }
         }
     }

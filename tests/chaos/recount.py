@@ -14,6 +14,7 @@ import argparse
 import collections
 import json
 import sys
+import uuid
 
 import confluent_kafka
 import psycopg
@@ -66,8 +67,13 @@ def main():
         log.mark_duplicates(records[topic])
         count.counts["duplicates"] += sum(record.verdict == "duplicate" for record in records[topic])
         check_expected(records[topic], count)
+    # Every event that was sent, in that order.
+    with open(options.sent) as lines:
+        sent = {uuid.UUID(line.strip()): number for number, line in enumerate(lines)}
+    for topic in topics:
+        check_sent(records[topic], sent, count)
     if len(topics) == len(TABLES):
-        check_acknowledged(records, options, count)
+        check_acknowledged(records, sent, options, count)
     set_aside = {name: {} for name in projections}
     hot(options, records, projections, set_aside, count)
     history(options, records, topics, projections, set_aside, count)
@@ -80,7 +86,7 @@ def main():
 
 def arguments():
     parser = argparse.ArgumentParser()
-    for name in ("brokers", "prefix", "redis", "postgres"):
+    for name in ("brokers", "prefix", "redis", "postgres", "sent"):
         parser.add_argument(f"--{name}", required=True)
     for name in ("acknowledged", "poisons"):
         parser.add_argument(f"--{name}", type=int, required=True)
@@ -99,13 +105,32 @@ def check_expected(records, count):
             count.add("differences", f"{record.place} was to be {expected}, and is {verdict}: {record.detail}")
 
 
-def check_acknowledged(records, options, count):
+def check_sent(records, sent, count):
+    """Nothing is on the log that nobody sent, and the events of a key are there in the order in which they were sent."""
+    last = collections.defaultdict(lambda: -1)
+    for record in records:
+        if record.expected is not None or record.verdict == "duplicate":
+            continue
+        number = sent.get(record.event_id)
+        if number is None:
+            count.add("differences", f"{record.place}: nobody sent event {record.event_id}")
+        elif number < last[record.key]:
+            count.add("differences", f"{record.place}: {record.key_text} was sent before an earlier event of its key")
+        else:
+            last[record.key] = number
+
+
+def check_acknowledged(records, sent, options, count):
     every = [record for topic in records.values() for record in topic]
-    events = {record.event_id for record in every if record.expected is None}
+    missing = set(sent) - {record.event_id for record in every if record.expected is None}
+    # What was not acknowledged may be missing, and nothing else.
+    lost = len(missing) - (len(sent) - options.acknowledged)
+    if lost > 0:
+        count.add("lost", f"{len(missing)} events are missing, of {len(sent)} were {options.acknowledged} acknowledged, such as "
+                          f"{next(iter(missing))}", lost)
     poisons = sum(record.expected is not None for record in every)
-    for what, found, acknowledged in (("events", len(events), options.acknowledged), ("poisons", poisons, options.poisons)):
-        if found < acknowledged:
-            count.add("lost", f"{acknowledged} {what} were acknowledged, {found} are on the log", acknowledged - found)
+    if poisons < options.poisons:
+        count.add("lost", f"{options.poisons} poisons were acknowledged, {poisons} are on the log", options.poisons - poisons)
 
 
 # --- hot state ---------------------------------------------------------------------------------------------------------

@@ -1,10 +1,11 @@
 //! Calls `recount.py`: the checker in another language, which shares no code with what it checks.
 
-use std::{path::PathBuf, time::Duration};
+use std::{io::Write as _, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use fleetlog_testkit::{python, workspace_root};
 use fleetlog_tests::World;
+use tempfile::NamedTempFile;
 
 use crate::{load::Sent, outcome::Recount};
 
@@ -12,6 +13,7 @@ use crate::{load::Sent, outcome::Recount};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// What the recount is told.
+#[derive(Clone)]
 pub(crate) struct Expected {
     /// What the simulated fleet sent.
     pub(crate) sent: Sent,
@@ -24,12 +26,19 @@ pub(crate) struct Expected {
 /// Reads the log, both stores and the dead letters, and counts.
 pub(crate) async fn recount(world: &World, expected: &Expected) -> Result<Recount> {
     let script: PathBuf = workspace_root().join("tests/chaos/recount.py");
+    let mut sent = NamedTempFile::new()?;
+    for event_id in &expected.sent.events {
+        writeln!(sent, "{}", event_id.0)?;
+    }
+    sent.flush()?;
     let mut command = tokio::process::Command::new(python());
     command
         .arg(script)
         .args(["--brokers", &world.stack.brokers, "--prefix", &world.prefix])
         .args(["--redis", &world.redis_url, "--postgres", world.database.url()])
         .args(["--acknowledged", &expected.sent.acknowledged.to_string()])
+        .arg("--sent")
+        .arg(sent.path())
         .args(["--poisons", &expected.poisons.to_string()])
         .args(["--without", &expected.without.join(",")])
         .kill_on_drop(true);

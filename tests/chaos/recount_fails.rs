@@ -1,5 +1,6 @@
 //! The recount can fail: what a run must not leave behind is put there by hand, and counted.
 
+use fleetlog_event::EventId;
 use fleetlog_kafka::LogReader;
 use fleetlog_kafka::ReadError;
 use fleetlog_tests::{LIMIT, World};
@@ -22,11 +23,13 @@ const EVENTS: u64 = 800;
 /// A healthy run with poison in it.
 async fn well() -> (World, Expected) {
     let world = World::new("recount").await;
-    world.simulate(EVENTS, 1).await;
+    let events = EVENTS.to_string();
+    let args = ["simulate", "--units", "5", "--rate", "max", "--events", &events, "--seed", "1"];
+    let sent = Sent::read(&world.json(&args).await).unwrap();
+    assert_eq!(sent.acknowledged, EVENTS);
     let poisoner = Poisoner::new(world.kafka()).unwrap();
     poisoner.burst(&mut StdRng::seed_from_u64(1), 40).await.unwrap();
     world.ok(&["run", "--once"]).await;
-    let sent = Sent { acknowledged: EVENTS };
     (world, Expected { sent, poisons: poisoner.acknowledged(), without: &[] })
 }
 
@@ -87,9 +90,19 @@ async fn what_is_wrong_is_counted() {
     let _: () = redis.hset(&ledgers[0], "4711", "{\"reason\":\"undecodable\"}").await.unwrap();
     assert_eq!(counts(&found_more(&world, &expected, &mut known).await), [0, 0, 0, 1, 0], "{known:?}");
 
-    let more = Sent { acknowledged: EVENTS + 3 };
-    let found = found_more(&world, &Expected { sent: more, ..expected }, &mut known).await;
-    assert_eq!(counts(&found), [3, 0, 0, 0, 0], "{known:?}");
+    // What was sent was another: three more acknowledged; one of them another event; all in the other order.
+    let events = &expected.sent.events;
+    let recounted = async |sent: Sent| {
+        let found = recount(&world, &Expected { sent, ..expected.clone() }).await.unwrap();
+        [found.lost - known.lost, found.differences - known.differences]
+    };
+    let more = Sent { acknowledged: EVENTS + 3, events: events.clone() };
+    assert_eq!(recounted(more).await, [3, 0]);
+    let other = [&events[1..], &[EventId::derived("nobody", 0)]].concat();
+    assert_eq!(recounted(Sent { acknowledged: EVENTS, events: other }).await, [1, 1]);
+    let reversed: Vec<EventId> = events.iter().rev().copied().collect();
+    let [lost, out_of_order] = recounted(Sent { acknowledged: EVENTS, events: reversed }).await;
+    assert!(lost == 0 && out_of_order > EVENTS / 2, "{out_of_order}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

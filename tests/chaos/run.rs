@@ -120,7 +120,7 @@ async fn load_and_strike(
     .await;
     let begun = Instant::now();
     let mut strikes = 0;
-    while strikes == 0 || begun.elapsed() < Duration::from_millis(plan.load_ms) {
+    while strikes < faults.strikes_min() || begun.elapsed() < Duration::from_millis(plan.load_ms) {
         process::pause(random, faults.pause_ms()).await;
         // Every third strike is one at projectors, where the family allows it.
         let fault = if faults.mixes_with_process() && random.random_ratio(1, 3) {

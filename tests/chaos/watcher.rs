@@ -2,7 +2,7 @@
 //!
 //! An entity must never be older than at the read before, and its parts must belong together: `_state` and `_version`
 //! (exact) with the readable fields and with its place in the site's list, all read in one transaction. A store that
-//! lost its tail is the exception: reads that go back around a [`crate::fleet::Fleet::store_may_lose`] are counted apart.
+//! lost its tail is the exception: reads that go back around a [`crate::faults::Scene::store_may_lose`] are counted apart.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

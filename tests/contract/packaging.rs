@@ -199,7 +199,14 @@ fn every_service_is_pinned_bounded_and_asked_whether_it_is_well() {
 fn the_application_is_asked_for_and_may_do_nothing_but_its_work() {
     let services = services();
     let ours: Vec<&String> = services.keys().filter(|name| name.starts_with("fleetlog")).collect();
-    assert_eq!(ours, ["fleetlog", "fleetlog-migrate", "fleetlog-topics"]);
+    assert_eq!(ours, ["fleetlog", "fleetlog-migrate", "fleetlog-presence", "fleetlog-topics"]);
+    // Each process is asked at its own address: the image's check asks `fleetlog run`.
+    let asked = |name: &str| {
+        let test = services[name]["healthcheck"]["test"].as_vec().unwrap();
+        test.iter().map(|word| word.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(asked("fleetlog-presence"), ["CMD", "fleetlog", "health", "--presence"]);
+    assert_eq!(asked("fleetlog"), ["CMD", "fleetlog", "health", "--ready"]);
     for (name, service) in &services {
         // `make stack` names servers; who names nothing gets servers alone, too.
         let profiles = service.get("profiles").and_then(Yaml::as_vec);

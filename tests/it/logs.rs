@@ -41,8 +41,6 @@ async fn a_set_aside_event_is_a_line_with_its_place_and_trace_and_a_flood_is_not
     let lines: Vec<Value> = output
         .stderr
         .lines()
-        // Said to people before there is a log, where a broker is slow to answer.
-        .filter(|line| !line.starts_with("waiting for kafka at "))
         .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
         .collect();
     let told: Vec<&Value> = lines.iter().filter(|line| line["reason"] == "unknown_framing").collect();

@@ -240,7 +240,9 @@ impl Presence {
         }
         let waiting = round.waiting + due.len();
         self.metrics.waiting_units.set(gauge(waiting));
-        self.told.waiting(waiting, self.config.presence.events_per_s_max);
+        if outcome.is_ok() && self.is_fresh(begun) {
+            self.told.waiting(waiting, self.config.presence.events_per_s_max);
+        }
         outcome
     }
 

@@ -101,7 +101,7 @@ pub(crate) async fn answer(admin: &Admin, config: &Config) -> Result<ClusterFact
         answer = &mut asked => return answer.map_err(|error| silence(error, None)),
         () = tokio::time::sleep(SAY_AFTER) => {}
     }
-    eprintln!("waiting for kafka at {brokers}, at most {} s", BROKER_TIMEOUT.as_secs());
+    tracing::warn!("waiting for kafka at {brokers}, at most {} s", BROKER_TIMEOUT.as_secs());
     let settings = kafka_settings(config);
     let watched = watch_trouble(&settings, WATCH_TIMEOUT);
     let trouble = tokio::select! {

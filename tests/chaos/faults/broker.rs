@@ -22,6 +22,20 @@ impl Broker {
         let stack = Stack { brokers: server.brokers(), replication: Some(1), ..Stack::from_env() };
         Ok(Self { server, stack })
     }
+
+    /// One fault of this family.
+    pub(super) async fn hit(&mut self, random: &mut StdRng) -> Result<&'static str> {
+        if random.random_bool(0.6) {
+            self.server.kill();
+            pause(random, 0..2000).await;
+            self.server.restart().await?;
+            return Ok("broker killed");
+        }
+        self.server.pause()?;
+        pause(random, 500..8000).await;
+        self.server.resume()?;
+        Ok("broker frozen")
+    }
 }
 
 impl Faults for Broker {
@@ -34,19 +48,7 @@ impl Faults for Broker {
         _fleet: &'a mut Fleet,
         random: &'a mut StdRng,
     ) -> LocalBoxFuture<'a, Result<&'static str>> {
-        async move {
-            if random.random_bool(0.6) {
-                self.server.kill();
-                pause(random, 0..2000).await;
-                self.server.restart().await?;
-                return Ok("broker killed");
-            }
-            self.server.pause()?;
-            pause(random, 500..8000).await;
-            self.server.resume()?;
-            Ok("broker frozen")
-        }
-        .boxed_local()
+        self.hit(random).boxed_local()
     }
 
     fn pause_ms(&self) -> std::ops::Range<u64> {
@@ -64,22 +66,25 @@ pub(super) struct Cluster {
     cluster: KafkaCluster,
     stack: Stack,
     /// Which died last: the next is another.
-    last: usize,
+    last: Option<usize>,
 }
 
 impl Cluster {
     pub(super) async fn start() -> Result<Self> {
         let cluster = KafkaCluster::start().await?;
         let stack = Stack { brokers: cluster.brokers(), replication: Some(3), ..Stack::from_env() };
-        Ok(Self { cluster, stack, last: 0 })
+        Ok(Self { cluster, stack, last: None })
     }
 
     /// One goes while all is in sync, in either way, and is back before another may.
     async fn lose(&mut self, random: &mut StdRng) -> Result<&'static str> {
         self.cluster.in_sync().await?;
         let controller = self.cluster.controller()?;
-        let victim = (self.last + random.random_range(1..3)) % 3;
-        self.last = victim;
+        let victim = match self.last {
+            None => random.random_range(0..3),
+            Some(last) => (last + random.random_range(1..3)) % 3,
+        };
+        self.last = Some(victim);
         let is_killed = random.random_bool(0.7);
         if is_killed {
             self.cluster.node(victim).kill();
@@ -112,6 +117,11 @@ impl Faults for Cluster {
         random: &'a mut StdRng,
     ) -> LocalBoxFuture<'a, Result<&'static str>> {
         self.lose(random).boxed_local()
+    }
+
+    /// One, and later another.
+    fn strikes_min(&self) -> u32 {
+        2
     }
 
     fn heal<'a>(&'a mut self, _fleet: &'a mut Fleet) -> LocalBoxFuture<'a, Result<()>> {

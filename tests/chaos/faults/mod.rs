@@ -6,6 +6,7 @@
 
 mod broker;
 mod clock;
+mod combined;
 mod log;
 mod network;
 mod postgres;
@@ -14,6 +15,11 @@ mod redis;
 mod tail;
 mod usurper;
 mod zombie;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use anyhow::Result;
 use fleetlog_testkit::Stack;
@@ -55,11 +61,13 @@ pub(crate) enum Family {
     Cluster,
     /// Projectors' wall clocks jump.
     Clock,
+    /// Redis, PostgreSQL, the broker and projectors, two or three of them at once.
+    Combined,
 }
 
 impl Family {
     /// Each with how often a seed draws it.
-    pub(crate) const WEIGHTS: [(Self, u32); 14] = [
+    pub(crate) const WEIGHTS: [(Self, u32); 15] = [
         (Self::Process, 10),
         (Self::Zombie, 4),
         (Self::Tail, 3),
@@ -74,6 +82,7 @@ impl Family {
         (Self::Cluster, 1),
         (Self::Clock, 2),
         (Self::Usurper, 2),
+        (Self::Combined, 6),
     ];
 
     /// All, by the name that the table and `FLEETLOG_CHAOS_FAMILY` have.
@@ -103,6 +112,7 @@ impl Family {
             Self::Broker => Box::new(broker::Broker::start().await?),
             Self::Cluster => Box::new(broker::Cluster::start().await?),
             Self::Clock => Box::new(clock::Clock::start()?),
+            Self::Combined => Box::new(combined::Combined::start().await?),
         })
     }
 }
@@ -126,6 +136,26 @@ impl Ground {
     }
 }
 
+/// What a fault of a server needs of the run, whatever else happens to projectors meanwhile.
+#[derive(Clone, Debug)]
+pub(crate) struct Scene {
+    store_losses: Arc<AtomicU64>,
+    /// The run's own database.
+    pub(crate) database_url: String,
+}
+
+impl Scene {
+    pub(crate) fn new(store_losses: Arc<AtomicU64>, database_url: &str) -> Self {
+        Self { store_losses, database_url: database_url.to_owned() }
+    }
+
+    /// A store may lose what it has acknowledged, so that a reader may see it go back. Told before and after what may
+    /// cost it its tail.
+    pub(crate) fn store_may_lose(&self) {
+        self.store_losses.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 /// A family at work in one run.
 pub(crate) trait Faults {
     /// The servers. Asked once, before anything else.
@@ -135,12 +165,17 @@ pub(crate) trait Faults {
 
     /// Strikes once, while load runs, and returns the fault's name for the table. What it does with projectors it
     /// does through `fleet`, which notes restarts and findings. Before and after a fault that may cost a store its
-    /// tail it calls [`Fleet::store_may_lose`]: reads that go backwards around it are counted apart.
+    /// tail it calls [`Scene::store_may_lose`]: reads that go backwards around it are counted apart.
     fn strike<'a>(
         &'a mut self,
         fleet: &'a mut Fleet,
         random: &'a mut StdRng,
     ) -> LocalBoxFuture<'a, Result<&'static str>>;
+
+    /// How many times it has to strike, however long that takes.
+    fn strikes_min(&self) -> u32 {
+        1
+    }
 
     /// How long to wait between two strikes, in milliseconds.
     fn pause_ms(&self) -> std::ops::Range<u64> {

@@ -9,7 +9,7 @@ use rand::{Rng as _, rngs::StdRng, seq::IndexedRandom as _};
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use crate::{
-    faults::{Faults, Ground, process::pause},
+    faults::{Faults, Ground, Scene, process::pause},
     fleet::Fleet,
 };
 
@@ -55,6 +55,19 @@ impl Postgres {
         Ok(Self { server, stack, has_small_disk })
     }
 
+    /// One fault of this family.
+    pub(super) async fn hit(&mut self, scene: &Scene, random: &mut StdRng) -> Result<&'static str> {
+        match random.random_range(0..10) {
+            0..=2 => self.crash(random).await,
+            3 => self.take_all_connections(random).await,
+            4 => Self::lock(scene, random).await,
+            5 => Self::deadlock(scene).await,
+            6 => Self::fail_to_serialize(scene, random).await,
+            _ if self.has_small_disk => self.fill_disk(random).await,
+            _ => self.crash(random).await.map(|_| "postgresql killed: no disk could be mounted to fill"),
+        }
+    }
+
     async fn crash(&mut self, random: &mut StdRng) -> Result<&'static str> {
         self.server.kill();
         pause(random, 0..2500).await;
@@ -70,8 +83,8 @@ impl Postgres {
     }
 
     /// A lock on a table for longer than anybody waits for one.
-    async fn lock(fleet: &Fleet, random: &mut StdRng) -> Result<&'static str> {
-        let mut holder = PgConnection::connect(fleet.world.database.url()).await?;
+    async fn lock(scene: &Scene, random: &mut StdRng) -> Result<&'static str> {
+        let mut holder = PgConnection::connect(&scene.database_url).await?;
         let table = TABLES.choose(random).copied().unwrap_or_default();
         holder.execute(&*format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")).await?;
         pause(random, TIMEOUT_MS / 2..TIMEOUT_MS * 2).await;
@@ -81,8 +94,8 @@ impl Postgres {
 
     /// Takes locks in the other order than lanes do, rows first and progress then, which the server has to break up: it
     /// ends one of the two, sometimes the lane.
-    async fn deadlock(fleet: &Fleet) -> Result<&'static str> {
-        let mut rival = PgConnection::connect(fleet.world.database.url()).await?;
+    async fn deadlock(scene: &Scene) -> Result<&'static str> {
+        let mut rival = PgConnection::connect(&scene.database_url).await?;
         let mut broken_up = false;
         for _ in 0..10 {
             rival
@@ -97,8 +110,8 @@ impl Postgres {
         Ok(if broken_up { "postgresql deadlock, the other ended" } else { "postgresql deadlock or waiting" })
     }
 
-    async fn fail_to_serialize(fleet: &Fleet, random: &mut StdRng) -> Result<&'static str> {
-        let mut beside = PgConnection::connect(fleet.world.database.url()).await?;
+    async fn fail_to_serialize(scene: &Scene, random: &mut StdRng) -> Result<&'static str> {
+        let mut beside = PgConnection::connect(&scene.database_url).await?;
         beside.execute(TRIGGER).await?;
         pause(random, 500..2000).await;
         beside.execute("DROP TRIGGER chaos ON fleetlog_progress").await?;
@@ -130,18 +143,7 @@ impl Faults for Postgres {
         fleet: &'a mut Fleet,
         random: &'a mut StdRng,
     ) -> LocalBoxFuture<'a, Result<&'static str>> {
-        async move {
-            match random.random_range(0..10) {
-                0..=2 => self.crash(random).await,
-                3 => self.take_all_connections(random).await,
-                4 => Self::lock(fleet, random).await,
-                5 => Self::deadlock(fleet).await,
-                6 => Self::fail_to_serialize(fleet, random).await,
-                _ if self.has_small_disk => self.fill_disk(random).await,
-                _ => self.crash(random).await,
-            }
-        }
-        .boxed_local()
+        async move { self.hit(&fleet.scene(), random).await }.boxed_local()
     }
 
     fn mixes_with_process(&self) -> bool {

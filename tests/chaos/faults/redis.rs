@@ -6,7 +6,7 @@ use futures_util::{FutureExt as _, future::LocalBoxFuture};
 use rand::{Rng as _, rngs::StdRng};
 
 use crate::{
-    faults::{Faults, Ground, process::pause},
+    faults::{Faults, Ground, Scene, process::pause},
     fleet::Fleet,
 };
 
@@ -41,35 +41,35 @@ impl Redis {
     }
 
     /// Dies and comes back with nothing, as one without persistence.
-    async fn forget(&mut self, fleet: &Fleet) -> Result<&'static str> {
-        fleet.store_may_lose();
+    async fn forget(&mut self, scene: &Scene) -> Result<&'static str> {
+        scene.store_may_lose();
         self.primary.forget().await?;
         Ok("redis killed without persistence")
     }
 
-    async fn throw_back(&mut self, fleet: &Fleet, random: &mut StdRng) -> Result<&'static str> {
+    async fn throw_back(&mut self, scene: &Scene, random: &mut StdRng) -> Result<&'static str> {
         if self.snapshot.is_none() || random.random_bool(0.5) {
             self.snapshot = Some(self.primary.snapshot()?);
             pause(random, 300..3000).await;
         }
-        fleet.store_may_lose();
+        scene.store_may_lose();
         self.primary.restore(self.snapshot.as_ref().context("it was taken")?).await?;
         Ok("redis restored from an old snapshot")
     }
 
     /// A replica that was cut off for a while becomes the primary. The old one lives on, and what clients had sent to it
     /// is lost.
-    async fn fail_over(&mut self, fleet: &Fleet, random: &mut StdRng) -> Result<&'static str> {
+    async fn fail_over(&mut self, scene: &Scene, random: &mut StdRng) -> Result<&'static str> {
         let way = FaultProxy::start_before(&self.primary.url()).await?;
         let replica = RedisServer::start_replica_of("127.0.0.1", way.port()).await?;
         way.set(Way::Lose(Direction::Both)).await;
         pause(random, 200..2500).await;
-        fleet.store_may_lose();
+        scene.store_may_lose();
         replica.promote().await?;
         self.address.lead_to(format!("127.0.0.1:{}", replica.port()));
         self.address.cut().await;
         // Until now the reader saw the old one: what comes is older again.
-        fleet.store_may_lose();
+        scene.store_may_lose();
         self.left_behind = Some(std::mem::replace(&mut self.primary, replica));
         // What an earlier primary held is no state that this one could come back to by itself.
         self.snapshot = None;
@@ -98,6 +98,19 @@ impl Redis {
         Ok(())
     }
 
+    /// One fault of this family.
+    pub(super) async fn hit(&mut self, scene: &Scene, random: &mut StdRng) -> Result<&'static str> {
+        match random.random_range(0..12) {
+            0..=1 => self.crash(random).await,
+            2..=3 => self.forget(scene).await,
+            4..=5 => self.throw_back(scene, random).await,
+            6..=8 => self.fail_over(scene, random).await,
+            9 => self.freeze(random).await,
+            10 => self.fill(random).await,
+            _ => self.flush_scripts().await,
+        }
+    }
+
     async fn flush_scripts(&self) -> Result<&'static str> {
         let mut flush = ::redis::cmd("SCRIPT");
         flush.arg("FLUSH");
@@ -117,18 +130,7 @@ impl Faults for Redis {
         fleet: &'a mut Fleet,
         random: &'a mut StdRng,
     ) -> LocalBoxFuture<'a, Result<&'static str>> {
-        async move {
-            match random.random_range(0..12) {
-                0..=1 => self.crash(random).await,
-                2..=3 => self.forget(fleet).await,
-                4..=5 => self.throw_back(fleet, random).await,
-                6..=8 => self.fail_over(fleet, random).await,
-                9 => self.freeze(random).await,
-                10 => self.fill(random).await,
-                _ => self.flush_scripts().await,
-            }
-        }
-        .boxed_local()
+        async move { self.hit(&fleet.scene(), random).await }.boxed_local()
     }
 
     fn strike_in_quiet<'a>(
@@ -138,8 +140,8 @@ impl Faults for Redis {
     ) -> LocalBoxFuture<'a, Result<Option<&'static str>>> {
         // Nothing is sent any more: only the lanes' looks at their links can find out.
         async move {
-            self.throw_back(fleet, random).await?;
-            self.forget(fleet).await?;
+            self.throw_back(&fleet.scene(), random).await?;
+            self.forget(&fleet.scene()).await?;
             Ok(Some("redis killed without persistence, in quiet"))
         }
         .boxed_local()

@@ -105,7 +105,7 @@ impl Faults for Chain {
             for _ in 0..2 {
                 write_on_the_chains(fleet, random.random()).await?;
                 tokio::time::sleep(IDLE_LOOK).await;
-                fleet.poisoner.touch_every_lane().await?;
+                fleet.poisoner.touch_every_lane(random).await?;
                 go_on(fleet).await?;
                 snapshots.push(take(fleet).await?);
             }
@@ -145,7 +145,7 @@ async fn take(fleet: &Fleet) -> Result<Snapshot> {
 async fn restore(fleet: &Fleet, snapshot: &Snapshot) -> Result<()> {
     const RESTORE: &str = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end \
                            for i = 2, #ARGV, 2 do redis.call('RESTORE', ARGV[i], 0, ARGV[i + 1]) end return 1";
-    fleet.store_may_lose();
+    fleet.scene().store_may_lose();
     let mut command = redis::cmd("EVAL");
     command.arg(RESTORE).arg(0).arg(format!("{}*", fleet.world.prefix));
     for (key, dump) in snapshot {
@@ -153,7 +153,7 @@ async fn restore(fleet: &Fleet, snapshot: &Snapshot) -> Result<()> {
     }
     let restored: redis::RedisResult<i64> = command.query_async(&mut connect(fleet).await?).await;
     // And after: a read may have come between the word and the deed.
-    fleet.store_may_lose();
+    fleet.scene().store_may_lose();
     restored?;
     Ok(())
 }

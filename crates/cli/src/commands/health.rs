@@ -1,4 +1,4 @@
-//! `fleetlog health`: asks a running `fleetlog run` on this machine, for health checks without a curl.
+//! `fleetlog health`: asks a running `fleetlog run` or `fleetlog presence` on this machine, for health checks without a curl.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -18,23 +18,33 @@ use crate::{
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  fleetlog health\n  fleetlog health --ready\n\n\
-                        Exit code 1 if something is wrong, 3 if nothing answers at run.http_address.")]
+#[command(
+    after_help = "Examples:\n  fleetlog health\n  fleetlog health --ready\n  fleetlog health --presence\n\n\
+                        Exit code 1 if something is wrong, 3 if nothing answers."
+)]
 pub(crate) struct Health {
     /// Ask whether every lane has found its start and its stores, not only whether none has stopped for good
     #[arg(long)]
     ready: bool,
+    /// Ask `fleetlog presence` (presence.http_address) instead of `fleetlog run` (run.http_address)
+    #[arg(long)]
+    presence: bool,
     /// How long the answer may take, in milliseconds
     #[arg(long, default_value_t = 3000)]
     timeout_ms: u64,
 }
 
 pub(crate) async fn run(health: &Health, config: &Config) -> anyhow::Result<Code> {
-    let address = local(&config.run.http_address)?;
+    let (command, setting, address) = if health.presence {
+        ("presence", "presence.http_address", &config.presence.http_address)
+    } else {
+        ("run", "run.http_address", &config.run.http_address)
+    };
+    let address = local(setting, address)?;
     let path = if health.ready { "/readyz" } else { "/healthz" };
     let asked = tokio::time::timeout(Duration::from_millis(health.timeout_ms), ask(address, path)).await;
     let silent = |why: String| {
-        let hint = "is `fleetlog run` running here, with the same run.http_address?";
+        let hint = format!("is `fleetlog {command}` running here, with the same {setting}?");
         Failure::new(Code::Unreachable, format!("http://{address}{path} does not answer: {why}"), hint)
     };
     let (status, body) = match asked {
@@ -46,14 +56,16 @@ pub(crate) async fn run(health: &Health, config: &Config) -> anyhow::Result<Code
 }
 
 /// Where this machine reaches it.
-fn local(address: &str) -> anyhow::Result<SocketAddr> {
-    let unusable = |what: &str| Failure::new(Code::Usage, what, "set run.http_address to address:port");
+fn local(setting: &str, address: &str) -> anyhow::Result<SocketAddr> {
+    let unusable = |what: &str| {
+        Failure::new(Code::Usage, format!("{setting} {what}"), format!("set {setting} to address:port"))
+    };
     if address.is_empty() {
-        return Err(unusable("run.http_address is empty: `fleetlog run` serves no health").into());
+        return Err(unusable("is empty: no health is served").into());
     }
     let mut address: SocketAddr = address.parse()?;
     if address.port() == 0 {
-        return Err(unusable("run.http_address has port 0: nobody knows which one was taken").into());
+        return Err(unusable("has port 0: nobody knows which one was taken").into());
     }
     if address.ip().is_unspecified() {
         let loopback =
@@ -87,8 +99,12 @@ mod tests {
             ("127.0.0.1:1", "127.0.0.1:1"),
             ("10.0.0.7:9464", "10.0.0.7:9464"),
         ] {
-            assert_eq!(local(set).map_err(|error| error.to_string()), Ok(asked.parse().expect(asked)));
+            let found = local("run.http_address", set).map_err(|error| error.to_string());
+            assert_eq!(found, Ok(asked.parse().expect(asked)));
         }
-        assert!(local("").is_err() && local("127.0.0.1:0").is_err());
+        for unusable in ["", "127.0.0.1:0"] {
+            let error = local("presence.http_address", unusable).expect_err(unusable).to_string();
+            assert!(error.starts_with("presence.http_address "), "{error}");
+        }
     }
 }

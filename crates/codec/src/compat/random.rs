@@ -97,7 +97,10 @@ impl Random {
             Schema::Union(union) => {
                 let variants = union.variants();
                 let mut n = self.below(variants.len());
-                if whole && matches!(variants[n], Schema::Null) {
+                let Some(drawn) = variants.get(n) else {
+                    return Err("a union has no types".to_owned());
+                };
+                if whole && matches!(drawn, Schema::Null) {
                     n = variants.iter().position(|variant| !matches!(variant, Schema::Null)).unwrap_or(n);
                 }
                 Value::Union(

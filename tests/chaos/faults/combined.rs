@@ -1,0 +1,114 @@
+//! Faults that come together: Redis, PostgreSQL, the broker and projectors, two or three of them at once.
+
+use anyhow::Result;
+use fleetlog_testkit::Stack;
+use futures_util::{FutureExt as _, future::LocalBoxFuture};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
+
+use crate::{
+    faults::{
+        Faults, Ground,
+        broker::Broker,
+        postgres::Postgres,
+        process::{self, pause},
+        redis::Redis,
+    },
+    fleet::Fleet,
+};
+
+/// All servers are the run's own.
+pub(super) struct Combined {
+    redis: Redis,
+    postgres: Postgres,
+    broker: Broker,
+}
+
+/// What is struck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    Redis,
+    Postgres,
+    Broker,
+    Projectors,
+}
+
+impl Combined {
+    pub(super) async fn start() -> Result<Self> {
+        let (redis, postgres, broker) = tokio::try_join!(Redis::start(), Postgres::start(), Broker::start())?;
+        Ok(Self { redis, postgres, broker })
+    }
+
+    async fn hit(&mut self, fleet: &mut Fleet, random: &mut StdRng) -> Result<&'static str> {
+        let mut victims = [Victim::Redis, Victim::Postgres, Victim::Broker, Victim::Projectors];
+        victims.shuffle(random);
+        let struck = &victims[..random.random_range(2..=3)];
+        let scene = fleet.scene();
+        // Each with numbers of its own: which of them comes first must not decide what the others do.
+        let mut draws = || StdRng::seed_from_u64(random.random());
+        let [mut of_redis, mut of_postgres, mut of_broker, mut of_projectors] =
+            [draws(), draws(), draws(), draws()];
+        let redis = async {
+            if !struck.contains(&Victim::Redis) {
+                return Ok(None);
+            }
+            pause(&mut of_redis, 0..500).await;
+            self.redis.hit(&scene, &mut of_redis).await.map(Some)
+        };
+        let postgres = async {
+            if !struck.contains(&Victim::Postgres) {
+                return Ok(None);
+            }
+            pause(&mut of_postgres, 0..500).await;
+            self.postgres.hit(&scene, &mut of_postgres).await.map(Some)
+        };
+        let broker = async {
+            if !struck.contains(&Victim::Broker) {
+                return Ok(None);
+            }
+            pause(&mut of_broker, 0..500).await;
+            self.broker.hit(&mut of_broker).await.map(Some)
+        };
+        // While the servers are away, or just about to come back.
+        let projectors = async {
+            if !struck.contains(&Victim::Projectors) {
+                return Ok(None);
+            }
+            pause(&mut of_projectors, 200..1500).await;
+            process::strike(fleet, &mut of_projectors).await.map(Some)
+        };
+        let (redis, postgres, broker, projectors) = tokio::try_join!(redis, postgres, broker, projectors)?;
+        for name in [redis, postgres, broker, projectors].into_iter().flatten() {
+            fleet.note(&format!("  together: {name}"));
+        }
+        Ok(if struck.len() == 2 { "two at once" } else { "three at once" })
+    }
+}
+
+impl Faults for Combined {
+    fn ground(&self) -> Ground {
+        let (redis, postgres, broker) = (self.redis.ground(), self.postgres.ground(), self.broker.ground());
+        let stack = Stack {
+            redis_url: redis.stack.redis_url,
+            postgres_url: postgres.stack.postgres_url,
+            ..broker.stack
+        };
+        let projectors = [redis.projectors, postgres.projectors, broker.projectors].concat();
+        Ground { stack, projectors, load: Vec::new() }
+    }
+
+    fn strike<'a>(
+        &'a mut self,
+        fleet: &'a mut Fleet,
+        random: &'a mut StdRng,
+    ) -> LocalBoxFuture<'a, Result<&'static str>> {
+        self.hit(fleet, random).boxed_local()
+    }
+
+    fn strikes_min(&self) -> u32 {
+        2
+    }
+
+    fn restarts_are_timed(&self) -> bool {
+        false
+    }
+}

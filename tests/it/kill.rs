@@ -177,3 +177,19 @@ async fn a_stop_in_the_midst_of_work_is_clean_and_quick() {
     world.ok(&["run", "--once"]).await;
     all_is_there(&world, acknowledged).await;
 }
+
+/// A broker that takes connections and says nothing: a question to it lasts for seconds, and a stop does not wait for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_waits_for_kafka_ends_at_once_when_it_is_told_to() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let world = World::bare("waits").await;
+    let brokers = silent.local_addr().unwrap().to_string();
+    let mut running =
+        world.fleetlog.clone().env("FLEETLOG_KAFKA__BROKERS", &brokers).spawn(&["run"]).unwrap();
+    running.line_with("waiting for kafka at", LIMIT).await.unwrap();
+    let told = Instant::now();
+    running.signal("TERM").unwrap();
+    let ended = running.wait(LIMIT).await.unwrap();
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    assert!(told.elapsed() < Duration::from_secs(3), "{:?}", told.elapsed());
+}

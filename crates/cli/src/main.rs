@@ -23,11 +23,14 @@ mod presence;
 mod when;
 mod wiring;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
 
 use crate::{args::Args, config::Config};
+
+/// How long the end waits for what nobody waits for.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
     #[cfg(feature = "fault-injection")]
@@ -54,7 +57,11 @@ fn run(args: &Args) -> anyhow::Result<exit::Code> {
     let loaded = Config::load(args.config.as_deref())?;
     start_log(&loaded.config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(commands::dispatch(args, loaded.config))
+    let outcome = runtime.block_on(commands::dispatch(args, loaded.config));
+    // Everything that has to end has been awaited. A question to a server that is away may still run for seconds on a thread
+    // of its own, and nobody waits for its answer any more.
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    outcome
 }
 
 fn start_log(log: &config::Log) -> anyhow::Result<()> {

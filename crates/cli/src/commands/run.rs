@@ -59,8 +59,10 @@ pub(crate) async fn run(run: &Run, config: &Config, format: Format) -> anyhow::R
     let names = if run.projections.is_empty() { &config.run.projections } else { &run.projections };
     let chosen = lanes::chosen(names)?;
     let stop = stop_on_signal()?;
-    if !wait_for_kafka(run, config, &chosen, &stop).await? {
-        return Ok(Code::Done);
+    // A question to brokers that are away may take ten seconds: a stop does not wait for it.
+    tokio::select! {
+        () = stop.cancelled() => return Ok(Code::Done),
+        found = wait_for_kafka(run, config, &chosen) => found?,
     }
     if run.fail_fast {
         check_sinks(config, &chosen).await?;
@@ -291,13 +293,8 @@ pub(crate) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     Ok(stop)
 }
 
-/// Waits until the brokers answer and have the topics. False if it was stopped meanwhile.
-async fn wait_for_kafka(
-    run: &Run,
-    config: &Config,
-    chosen: &[Described],
-    stop: &CancellationToken,
-) -> anyhow::Result<bool> {
+/// Waits until the brokers answer and have the topics.
+async fn wait_for_kafka(run: &Run, config: &Config, chosen: &[Described]) -> anyhow::Result<()> {
     let mut told = String::new();
     let admin = Admin::new(&wiring::kafka_settings(config))?;
     loop {
@@ -313,10 +310,7 @@ async fn wait_for_kafka(
                 }
             }
         }
-        tokio::select! {
-            () = stop.cancelled() => return Ok(false),
-            () = tokio::time::sleep(SERVER_INTERVAL) => {}
-        }
+        tokio::time::sleep(SERVER_INTERVAL).await;
     }
     let stems: BTreeSet<&str> = chosen.iter().flat_map(|projection| projection.topics).copied().collect();
     let topics: Vec<String> =
@@ -325,7 +319,7 @@ async fn wait_for_kafka(
     let missing: Vec<&str> =
         topics.iter().map(String::as_str).filter(|topic| !there.contains_key(*topic)).collect();
     if missing.is_empty() {
-        return Ok(true);
+        return Ok(());
     }
     let message = format!("topics do not exist: {}", missing.join(", "));
     Err(Failure::new(

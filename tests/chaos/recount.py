@@ -127,7 +127,7 @@ def check_acknowledged(records, sent, options, count):
     lost = len(missing) - (len(sent) - options.acknowledged)
     if lost > 0:
         count.add("lost", f"{len(missing)} events are missing, of {len(sent)} were {options.acknowledged} acknowledged, such as "
-                          f"{next(iter(missing))}", lost)
+                          f"{next(iter(missing), None)}", lost)
     poisons = sum(record.expected is not None for record in every)
     if poisons < options.poisons:
         count.add("lost", f"{options.poisons} poisons were acknowledged, {poisons} are on the log", options.poisons - poisons)

@@ -5,27 +5,21 @@
 # Growth is that of one process: its peak when it has taken the first of 5 million events, and its peak at the end. Two runs
 # are no measure of it: while a short backlog is taken not everything is ever full at once.
 # usage: bench/bounds.sh [CASE ...]      (backlogs units large hang; all of them take about 15 minutes)
-# FLEETLOG_BENCH_BINARY chooses the binary (target/release/fleetlog, which is built if it is missing).
+# See also bench/common.sh.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# shellcheck source=../scripts/stack/common.sh
-source scripts/stack/common.sh
+# shellcheck source=common.sh
+source bench/common.sh
 
 LIMIT_KB=488281 # 500 MB in KiB, the unit of /proc
 GROWTH_PERCENT_MAX=5
 SMALL="${FLEETLOG_TEST_BOUNDS_EVENTS:-1000000}"
 HANG_S=60
-BINARY="${FLEETLOG_BENCH_BINARY:-target/release/fleetlog}"
-unset FLEETLOG_BENCH_BINARY FLEETLOG_STACK FLEETLOG_TEST_BOUNDS_EVENTS
+unset FLEETLOG_TEST_BOUNDS_EVENTS
 
-scripts/stack.sh up
-if [[ ! -x $BINARY ]]; then cargo build --locked --release -p fleetlog-cli; fi
-load_env
+begin_bench bounds
 WORK="$(mktemp -d)"
-NAME="bounds$(date +%s)"
-PSQL="${FLEETLOG_STACK_POSTGRES_BIN:+$FLEETLOG_STACK_POSTGRES_BIN/}psql"
-STACK_DATABASE="$FLEETLOG_POSTGRES__URL"
 REDIS_PORT="$(free_port)"
 ROWS=() STOPPED=() PEAKS="" BROKEN=0 DATABASE="" RUN="" REDIS=""
 

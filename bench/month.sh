@@ -1,26 +1,20 @@
 #!/usr/bin/env bash
 # A simulated month: TASKS tasks of 2,000 units over 31 days through Kafka into ledger, aggregates and views, compared with
 # what was planned, and the times of typical queries. usage: bench/month.sh [TASKS [SEED]]     (1000000, 1)
-# FLEETLOG_BENCH_BINARY chooses the binary (target/release/fleetlog, which is built if it is missing); FLEETLOG_BENCH_DATABASE_URL
-# a PostgreSQL or TimescaleDB in which databases may be made.
+# FLEETLOG_BENCH_DATABASE_URL chooses a PostgreSQL or TimescaleDB in which databases may be made; see also bench/common.sh.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# shellcheck source=../scripts/stack/common.sh
-source scripts/stack/common.sh
+# shellcheck source=common.sh
+source bench/common.sh
 
 TASKS="${1:-1000000}"
 SEED="${2:-1}"
-BINARY="${FLEETLOG_BENCH_BINARY:-target/release/fleetlog}"
 SERVER="${FLEETLOG_BENCH_DATABASE_URL:-}"
-unset FLEETLOG_BENCH_BINARY FLEETLOG_BENCH_DATABASE_URL FLEETLOG_STACK
+unset FLEETLOG_BENCH_DATABASE_URL
 
-scripts/stack.sh up --with python
-if [[ ! -x $BINARY ]]; then cargo build --locked --release -p fleetlog-cli; fi
-load_env
-NAME="month$(date +%s)"
-SERVER="${SERVER:-$FLEETLOG_POSTGRES__URL}"
-PSQL="${FLEETLOG_STACK_POSTGRES_BIN:+$FLEETLOG_STACK_POSTGRES_BIN/}psql"
+begin_bench month --with python
+SERVER="${SERVER:-$STACK_DATABASE}"
 PYTHON="$FLEETLOG_TEST_PYTHON"
 unset FLEETLOG_TEST_PYTHON
 "$PSQL" -qX "$SERVER" -c "CREATE DATABASE $NAME"

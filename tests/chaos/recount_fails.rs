@@ -23,10 +23,7 @@ const EVENTS: u64 = 800;
 /// A healthy run with poison in it.
 async fn well() -> (World, Expected) {
     let world = World::new("recount").await;
-    let events = EVENTS.to_string();
-    let args = ["simulate", "--units", "5", "--rate", "max", "--events", &events, "--seed", "1"];
-    let sent = Sent::read(&world.json(&args).await).unwrap();
-    assert_eq!(sent.acknowledged, EVENTS);
+    let sent = Sent::read(&world.simulate(EVENTS, 1).await).unwrap();
     let poisoner = Poisoner::new(world.kafka()).unwrap();
     poisoner.burst(&mut StdRng::seed_from_u64(1), 40).await.unwrap();
     world.ok(&["run", "--once"]).await;

@@ -106,13 +106,14 @@ impl World {
         output
     }
 
-    /// Events of a simulated fleet, at full speed; all are acknowledged.
-    pub async fn simulate(&self, events: u64, seed: u64) {
+    /// Events of a simulated fleet, at full speed; all are acknowledged. What was reported.
+    pub async fn simulate(&self, events: u64, seed: u64) -> Value {
         let (events, seed) = (events.to_string(), seed.to_string());
         let report = self
             .json(&["simulate", "--units", "5", "--rate", "max", "--events", &events, "--seed", &seed])
             .await;
         assert_eq!(report["acknowledged"].to_string(), events);
+        report
     }
 
     /// Waits until everything is taken, and has it recounted: no difference, something compared. The reports by

@@ -62,7 +62,6 @@ pub(crate) struct Standing(Arc<Mutex<Result<&'static str, String>>>);
 
 /// What belongs to a time of being the active one, and is forgotten with it.
 struct Watching {
-    rules: Rules,
     watch: Watch,
     coverage: Coverage,
     pace: Pace,
@@ -248,9 +247,9 @@ impl Presence {
 
     /// Whether what a look showed can still be acted on: a worker that was frozen in between knows nothing of now.
     fn is_fresh(&self, looked: Instant) -> bool {
-        self.watching
-            .as_ref()
-            .is_some_and(|watching| looked.elapsed() <= Duration::from_millis(watching.rules.doubt_ms()))
+        self.watching.as_ref().is_some_and(|watching| {
+            looked.elapsed() <= Duration::from_millis(watching.watch.rules().doubt_ms())
+        })
     }
 
     /// How many events may be sent now, in one batch.
@@ -353,7 +352,6 @@ impl Watching {
         let rules =
             Rules { timeout_ms: settings.timeout_ms, quiet_hold_ms: (hold_ms > 0).then_some(hold_ms) };
         Self {
-            rules,
             watch: Watch::new(rules),
             coverage: Coverage::new(rules.doubt_ms()),
             pace: Pace::new(settings.events_per_s_max),

@@ -157,6 +157,12 @@ impl Watch {
         Self { rules, fleet, sites, covered_ms: None, is_baseline: false, look }
     }
 
+    /// When its units are due.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        self.rules
+    }
+
     /// A look begins at `now_ms`, and covers the log as far as `covered` says.
     pub fn begin(&mut self, now_ms: u64, covered: Covered) -> Trust {
         let doubt_ms = self.rules.doubt_ms();

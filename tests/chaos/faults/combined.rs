@@ -47,41 +47,42 @@ impl Combined {
         let mut draws = || StdRng::seed_from_u64(random.random());
         let [mut of_redis, mut of_postgres, mut of_broker, mut of_projectors] =
             [draws(), draws(), draws(), draws()];
-        let redis = async {
-            if !struck.contains(&Victim::Redis) {
-                return Ok(None);
-            }
-            pause(&mut of_redis, 0..500).await;
-            self.redis.hit(&scene, &mut of_redis).await.map(Some)
-        };
-        let postgres = async {
-            if !struck.contains(&Victim::Postgres) {
-                return Ok(None);
-            }
-            pause(&mut of_postgres, 0..500).await;
-            self.postgres.hit(&scene, &mut of_postgres).await.map(Some)
-        };
-        let broker = async {
-            if !struck.contains(&Victim::Broker) {
-                return Ok(None);
-            }
-            pause(&mut of_broker, 0..500).await;
-            self.broker.hit(&mut of_broker).await.map(Some)
-        };
+        let is_struck = |victim| struck.contains(&victim);
+        let Self { redis, postgres, broker } = self;
+        let redis = strike(is_struck(Victim::Redis), &mut of_redis, 0..500, async |random| {
+            redis.hit(&scene, random).await
+        });
+        let postgres = strike(is_struck(Victim::Postgres), &mut of_postgres, 0..500, async |random| {
+            postgres.hit(&scene, random).await
+        });
+        let broker = strike(is_struck(Victim::Broker), &mut of_broker, 0..500, async |random| {
+            broker.hit(random).await
+        });
         // While the servers are away, or just about to come back.
-        let projectors = async {
-            if !struck.contains(&Victim::Projectors) {
-                return Ok(None);
-            }
-            pause(&mut of_projectors, 200..1500).await;
-            process::strike(fleet, &mut of_projectors).await.map(Some)
-        };
+        let projectors =
+            strike(is_struck(Victim::Projectors), &mut of_projectors, 200..1500, async |random| {
+                process::strike(fleet, random).await
+            });
         let (redis, postgres, broker, projectors) = tokio::try_join!(redis, postgres, broker, projectors)?;
         for name in [redis, postgres, broker, projectors].into_iter().flatten() {
             fleet.note(&format!("  together: {name}"));
         }
         Ok(if struck.len() == 2 { "two at once" } else { "three at once" })
     }
+}
+
+/// Strikes after a while, if it is to.
+async fn strike(
+    is_struck: bool,
+    random: &mut StdRng,
+    after_ms: std::ops::Range<u64>,
+    hit: impl AsyncFnOnce(&mut StdRng) -> Result<&'static str>,
+) -> Result<Option<&'static str>> {
+    if !is_struck {
+        return Ok(None);
+    }
+    pause(random, after_ms).await;
+    hit(random).await.map(Some)
 }
 
 impl Faults for Combined {

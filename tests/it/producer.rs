@@ -18,6 +18,10 @@ use fleetlog_producer::{
 };
 
 use fleetlog_testkit::{KafkaServer, Stack};
+use rdkafka::{
+    ClientConfig,
+    producer::{BaseProducer, BaseRecord, Producer as _},
+};
 
 use crate::kafka::{cluster, create_topics};
 
@@ -332,6 +336,7 @@ async fn a_transaction_is_seen_whole_or_not_at_all() {
     let error = producer.transact(vec![registered("4"), invalid], vec![]).await.unwrap_err();
     assert!(matches!(error, TransactionError::Event(SendError::Invalid { .. })), "{error:?}");
     producer.transact(vec![registered("5")], vec![place("5", 1)]).await.unwrap();
+    assert!(producer.until_visible(TIMEOUT).await.unwrap());
 
     let mut units: Vec<String> = log(&settings, "robot")
         .await
@@ -356,7 +361,36 @@ async fn a_second_process_with_the_same_transactional_id_takes_over() {
     let error = first.transact(vec![registered("3")], vec![]).await.unwrap_err();
     assert!(matches!(error, TransactionError::Fenced(_)), "{error:?}");
     second.transact(vec![registered("4")], vec![]).await.unwrap();
+    assert!(second.until_visible(TIMEOUT).await.unwrap());
     assert_eq!(log(&settings, "robot").await.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_committed_is_waited_for_until_readers_reach_it() {
+    let settings = cluster("visible");
+    create_topics(&settings).await;
+    let mut producer = transactional(&settings).await;
+    assert!(producer.until_visible(Duration::ZERO).await.unwrap(), "nothing was committed");
+    let of_others = settings.clone();
+    let open = tokio::task::spawn_blocking(move || open_transaction(&of_others)).await.unwrap();
+    producer.transact(vec![registered("1")], vec![]).await.unwrap();
+    assert!(!producer.until_visible(Duration::from_millis(200)).await.unwrap(), "behind an open transaction");
+    let aborted = tokio::task::spawn_blocking(move || open.abort_transaction(TIMEOUT));
+    aborted.await.unwrap().unwrap();
+    assert!(producer.until_visible(TIMEOUT).await.unwrap());
+    assert_eq!(log(&settings, "robot").await.len(), 1);
+}
+
+/// Somebody else's transaction that has written to the partition of unit 1 and is still open, *blocking*.
+fn open_transaction(settings: &KafkaSettings) -> BaseProducer {
+    let mut config: ClientConfig = settings.producer();
+    config.set("transactional.id", settings.topic("other"));
+    let other: BaseProducer = config.create().unwrap();
+    other.init_transactions(TIMEOUT).unwrap();
+    other.begin_transaction().unwrap();
+    other.send(BaseRecord::to(&settings.topic("robot")).key("swerk1.u1").payload("open")).unwrap();
+    other.flush(TIMEOUT).unwrap();
+    other
 }
 
 #[tokio::test(flavor = "multi_thread")]

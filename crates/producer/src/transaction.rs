@@ -4,20 +4,23 @@
 //! The transactional id fences: a second process with the same id takes over, the first one stops.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use fleetlog_event::{EventSet, EventVisitor, FleetEvent};
-use fleetlog_kafka::{ClusterError, KafkaFault, KafkaSettings, classify, error_code, log_error, log_line};
+use fleetlog_kafka::{
+    ClusterError, KafkaFault, KafkaSettings, Offsets, classify, error_code, log_error, log_line,
+};
 use rdkafka::{
     ClientConfig, ClientContext,
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
-    message::DeliveryResult,
+    message::{DeliveryResult, Message as _},
     producer::{BaseProducer, BaseRecord, Producer, ProducerContext},
 };
 
@@ -36,10 +39,13 @@ const POLL: Duration = Duration::from_millis(50);
 const ABORTED_TRIES: u32 = 3;
 /// How often a call that timed out is asked again before the outcome counts as unknown.
 const CALL_TRIES: u32 = 12;
+/// Between two looks whether what was committed can be read.
+const VISIBLE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Sends batches, each in a transaction of its own, one after the other.
 pub struct TransactionalProducer {
-    client: Arc<BaseProducer<FirstFailure>>,
+    client: Arc<BaseProducer<Outcomes>>,
+    offsets: Offsets,
     transactional_id: String,
     schemas: Arc<Schemas>,
     topic_prefix: String,
@@ -53,7 +59,7 @@ struct Polling {
 }
 
 impl Polling {
-    fn start(client: &Arc<BaseProducer<FirstFailure>>) -> std::io::Result<Self> {
+    fn start(client: &Arc<BaseProducer<Outcomes>>) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let (client, stopped) = (Arc::clone(client), Arc::clone(&stop));
         std::thread::Builder::new().name("fleetlog-transactions".into()).spawn(move || {
@@ -87,8 +93,7 @@ impl TransactionalProducer {
         config.set("transactional.id", transactional_id);
         let context = format!("taking over transactional id `{transactional_id}`");
         let wrap = |source| ConnectError(ClusterError::Kafka { context: context.clone(), source });
-        let client: BaseProducer<FirstFailure> =
-            config.create_with_context(FirstFailure::default()).map_err(wrap)?;
+        let client: BaseProducer<Outcomes> = config.create_with_context(Outcomes::default()).map_err(wrap)?;
         let client = Arc::new(client);
         let polling = Polling::start(&client).map_err(|error| {
             ConnectError(ClusterError::Interrupted(format!("starting a producer's thread: {error}")))
@@ -103,6 +108,7 @@ impl TransactionalProducer {
         }
         Ok(Self {
             client,
+            offsets: Offsets::new(kafka).map_err(ConnectError)?,
             transactional_id: transactional_id.to_owned(),
             schemas: Arc::new(schemas),
             topic_prefix: kafka.topic_prefix.clone(),
@@ -130,6 +136,32 @@ impl TransactionalProducer {
         let (client, id) = (Arc::clone(&self.client), self.transactional_id.clone());
         let done = tokio::task::spawn_blocking(move || commit_on(&client, &id, &batch)).await;
         done.unwrap_or_else(|_| Err(TransactionError::Unknown(KafkaError::Canceled)))
+    }
+
+    /// Waits until `read_committed` consumers reach everything this producer committed. Kafka acknowledges a commit once it
+    /// is decided, and writes the markers that make it readable afterwards (KIP-98). False if that did not come within
+    /// `patience`: the transaction of somebody else, begun earlier on the same partitions, may be open.
+    ///
+    /// # Errors
+    /// When the brokers cannot be asked where the partitions end.
+    pub async fn until_visible(&self, patience: Duration) -> Result<bool, ClusterError> {
+        let last = self.client.context().last_offsets();
+        let mut topics: Vec<&str> = last.keys().map(|(topic, _)| topic.as_str()).collect();
+        topics.dedup();
+        if topics.is_empty() {
+            return Ok(true);
+        }
+        let deadline = Instant::now() + patience;
+        loop {
+            let ranges = self.offsets.ranges(&topics).await?;
+            if last.iter().all(|(at, last)| ranges.get(at).is_some_and(|range| range.end > *last)) {
+                return Ok(true);
+            }
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            tokio::time::sleep(VISIBLE_INTERVAL).await;
+        }
     }
 
     async fn prepare(&self, mut event: FleetEvent) -> Result<Outgoing, SendError> {
@@ -163,11 +195,7 @@ impl EventVisitor for Prepare<'_> {
 /// An aborted transaction is invisible, so the whole batch can go again. The first transaction after one that was
 /// aborted for a refused record needs this: librdkafka finds that record's sequence number skipped, and heals by an
 /// abort with a new epoch.
-fn commit_on(
-    client: &BaseProducer<FirstFailure>,
-    id: &str,
-    batch: &[Outgoing],
-) -> Result<(), TransactionError> {
+fn commit_on(client: &BaseProducer<Outcomes>, id: &str, batch: &[Outgoing]) -> Result<(), TransactionError> {
     let mut outcome = commit(client, id, batch);
     for _ in 1..ABORTED_TRIES {
         match &outcome {
@@ -184,15 +212,15 @@ fn commit_on(
 }
 
 /// One transaction, *blocking*.
-fn commit(client: &BaseProducer<FirstFailure>, id: &str, batch: &[Outgoing]) -> Result<(), TransactionError> {
-    client.context().take();
+fn commit(client: &BaseProducer<Outcomes>, id: &str, batch: &[Outgoing]) -> Result<(), TransactionError> {
+    client.context().take_failure();
     client.begin_transaction().map_err(|error| judged(client, id, error))?;
     for outgoing in batch {
         send(client, outgoing).map_err(|error| judged(client, id, error))?;
     }
     let committed = again_while_retriable(client, || client.commit_transaction(CALL_TIMEOUT));
     committed.map_err(|error| {
-        let first = client.context().take();
+        let first = client.context().take_failure();
         match judged(client, id, error) {
             // The delivery's own error says more than "the transaction requires abort".
             TransactionError::Aborted(error) => TransactionError::Aborted(first.unwrap_or(error)),
@@ -205,7 +233,7 @@ fn commit(client: &BaseProducer<FirstFailure>, id: &str, batch: &[Outgoing]) -> 
     Ok(())
 }
 
-fn send(client: &BaseProducer<FirstFailure>, outgoing: &Outgoing) -> Result<(), KafkaError> {
+fn send(client: &BaseProducer<Outcomes>, outgoing: &Outgoing) -> Result<(), KafkaError> {
     let mut record = BaseRecord {
         topic: &outgoing.topic.name,
         partition: outgoing.partition,
@@ -229,7 +257,7 @@ fn send(client: &BaseProducer<FirstFailure>, outgoing: &Outgoing) -> Result<(), 
 }
 
 /// What an error within a transaction means, after having done what librdkafka asks for: abort where that is enough.
-fn judged(client: &BaseProducer<FirstFailure>, id: &str, error: KafkaError) -> TransactionError {
+fn judged(client: &BaseProducer<Outcomes>, id: &str, error: KafkaError) -> TransactionError {
     let fatal = client.client().fatal_error().map(|(code, _)| code).or_else(|| fatal_code(&error));
     match fatal {
         Some(
@@ -269,7 +297,7 @@ fn is_retriable(error: &KafkaError) -> bool {
 
 /// Transactional calls can be resumed by calling again where librdkafka says so.
 fn again_while_retriable(
-    client: &BaseProducer<FirstFailure>,
+    client: &BaseProducer<Outcomes>,
     call: impl Fn() -> Result<(), KafkaError>,
 ) -> Result<(), KafkaError> {
     let mut result = call();
@@ -282,17 +310,26 @@ fn again_while_retriable(
     result
 }
 
-/// Remembers the first record that was not delivered: the reason why a transaction has to be aborted.
+/// What became of the records.
 #[derive(Default)]
-struct FirstFailure(Mutex<Option<KafkaError>>);
+struct Outcomes {
+    /// The first record of this transaction that was not delivered: the reason why it has to be aborted.
+    first_failure: Mutex<Option<KafkaError>>,
+    /// The last offset written to each partition.
+    last_offsets: Mutex<BTreeMap<(String, i32), i64>>,
+}
 
-impl FirstFailure {
-    fn take(&self) -> Option<KafkaError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+impl Outcomes {
+    fn take_failure(&self) -> Option<KafkaError> {
+        self.first_failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn last_offsets(&self) -> BTreeMap<(String, i32), i64> {
+        self.last_offsets.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-impl ClientContext for FirstFailure {
+impl ClientContext for Outcomes {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log_line(level, facility, message);
     }
@@ -302,12 +339,19 @@ impl ClientContext for FirstFailure {
     }
 }
 
-impl ProducerContext for FirstFailure {
+impl ProducerContext for Outcomes {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
+        match result {
+            Ok(record) => {
+                let at = (record.topic().to_owned(), record.partition());
+                self.last_offsets.lock().unwrap_or_else(PoisonError::into_inner).insert(at, record.offset());
+            }
+            Err((error, _)) => {
+                let mut first = self.first_failure.lock().unwrap_or_else(PoisonError::into_inner);
+                first.get_or_insert_with(|| error.clone());
+            }
         }
     }
 }

@@ -72,6 +72,8 @@ impl std::str::FromStr for Speed {
 const BATCH_LINES_MAX: u64 = 2_000;
 /// How long a batch is collected when played at recorded speed.
 const BATCH_MS_MAX: u64 = 200;
+/// How long the end of an import waits for readers to reach it; other producers' transactions end within a minute by default.
+const VISIBLE_PATIENCE: Duration = Duration::from_secs(60);
 /// How often an aborted transaction is tried again.
 const ABORTED_TRIES: u32 = 20;
 
@@ -94,6 +96,9 @@ pub(crate) async fn run(command: &Command, config: &Config, format: Format) -> a
         import.sender = Some(sender);
     }
     let finished = import.lines(&recording, args.speed, &bar).await?;
+    if let Some(sender) = &import.sender {
+        sender.until_visible().await?;
+    }
     bar.finish_and_clear();
     match format {
         Format::Json => output::json(&import.report)?,
@@ -301,6 +306,18 @@ impl Sender {
 
     async fn place(&self) -> anyhow::Result<Option<Place>> {
         place::read(&wiring::kafka_settings(&self.config), &self.digest).await
+    }
+
+    /// Waits until readers reach all of it, so that what is begun after this command finds it.
+    async fn until_visible(&self) -> anyhow::Result<()> {
+        if !self.producer.until_visible(VISIBLE_PATIENCE).await? {
+            tracing::warn!(
+                waited_s = VISIBLE_PATIENCE.as_secs(),
+                "everything is committed, but readers do not reach it yet: another producer's transaction, begun \
+                 earlier on the same topics, is open; they do once it has ended"
+            );
+        }
+        Ok(())
     }
 
     /// Sends a batch with its place. Where the outcome is unknown, the place tells it.

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 use crate::import_rig::{RECORDING, Rig, file};
 
+mod views;
+
 /// Vehicle → what was answered. A vehicle without a row has `null` here.
 type Answers = BTreeMap<String, Value>;
 
@@ -424,11 +426,15 @@ async fn sql_and_redis_answer_the_facts_of_the_recording() {
     assert_report(&rig, &report, &facts).await;
 
     let mut differences = Vec::new();
-    let questions =
-        [telemetry_questions(), unit_questions(), task_questions(), ledger_questions(), counter_questions()]
-            .into_iter()
-            .flatten();
-    for question in questions {
+    let questions = [
+        telemetry_questions(),
+        unit_questions(),
+        task_questions(),
+        ledger_questions(),
+        counter_questions(),
+        views::view_questions(),
+    ];
+    for question in questions.into_iter().flatten() {
         let answers = rig.sql(&question.sql).await;
         assert!(!answers.is_empty(), "{}: no row for\n{}", question.fact, question.sql);
         compare("SQL", &question, answers, &facts, &mut differences);
@@ -436,6 +442,8 @@ async fn sql_and_redis_answer_the_facts_of_the_recording() {
     ask_units(&rig, &facts, &mut differences).await;
     ask_consensus(&rig, &facts, &mut differences).await;
     ask_tasks(&rig, &facts, &mut differences).await;
+    views::ask_hours(&rig, &facts, &mut differences).await;
+    views::ask_fleet_now(&rig, &mut differences).await;
     assert!(differences.is_empty(), "{} differences:\n{}", differences.len(), differences.join("\n"));
 }
 

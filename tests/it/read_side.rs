@@ -71,7 +71,11 @@ async fn two_sites(label: &str) -> Fleet {
     fleet.fault(first, 2 * HOUR_MS).await;
     fleet.emit("Decommissioned", second, 2 * HOUR_MS, json!({"reason": "sold"})).await;
     fleet.emit("Disconnected", second, 3 * HOUR_MS, json!({"reason": "broken"})).await;
-    fleet.emit("telemetry.Telemetry", first, 3 * HOUR_MS, json!({"battery_percent": 80.5})).await;
+    fleet
+        .emit("telemetry.Telemetry", first, 3 * HOUR_MS, json!({"battery_percent": 80.5, "charging": false}))
+        .await;
+    let position = json!({"map_id": "hall", "x_m": 1.5, "y_m": -2.25, "driving": true});
+    fleet.emit("telemetry.Telemetry", first, 3 * HOUR_MS + 1_000, position).await;
     fleet.settle().await;
     fleet
 }
@@ -87,7 +91,7 @@ async fn a_unit_is_shown_by_both_stores_and_by_one_where_the_other_is_down() {
     );
     assert_eq!(shown["last_telemetry"]["battery_percent"], "80.5");
     assert_eq!(shown["last_heard"]["status"], "2026-11-21T14:00:00.000Z");
-    assert_eq!(shown["last_heard"]["last_telemetry"], "2026-11-21T15:00:00.000Z");
+    assert_eq!(shown["last_heard"]["last_telemetry"], "2026-11-21T15:00:01.000Z");
     let events: Vec<&Value> = shown["events"].as_array().unwrap().iter().map(|e| &e["event_type"]).collect();
     assert_eq!(events, ["Connected", "ModeChanged", "FaultRaised"], "in log order");
     let text = world.ok(&["unit", "show", "s504.u7", "--events", "1"]).await;
@@ -124,7 +128,7 @@ async fn a_unit_is_shown_by_both_stores_and_by_one_where_the_other_is_down() {
     fleet_now_says_what_hot_state_says(world).await;
 }
 
-/// Connection, reason and mode of every unit, by view `fleet_now` and by hot state.
+/// Connection, reason and mode of every unit, and what one of them measured, by view `fleet_now` and by hot state.
 async fn fleet_now_says_what_hot_state_says(world: &World) {
     let by_hot: BTreeMap<String, String> = world
         .json(&["unit", "list"])
@@ -144,6 +148,15 @@ async fn fleet_now_says_what_hot_state_says(world: &World) {
     let by_history: BTreeMap<String, String> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     assert_eq!(by_history, by_hot);
     assert_eq!(by_hot["s505.u7"], "decommissioned  0", "a stale last will changes nothing");
+
+    let shown = world.json(&["unit", "show", "s504.u7"]).await;
+    let measured = ["battery_percent", "charging", "driving", "map_id", "x_m", "y_m"];
+    let by_hot = measured.map(|field| shown["last_telemetry"][field].as_str().unwrap().to_owned());
+    let sql =
+        format!("SELECT ARRAY[{}::text] FROM fleet_now WHERE site_uid = '504'", measured.join("::text, "));
+    let by_history: Vec<String> =
+        sqlx::query_scalar(&sql).fetch_one(&mut world.postgres().await).await.unwrap();
+    assert_eq!(by_history, by_hot, "{measured:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,7 +194,7 @@ async fn history_goes_by_ranges_types_and_formats() {
     assert_eq!(fault["description"], "in the way: \"x\", y\nand more");
 
     let telemetry = lines(&world.ok(&["history", "s504.u7", "--telemetry", "--format", "json"]).await);
-    assert_eq!((telemetry.len(), &telemetry[0]["battery_percent"]), (1, &json!(80.5)));
+    assert_eq!((telemetry.len(), &telemetry[0]["battery_percent"]), (2, &json!(80.5)));
     for (code, args, said) in [
         (2, &["--since", "soon"][..], "not a time: give RFC 3339"),
         (2, &["--since", "2026-11-22", "--until", "2026-11-21"], "is not before"),
@@ -223,14 +236,14 @@ async fn a_field_is_explained_by_the_event_that_set_it() {
         (
             "s504.u7",
             "recorded_at_ms",
-            10,
-            json!((NOON_MS + 3 * HOUR_MS).to_string()),
+            11,
+            json!((NOON_MS + 3 * HOUR_MS + 1_000).to_string()),
             json!((NOON_MS + 4 * HOUR_MS).to_string()),
         ),
-        ("T1", "state", 8, json!("created"), json!("assigned")),
-        ("T1", "task_type", 7, Value::Null, json!("transport")),
-        ("T1", "status", 8, json!("created"), json!("assigned")),
-        ("T1", "assigned_at", 8, Value::Null, json!("1970-01-01T00:00:00.000Z")),
+        ("T1", "state", 9, json!("created"), json!("assigned")),
+        ("T1", "task_type", 8, Value::Null, json!("transport")),
+        ("T1", "status", 9, json!("created"), json!("assigned")),
+        ("T1", "assigned_at", 9, Value::Null, json!("1970-01-01T00:00:00.000Z")),
     ] {
         let explained = world.json(&["explain", subject, field]).await;
         let (change, at) = (&explained["changes"][0], &fleet.emitted[emitted]);

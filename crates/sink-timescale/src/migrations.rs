@@ -37,6 +37,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     8 "0008_gaps",
     9 "0009_telemetry_facts",
     10 "0010_work_of_units",
+    11 "0011_fleet_now_as_told",
 };
 
 impl Migration {

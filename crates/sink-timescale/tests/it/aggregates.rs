@@ -2,9 +2,13 @@
 //! aggregates: the WASM build, or the server of `FLEETLOG_TEST_TIMESCALE_URL`), and what a computation of their own in Rust
 //! says.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use fleetlog_sink_timescale::{ConnectionSettings, Database, Migrator};
+use fleetlog_event::TimestampMs;
+use fleetlog_sink_timescale::{ConnectionSettings, Database, Migrator, Retention};
 use fleetlog_testkit::{PgliteServer, Stack};
 use sqlx::{Connection, PgConnection};
 
@@ -73,42 +77,49 @@ async fn plain() -> (FreshDatabase, PgConnection) {
 }
 
 /// What keeps a database with TimescaleDB there.
-#[expect(dead_code, reason = "kept to be dropped in the end")]
 enum Timescale {
     Wasm(PgliteServer),
     Native(FreshDatabase),
 }
 
+impl Timescale {
+    fn url(&self) -> String {
+        match self {
+            Self::Wasm(server) => server.url(),
+            Self::Native(fresh) => fresh.url.clone(),
+        }
+    }
+}
+
 async fn timescale() -> (Timescale, PgConnection) {
-    let (server, url) = if let Some(native) = Stack::from_env().timescale_url {
-        let fresh = FreshDatabase::migrated_on(&native).await;
-        let url = fresh.url.clone();
-        (Timescale::Native(fresh), url)
+    let server = if let Some(native) = Stack::from_env().timescale_url {
+        Timescale::Native(FreshDatabase::migrated_on(&native).await)
     } else {
         let server = PgliteServer::start().await.unwrap();
-        let url = server.url();
         // It has one session.
         let settings =
-            ConnectionSettings { url: url.clone(), connections_max: 1, timeout: Duration::from_secs(60) };
+            ConnectionSettings { url: server.url(), connections_max: 1, timeout: Duration::from_secs(60) };
         let database = Database::new(&settings).unwrap();
         Migrator::new(&database).apply().await.unwrap();
         database.close().await;
-        (Timescale::Wasm(server), url)
+        Timescale::Wasm(server)
     };
-    let mut connection = PgConnection::connect(&url).await.unwrap();
+    let mut connection = PgConnection::connect(&server.url()).await.unwrap();
     run(&mut connection, "SET timezone = 'UTC'").await;
     (server, connection)
 }
 
-/// Runs the job that refreshes an aggregate, as its schedule would.
-async fn refresh(connection: &mut PgConnection, aggregate: &str) {
+/// Runs the job of a policy on a table or an aggregate, as its schedule would.
+async fn run_policy(connection: &mut PgConnection, policy: &str, of: &str) {
     let sql = "SELECT j.job_id FROM timescaledb_information.jobs j
-               JOIN timescaledb_information.continuous_aggregates a
+               LEFT JOIN timescaledb_information.continuous_aggregates a
                  ON a.materialization_hypertable_name = j.hypertable_name OR a.view_name = j.hypertable_name
-               WHERE j.proc_name = 'policy_refresh_continuous_aggregate' AND a.view_name = $1";
-    let job: i32 = sqlx::query_scalar(sql).bind(aggregate).fetch_one(&mut *connection).await.unwrap();
+               WHERE j.proc_name = 'policy_' || $1 AND coalesce(a.view_name, j.hypertable_name) = $2";
+    let job: i32 = sqlx::query_scalar(sql).bind(policy).bind(of).fetch_one(&mut *connection).await.unwrap();
     run(connection, &format!("CALL run_job({job})")).await;
 }
+
+const REFRESH: &str = "refresh_continuous_aggregate";
 
 /// The one test of both flavours on the same data: before anything is materialised, after, after a late end, and after
 /// the chunks below are compressed.
@@ -133,7 +144,7 @@ async fn continuous_aggregates_and_views_say_the_same() {
     };
     same(&mut plain, &mut timescale, "before the first refresh").await;
     run(&mut timescale, "CALL refresh_continuous_aggregate('telemetry_1m', NULL, now())").await;
-    refresh(&mut timescale, "task_hourly_stats").await;
+    run_policy(&mut timescale, REFRESH, "task_hourly_stats").await;
     let materialized = "SELECT count(*) FROM task_hourly_stats";
     run(
         &mut timescale,
@@ -151,7 +162,7 @@ async fn continuous_aggregates_and_views_say_the_same() {
     for connection in [&mut plain, &mut timescale] {
         run(connection, A_LATE_END).await;
     }
-    refresh(&mut timescale, "task_hourly_stats").await;
+    run_policy(&mut timescale, REFRESH, "task_hourly_stats").await;
     let late =
         "SELECT count(*) FROM task_hourly_stats WHERE hour = '2024-11-03 05:00:00+00' AND avg_total_ms > 1e7";
     assert_eq!(number(&mut plain, late).await, 1);
@@ -160,6 +171,62 @@ async fn continuous_aggregates_and_views_say_the_same() {
     run(&mut timescale, "SELECT compress_chunk(c) FROM show_chunks('task_milestone') c").await;
     run(&mut timescale, "SELECT compress_chunk(c) FROM show_chunks('telemetry_1m') c").await;
     same(&mut plain, &mut timescale, "after compression").await;
+}
+
+/// Ten minutes of a unit, at four times before now; the seconds are those of whole minutes, so that no minute is cut.
+const TELEMETRY_OF_WEEKS: &str = "
+    INSERT INTO telemetry (recorded_at, occurred_at, site_uid, unit_uid, log_partition, log_offset, event_id, source,
+                           x_m, y_m, battery_percent, driving)
+    SELECT date_trunc('minute', now()) - ago::interval + n * interval '10 s', 'epoch', 's', 'u', 0, n, gen_random_uuid(), 'it',
+           n, 0, 100 - n, n % 3 = 0
+    FROM (VALUES ('40 days'), ('20 days'), ('5 days'), ('2 hours')) t (ago), generate_series(0, 59) n";
+
+/// One that comes late to a minute already refreshed, within what the topic keeps.
+const A_LATE_MEASUREMENT: &str = "
+    INSERT INTO telemetry (recorded_at, occurred_at, site_uid, unit_uid, log_partition, log_offset, event_id, source,
+                           battery_percent)
+    SELECT date_trunc('minute', now()) - interval '5 days' + interval '5 s', 'epoch', 's', 'u', 0, 100, gen_random_uuid(), 'it', 3";
+
+/// Retention drops the measurements; the policies that run after it leave the minutes made of them as they are, and still
+/// bring in what comes late.
+#[tokio::test]
+async fn minutes_outlive_the_measurements_that_retention_drops() {
+    let (server, mut timescale) = timescale().await;
+    run(&mut timescale, TELEMETRY_OF_WEEKS).await;
+    run(&mut timescale, "CALL refresh_continuous_aggregate('telemetry_1m', NULL, now())").await;
+    let before = rows(&mut timescale, "telemetry_1m").await;
+    assert_eq!(before.len(), 40);
+
+    // The WASM build has one session.
+    timescale.close().await.unwrap();
+    let settings =
+        ConnectionSettings { url: server.url(), connections_max: 1, timeout: Duration::from_secs(60) };
+    let database = Database::new(&settings).unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let now = TimestampMs(now.as_millis().try_into().unwrap());
+    database.maintain(now, Retention { telemetry_days: Some(10) }).await.unwrap();
+    database.close().await;
+    let mut timescale = PgConnection::connect(&server.url()).await.unwrap();
+    run(&mut timescale, "SET timezone = 'UTC'").await;
+
+    run_policy(&mut timescale, "retention", "telemetry").await;
+    assert_eq!(number(&mut timescale, "SELECT count(*) FROM telemetry").await, 120, "two of four are gone");
+    for (policy, of) in
+        [(REFRESH, "telemetry_1m"), ("compression", "telemetry"), ("compression", "telemetry_1m")]
+    {
+        run_policy(&mut timescale, policy, of).await;
+        assert_eq!(rows(&mut timescale, "telemetry_1m").await, before, "after {policy} of {of}");
+    }
+    let compressed = "SELECT count(*) FROM timescaledb_information.chunks WHERE is_compressed";
+    assert!(number(&mut timescale, compressed).await >= 2, "chunks of both were compressed");
+
+    run(&mut timescale, A_LATE_MEASUREMENT).await;
+    run_policy(&mut timescale, REFRESH, "telemetry_1m").await;
+    let after = rows(&mut timescale, "telemetry_1m").await;
+    assert_eq!(after.iter().filter(|row| !before.contains(row)).count(), 1, "one minute has changed");
+    assert_eq!(after.len(), 40);
+    let lowest = "SELECT count(*) FROM telemetry_1m WHERE battery_min_percent = 3 AND measurements = 7";
+    assert_eq!(number(&mut timescale, lowest).await, 1);
 }
 
 /// A million rows in a month of hours, so that a refresh takes a while.

@@ -54,7 +54,7 @@ const TELEMETRY: &str = "
                            battery_percent, x_m, y_m, driving)
     SELECT at::timestamptz, 'epoch', site, '1', 0, n, gen_random_uuid(), 'it', battery, n, -n, true
     FROM (VALUES (1, 'a', '2024-01-04 08:00Z', 80), (2, 'b', '2024-01-05 00:00Z', 30), (3, 'b', '2024-01-05 00:00Z', 29.5),
-                 (4, 'b', '2024-01-04 00:00Z', 31)) t (n, site, at, battery)";
+                 (4, 'b', '2024-01-04 00:00Z', 31), (5, 'a', '2024-01-04 08:01Z', NULL)) t (n, site, at, battery)";
 
 const TASKS: &str = "
     INSERT INTO t_app_task_ledger2
@@ -79,6 +79,10 @@ const TASKS: &str = "
 const GAPS: &str = "
     SELECT concat_ws(' ', site_uid, unit_uid, kind, begins_at, ends_at, seconds, log_offset)
     FROM unit_gap_list WHERE ends_at IS NOT NULL ORDER BY 1";
+
+/// What the counters say of each unit and of each message.
+const COUNTERS: &str = "SELECT c::text FROM unit_gaps c ORDER BY 1";
+const NUMBERS: &str = "SELECT n::text FROM unit_sequence n ORDER BY 1";
 
 async fn filled(connection: &mut PgConnection) {
     run(connection, "SET timezone = 'UTC'").await;
@@ -117,7 +121,8 @@ const DAYS: &str = "
 async fn the_fleet_as_it_is_now() {
     let (_fresh, mut connection) = plain().await;
     let expected = [
-        "a/1 decommissioned old 0 80 1 2024-01-04 18:00:00+00",
+        // Its newest measurement tells of the position alone.
+        "a/1 decommissioned old 0 80 5 2024-01-04 18:00:00+00",
         // Of the two measurements of one time the later on the log; its task is the one begun, not the most urgent.
         "b/1 online 1 {lost} 29.5 3 begun paused 2024-01-05 00:00:00+00",
         "b/2 online 0 2024-01-01 15:00:00+00",
@@ -127,6 +132,28 @@ async fn the_fleet_as_it_is_now() {
         "b/5 unknown 1 {lost} 2024-01-01 04:00:00+00",
     ];
     assert_eq!(texts(&mut connection, NOW).await, expected);
+}
+
+/// Of unit `6`, and of its namesake at another site: one tells all of it, then the position alone, over and over.
+const POSITIONS: &str = "
+    INSERT INTO unit_event (recorded_at, occurred_at, site_uid, unit_uid, event_type, log_partition, log_offset, event_id, payload,
+                            source)
+    SELECT '2024-01-01', 'epoch', site, '6', 'Connected', 0, 100, gen_random_uuid(), '{}', 'it' FROM (VALUES ('a'), ('b')) t (site);
+    INSERT INTO telemetry (recorded_at, occurred_at, site_uid, unit_uid, log_partition, log_offset, event_id, source,
+                           battery_percent, charging, driving, map_id, x_m, y_m)
+    SELECT '2024-01-01'::timestamptz + n * interval '100 ms', 'epoch', site, '6', 0, n, gen_random_uuid(), 'it',
+           CASE WHEN n = 0 THEN 77 END, CASE WHEN n = 0 THEN false END, CASE WHEN n % 100 = 0 THEN n = 100 END, 'hall', n, -n
+    FROM (VALUES ('a'), ('b')) t (site), generate_series(0, CASE site WHEN 'a' THEN 299 ELSE 300 END) n";
+
+#[tokio::test]
+async fn what_was_last_told_is_looked_for_in_the_last_300_measurements() {
+    let (_fresh, mut connection) = plain().await;
+    run(&mut connection, POSITIONS).await;
+    let sql =
+        "SELECT concat_ws(' ', site_uid, battery_percent, charging, driving, map_id, x_m, y_m) FROM fleet_now
+               WHERE unit_uid = '6' ORDER BY 1";
+    let expected = ["a 77 f f hall 299 -299", "b f hall 300 -300"];
+    assert_eq!(texts(&mut connection, sql).await, expected);
 }
 
 #[tokio::test]
@@ -167,28 +194,27 @@ async fn availability_by_day() {
     assert_eq!(texts(&mut connection, today).await, ["true"], "today counts until now");
 }
 
-/// Counters of units, each in one scope: number by number in log order; and the gaps that are to be found.
-#[tokio::test]
-async fn counters_that_reset_repeat_and_come_late_make_no_false_gaps() {
-    let (_fresh, mut connection) = plain().await;
-    let counted = [
-        ("steady", "1,2,3,4", "4 gaps=0 missing=0 resets=0 repeats=0 late=0", ""),
-        ("lost", "1,2,5,9", "4 gaps=2 missing=5 resets=0 repeats=0 late=0", "2-5:2 5-9:3"),
-        ("late", "501,504,502,505", "4 gaps=1 missing=1 resets=0 repeats=0 late=1", "502-504:1"),
-        ("all late", "1,4,3,2,5", "5 gaps=0 missing=0 resets=0 repeats=0 late=2", ""),
-        ("first late", "5,4,6", "3 gaps=0 missing=0 resets=0 repeats=0 late=1", ""),
-        ("very late", "500,3,501,502", "4 gaps=0 missing=0 resets=0 repeats=0 late=1", ""),
-        ("repeats", "1,2,2,1,3", "5 gaps=0 missing=0 resets=0 repeats=2 late=0", ""),
-        ("reset", "499,500,0,1,4", "5 gaps=1 missing=2 resets=1 repeats=0 late=0", "1-4:2"),
-        ("small reset", "3,4,5,0,1,2,3,4,5,6", "10 gaps=0 missing=0 resets=0 repeats=3 late=3", ""),
-        (
-            "far",
-            "-9223372036854775808,9223372036854775807",
-            "2 gaps=1 missing=18446744073709551614 resets=0 repeats=0 late=0",
-            "-9223372036854775808-9223372036854775807:18446744073709551614",
-        ),
-    ];
-    for (at, (unit, numbers, ..)) in counted.iter().enumerate() {
+/// Unit, its numbers in log order, what `unit_gaps` and `unit_gap_list` say of them.
+const COUNTED: [(&str, &str, &str, &str); 10] = [
+    ("steady", "1,2,3,4", "4 gaps=0 missing=0 resets=0 repeats=0 late=0", ""),
+    ("lost", "1,2,5,9", "4 gaps=2 missing=5 resets=0 repeats=0 late=0", "2-5:2 5-9:3"),
+    ("late", "501,504,502,505", "4 gaps=1 missing=1 resets=0 repeats=0 late=1", "502-504:1"),
+    ("all late", "1,4,3,2,5", "5 gaps=0 missing=0 resets=0 repeats=0 late=2", ""),
+    ("first late", "5,4,6", "3 gaps=0 missing=0 resets=0 repeats=0 late=1", ""),
+    ("very late", "500,3,501,502", "4 gaps=0 missing=0 resets=0 repeats=0 late=1", ""),
+    ("repeats", "1,2,2,1,3", "5 gaps=0 missing=0 resets=0 repeats=2 late=0", ""),
+    ("reset", "499,500,0,1,4", "5 gaps=1 missing=2 resets=1 repeats=0 late=0", "1-4:2"),
+    ("small reset", "3,4,5,0,1,2,3,4,5,6", "10 gaps=0 missing=0 resets=0 repeats=3 late=3", ""),
+    (
+        "far",
+        "-9223372036854775808,9223372036854775807",
+        "2 gaps=1 missing=18446744073709551614 resets=0 repeats=0 late=0",
+        "-9223372036854775808-9223372036854775807:18446744073709551614",
+    ),
+];
+
+async fn count(connection: &mut PgConnection) {
+    for (at, (unit, numbers, ..)) in COUNTED.iter().enumerate() {
         // Two sites with the same unit number: each has a counter of its own.
         let sql = format!(
             "INSERT INTO telemetry (recorded_at, occurred_at, site_uid, unit_uid, log_partition, log_offset, event_id,
@@ -197,9 +223,16 @@ async fn counters_that_reset_repeat_and_come_late_make_no_false_gaps() {
                     gen_random_uuid(), number::bigint, 'state#0', 'it'
              FROM unnest(string_to_array('{numbers}', ',')) WITH ORDINALITY AS v (number, n), unnest('{{x,y}}'::text[]) site"
         );
-        run(&mut connection, &sql).await;
+        run(connection, &sql).await;
     }
-    for (unit, _, expected, gaps) in counted {
+}
+
+/// Counters of units, each in one scope: number by number in log order; and the gaps that are to be found.
+#[tokio::test]
+async fn counters_that_reset_repeat_and_come_late_make_no_false_gaps() {
+    let (_fresh, mut connection) = plain().await;
+    count(&mut connection).await;
+    for (unit, _, expected, gaps) in COUNTED {
         for site in ["x", "y"] {
             let counts = format!(
                 "SELECT concat_ws(' ', messages, 'gaps=' || gaps, 'missing=' || missing, 'resets=' || resets,
@@ -216,19 +249,18 @@ async fn counters_that_reset_repeat_and_come_late_make_no_false_gaps() {
     }
 }
 
+const INCARNATIONS: &str = "
+    INSERT INTO telemetry (recorded_at, occurred_at, site_uid, unit_uid, log_partition, log_offset, event_id,
+                           sequence, sequence_scope, source)
+    SELECT '2024-02-02', 'epoch', 'x', 'u', 0, n, gen_random_uuid(), number, scope, 'it'
+    FROM (VALUES (1, 7, 'state#0'), (2, 8, 'state#0'), (3, 90, 'state#1'), (4, 92, 'state#1'),
+                 (5, 1, 'visualization#0')) v (n, number, scope)";
+
 /// A new incarnation is a count of its own; between two of them nothing is missing.
 #[tokio::test]
 async fn a_new_incarnation_is_a_reset_and_no_gap() {
     let (_fresh, mut connection) = plain().await;
-    run(
-        &mut connection,
-        "INSERT INTO telemetry (recorded_at, occurred_at, site_uid, unit_uid, log_partition, log_offset, event_id,
-                                sequence, sequence_scope, source)
-         SELECT now(), 'epoch', 'x', 'u', 0, n, gen_random_uuid(), number, scope, 'it'
-         FROM (VALUES (1, 7, 'state#0'), (2, 8, 'state#0'), (3, 90, 'state#1'), (4, 92, 'state#1'),
-                      (5, 1, 'visualization#0')) v (n, number, scope)",
-    )
-    .await;
+    run(&mut connection, INCARNATIONS).await;
     let sql = "SELECT concat_ws(' ', channel, messages, gaps, missing, resets) FROM unit_gaps WHERE unit_uid = 'u' ORDER BY 1";
     assert_eq!(texts(&mut connection, sql).await, ["state 4 1 1 1", "visualization 1 0 0 0"]);
 }
@@ -267,7 +299,14 @@ async fn both_flavours_answer_the_same() {
     let mut timescale = PgConnection::connect(&server.url()).await.unwrap();
     filled(&mut timescale).await;
     let (_fresh, mut plain) = plain().await;
-    for sql in [NOW, TIMELINE, DAYS, GAPS] {
+    for connection in [&mut timescale, &mut plain] {
+        for sql in [POSITIONS, INCARNATIONS] {
+            run(connection, sql).await;
+        }
+        count(connection).await;
+    }
+    for sql in [NOW, TIMELINE, DAYS, GAPS, COUNTERS, NUMBERS] {
+        assert!(texts(&mut plain, sql).await.len() > 1, "{sql}");
         assert_eq!(texts(&mut timescale, sql).await, texts(&mut plain, sql).await, "{sql}");
     }
 }

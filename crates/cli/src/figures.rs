@@ -1,28 +1,30 @@
 //! The platform's figures on `/metrics`: totals that the stores keep, asked for at each scrape.
 
+mod whole;
+
 use std::{
+    fmt::Display,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
-use fleetlog_projection::{FoldProjector, SinkError};
+use fleetlog_projection::FoldProjector;
 use fleetlog_projections::{TaskLedger, UnitStatus, unit_status};
 use fleetlog_sink_redis::{RedisSink, UnitFigures, UnitList};
 use fleetlog_sink_timescale::{ConnectionSettings, Database, TaskFigures};
 use prometheus::proto::MetricFamily;
 use serde_json::Value;
 
+use self::whole::Whole;
 use crate::{config::Config, wiring};
 
 /// How long a scrape waits for a store; Prometheus gives up after 10 s by default. What did not come is left out.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Where figures come from: the stores of the projections that keep them, as far as this process runs these.
-#[derive(Debug)]
 pub(crate) struct Figures {
     tasks: Option<Database>,
-    units: Option<RedisSink>,
-    unit_lists: Vec<UnitList>,
+    units: Option<Units>,
     instance: String,
     hold: Duration,
     tasks_told: Complaint,
@@ -33,18 +35,10 @@ impl Figures {
     /// For the projections of that name. Connects when it is asked.
     pub(crate) fn new(config: &Config, instance: &str, runs: impl Fn(&str) -> bool) -> anyhow::Result<Self> {
         let tasks = runs(TaskLedger::ID).then(|| database(config)).transpose()?;
-        let units = runs(UnitStatus::ID).then(|| wiring::redis_sink(config)).transpose()?;
-        let unit_list = |(unit_type, list): (_, &str)| UnitList {
-            unit_type: match serde_json::to_value(unit_type) {
-                Ok(Value::String(symbol)) => symbol,
-                other => panic!("no symbol of a unit type: {other:?}"),
-            },
-            list: list.to_owned(),
-        };
+        let units = runs(UnitStatus::ID).then(|| Units::new(config)).transpose()?;
         Ok(Self {
             tasks,
             units,
-            unit_lists: unit_status::unit_lists().into_iter().map(unit_list).collect(),
             instance: instance.to_owned(),
             hold: Duration::from_millis(config.run.figures_hold_ms),
             tasks_told: Complaint::default(),
@@ -67,10 +61,42 @@ impl Figures {
     }
 
     async fn unit_families(&self) -> Vec<MetricFamily> {
-        let Some(redis) = &self.units else { return Vec::new() };
-        let asked = redis.unit_figures(&self.unit_lists, &self.instance, self.hold);
+        let Some(units) = &self.units else { return Vec::new() };
+        let asked = units.figures(&self.instance, self.hold);
         let figures: Option<UnitFigures> = self.units_told.heed("units", asked).await;
         figures.map(|figures| figures.families()).unwrap_or_default()
+    }
+}
+
+/// Where figures of units come from.
+struct Units {
+    redis: RedisSink,
+    lists: Vec<UnitList>,
+    whole: Whole,
+}
+
+impl Units {
+    fn new(config: &Config) -> anyhow::Result<Self> {
+        let list = |(unit_type, list): (_, &str)| UnitList {
+            unit_type: match serde_json::to_value(unit_type) {
+                Ok(Value::String(symbol)) => symbol,
+                other => panic!("no symbol of a unit type: {other:?}"),
+            },
+            list: list.to_owned(),
+        };
+        Ok(Self {
+            redis: wiring::redis_sink(config)?,
+            lists: unit_status::unit_lists().into_iter().map(list).collect(),
+            whole: Whole::new(config, UnitStatus::ID)?,
+        })
+    }
+
+    /// None if another process tells them, or hot state holds a part only.
+    async fn figures(&self, instance: &str, hold: Duration) -> anyhow::Result<Option<UnitFigures>> {
+        if !self.whole.is_whole().await? {
+            return Ok(None);
+        }
+        Ok(self.redis.unit_figures(&self.lists, instance, hold).await?)
     }
 }
 
@@ -92,14 +118,14 @@ impl Complaint {
     async fn heed<T>(
         &self,
         figures: &'static str,
-        asked: impl Future<Output = Result<Option<T>, SinkError>>,
+        asked: impl Future<Output = Result<Option<T>, impl Display>>,
     ) -> Option<T> {
         let why = match tokio::time::timeout(PATIENCE, asked).await {
             Ok(Ok(answer)) => {
                 self.0.store(false, Ordering::Relaxed);
                 return answer;
             }
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(error)) => format!("{error:#}"),
             Err(_) => format!("no answer within {} ms", PATIENCE.as_millis()),
         };
         if !self.0.swap(true, Ordering::Relaxed) {

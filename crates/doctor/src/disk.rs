@@ -47,6 +47,18 @@ pub fn judge_server(check: Check, whose: &str, folder: &str, space: Space) -> Fi
     }
 }
 
+/// Whether a folder's `meta.properties` says that it is that broker's, of that cluster: a folder of the same name on this
+/// host may be anybody's. The number is `node.id`, before KRaft `broker.id`.
+#[must_use]
+pub fn is_of_broker(properties: &str, cluster_id: &str, broker: i32) -> bool {
+    let value = |name: &str| {
+        let lines = properties.lines().filter_map(|line| line.split_once('='));
+        lines.filter(|(key, _)| key.trim() == name).map(|(_, value)| value.trim()).next()
+    };
+    let number = value("node.id").or_else(|| value("broker.id"));
+    value("cluster.id") == Some(cluster_id) && number == Some(broker.to_string().as_str())
+}
+
 /// A server's disk cannot be seen from here; `known` is what is known all the same.
 #[must_use]
 pub fn unseen(check: Check, whose: &str, why: &str, known: &str) -> Finding {
@@ -78,6 +90,16 @@ mod tests {
         assert_eq!(at(GIB, 100 * GIB), Severity::Error);
         assert_eq!(at(20 * GIB, 1000 * GIB), Severity::Warning);
         assert_eq!(at(100 * GIB, 10_000 * GIB), Severity::Ok);
+    }
+
+    #[test]
+    fn a_brokers_folder_says_so() {
+        let kraft = "#\n#Sat Nov 28\ncluster.id=abc=\nversion=1\nnode.id = 3\ndirectory.id=x\n";
+        assert!(is_of_broker(kraft, "abc=", 3));
+        assert!(!is_of_broker(kraft, "abc=", 1), "another broker's");
+        assert!(!is_of_broker(kraft, "abd=", 3), "another cluster's");
+        assert!(is_of_broker("broker.id=0\ncluster.id=abc", "abc", 0));
+        assert!(!is_of_broker("", "abc", 0));
     }
 
     #[test]

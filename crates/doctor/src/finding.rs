@@ -204,6 +204,7 @@ checks! {
     PostgresDurability Postgres "postgres-durability" "a commit that was answered should survive a crash of the server; lanes notice a lost tail and write it again, but damaged files nobody heals"
     PostgresConnections Postgres "postgres-connections" "a projection that gets no connection waits"
     PostgresVacuum Postgres "postgres-vacuum" "without autovacuum tables bloat and, in the end, the server stops taking writes"
+    PostgresJobs Postgres "postgres-jobs" "retention, compression and the refresh of aggregates are jobs of TimescaleDB: what they leave undone fills the disk and shows old hours"
     ClockUnseen Clock "clock-unseen" "what cannot be seen cannot be vouched for"
     ClockRedis Clock "clock-redis" "ranks in `seen:{site}` are compared with clocks, and states expire by them"
     ClockPostgres Clock "clock-postgres" "partitions are made ahead, and old ones dropped, by the earlier of the two clocks"

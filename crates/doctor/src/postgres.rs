@@ -1,6 +1,6 @@
 //! PostgreSQL: whether history can be written, and stays.
 
-use fleetlog_sink_timescale::{DatabaseFacts, Flavour, MigrateError, POSTGRES_VERSION_MIN, Plan};
+use fleetlog_sink_timescale::{DatabaseFacts, Flavour, JobFacts, MigrateError, POSTGRES_VERSION_MIN, Plan};
 
 use crate::{Check, Finding};
 
@@ -8,6 +8,9 @@ use crate::{Check, Finding};
 const RELOAD: &str = "SELECT pg_reload_conf()";
 const WHO_IS_CONNECTED: &str =
     "SELECT usename, application_name, count(*) FROM pg_stat_activity GROUP BY 1, 2 ORDER BY 3 DESC";
+
+/// Jobs wait for a worker, which is not worth a word for a while.
+const JOB_OVERDUE_S_MAX: i64 = 900;
 
 /// Limits of connections, and how each is raised.
 const RAISE_SERVER: (&str, &str) =
@@ -32,7 +35,7 @@ pub struct Facts {
 /// Judges the database.
 #[must_use]
 pub fn judge(facts: &Facts) -> Vec<Finding> {
-    vec![
+    let mut findings = vec![
         Check::PostgresReachable.ok(facts.url.clone()),
         version(&facts.database),
         encoding(&facts.database),
@@ -42,7 +45,9 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
         durability(facts),
         connections(facts),
         vacuum(facts),
-    ]
+    ];
+    findings.extend(jobs(facts));
+    findings
 }
 
 fn version(database: &DatabaseFacts) -> Finding {
@@ -197,6 +202,53 @@ fn vacuum(facts: &Facts) -> Finding {
     Check::PostgresVacuum.ok("autovacuum is on")
 }
 
+/// Without TimescaleDB there are none.
+fn jobs(facts: &Facts) -> Option<Finding> {
+    let jobs = &facts.database.jobs;
+    if jobs.is_empty() {
+        return None;
+    }
+    if jobs.iter().all(|job| job.runs == 0) {
+        return Some(
+            Check::PostgresJobs
+                .warning(format!("none of TimescaleDB's {} jobs has ever run", jobs.len()))
+                .cure(
+                    "give the server enough `timescaledb.max_background_workers` and `max_worker_processes`; \
+                     after a restore they may have to be started",
+                )
+                .by(psql(facts, &["SELECT _timescaledb_functions.start_background_workers()"])),
+        );
+    }
+    let told: Vec<String> = jobs.iter().filter_map(undone).collect();
+    if told.is_empty() {
+        return Some(Check::PostgresJobs.ok(format!("TimescaleDB's {} jobs run", jobs.len())));
+    }
+    Some(
+        Check::PostgresJobs
+            .warning(format!("jobs of TimescaleDB leave their work undone: {}", told.join("; ")))
+            .cure("see why in `timescaledb_information.job_errors` and the server's log; `CALL run_job(ID)` tries one at once")
+            .by(psql(
+                facts,
+                &["SELECT job_id, start_time, err_message FROM timescaledb_information.job_errors ORDER BY start_time DESC LIMIT 20"],
+            )),
+    )
+}
+
+/// What is wrong with a job, if anything is.
+fn undone(job: &JobFacts) -> Option<String> {
+    let name = format!("{} ({} of `{}`)", job.id, job.procedure, job.of);
+    match job.overdue_s {
+        _ if !job.is_scheduled => Some(format!("{name} is switched off")),
+        _ if job.has_failed => {
+            Some(format!("{name} failed last time, and {} of {} times in all", job.failures, job.runs))
+        }
+        Some(overdue_s) if overdue_s > JOB_OVERDUE_S_MAX => {
+            Some(format!("{name} should have begun {overdue_s} s ago"))
+        }
+        _ => None,
+    }
+}
+
 /// The command that runs these statements.
 fn psql(facts: &Facts, statements: &[&str]) -> String {
     let statements: Vec<String> = statements.iter().map(|sql| format!(" -c '{sql}'")).collect();
@@ -294,5 +346,42 @@ mod tests {
         assert_eq!(wrong(&lost), [(Severity::Error, "postgres-extension")]);
         lost.schema = Ok(Plan { flavour: Flavour::Plain, version: 6, pending: vec![] });
         assert_eq!(wrong(&lost), [(Severity::Info, "postgres-extension")]);
+    }
+    #[test]
+    fn a_job_that_fails_is_late_or_switched_off_is_named() {
+        let job = JobFacts {
+            id: 1003,
+            procedure: "policy_retention".into(),
+            of: "telemetry".into(),
+            is_scheduled: true,
+            runs: 5,
+            overdue_s: Some(30),
+            ..JobFacts::default()
+        };
+        let found = |job: JobFacts| {
+            let mut facts = facts(&[]);
+            facts.database.jobs = vec![JobFacts { of: "unit_event".into(), ..job.clone() }, job];
+            facts.database.jobs[0].has_failed = false;
+            facts.database.jobs[0].is_scheduled = true;
+            let finding = jobs(&facts).unwrap();
+            (finding.severity, finding.found)
+        };
+        assert_eq!(found(job.clone()), (Severity::Ok, "TimescaleDB's 2 jobs run".into()));
+        for (wrong, said) in [
+            (
+                JobFacts { is_scheduled: false, ..job.clone() },
+                "1003 (policy_retention of `telemetry`) is switched off",
+            ),
+            (
+                JobFacts { has_failed: true, failures: 2, ..job.clone() },
+                "failed last time, and 2 of 5 times in all",
+            ),
+            (JobFacts { overdue_s: Some(1000), ..job.clone() }, "should have begun 1000 s ago"),
+            (JobFacts { runs: 0, ..job.clone() }, "none of TimescaleDB's 2 jobs has ever run"),
+        ] {
+            let (severity, text) = found(wrong);
+            assert!(severity == Severity::Warning && text.contains(said), "{said}: {text}");
+        }
+        assert_eq!(jobs(&facts(&[])), None);
     }
 }

@@ -32,6 +32,29 @@ pub struct DatabaseFacts {
     pub bytes: i64,
     /// The process that answered, as its host numbers them.
     pub process: i32,
+    /// What TimescaleDB does by itself with the tables of this database, in the order of their ids.
+    pub jobs: Vec<JobFacts>,
+}
+
+/// A job of TimescaleDB: the policy of a table or an aggregate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobFacts {
+    /// Its id.
+    pub id: i32,
+    /// What it does, such as `policy_retention`.
+    pub procedure: String,
+    /// The table or aggregate.
+    pub of: String,
+    /// Whether it runs by itself.
+    pub is_scheduled: bool,
+    /// How often it ran.
+    pub runs: i64,
+    /// How many of these failed.
+    pub failures: i64,
+    /// Whether the last one did.
+    pub has_failed: bool,
+    /// For how long it should have been running again, in seconds; none: it is not due, or runs now.
+    pub overdue_s: Option<i64>,
 }
 
 impl DatabaseFacts {
@@ -99,9 +122,12 @@ async fn look(lease: &mut Lease<'_>) -> Result<DatabaseFacts, Failure> {
                 pg_database_size(current_database()) AS bytes,
                 pg_backend_pid() AS process";
     let row = home.bounded(sqlx::query(sql).fetch_one(lease.connection())).await?;
+    let timescale: Option<String> = row.try_get("timescale")?;
+    let jobs = if timescale.is_some() { jobs(lease).await? } else { Vec::new() };
     Ok(DatabaseFacts {
         settings,
-        timescale: row.try_get("timescale")?,
+        timescale,
+        jobs,
         timescale_available: row.try_get("available")?,
         connections: row.try_get("connections")?,
         connections_of_user: row.try_get("by_user")?,
@@ -112,4 +138,35 @@ async fn look(lease: &mut Lease<'_>) -> Result<DatabaseFacts, Failure> {
         bytes: row.try_get("bytes")?,
         process: row.try_get("process")?,
     })
+}
+
+/// The policies, each with what became of it. `next_start` is -infinity while one runs.
+async fn jobs(lease: &mut Lease<'_>) -> Result<Vec<JobFacts>, Failure> {
+    let sql = "SELECT j.job_id, j.proc_name::text AS procedure, coalesce(a.view_name, j.hypertable_name)::text AS of,
+                      j.scheduled, coalesce(s.total_runs, 0) AS runs, coalesce(s.total_failures, 0) AS failures,
+                      s.last_run_status IS NOT DISTINCT FROM 'Failed' AS has_failed,
+                      CASE WHEN isfinite(s.next_start) AND s.next_start < now()
+                           THEN extract(epoch FROM now() - s.next_start)::bigint END AS overdue_s
+               FROM timescaledb_information.jobs j
+               LEFT JOIN timescaledb_information.job_stats s ON s.job_id = j.job_id
+               LEFT JOIN timescaledb_information.continuous_aggregates a
+                 ON a.materialization_hypertable_name = j.hypertable_name
+               WHERE j.hypertable_name IS NOT NULL
+               ORDER BY j.job_id";
+    let home = lease.home();
+    let rows = home.bounded(sqlx::query(sql).fetch_all(lease.connection())).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(JobFacts {
+                id: row.try_get("job_id")?,
+                procedure: row.try_get("procedure")?,
+                of: row.try_get("of")?,
+                is_scheduled: row.try_get("scheduled")?,
+                runs: row.try_get("runs")?,
+                failures: row.try_get("failures")?,
+                has_failed: row.try_get("has_failed")?,
+                overdue_s: row.try_get("overdue_s")?,
+            })
+        })
+        .collect()
 }

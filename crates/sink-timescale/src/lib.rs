@@ -29,7 +29,7 @@ mod sink;
 pub use check::{POSTGRES_VERSION_MIN, Server};
 pub use connections::ConnectionSettings;
 pub use database::Database;
-pub use facts::DatabaseFacts;
+pub use facts::{DatabaseFacts, JobFacts};
 pub use maintain::{Maintained, Retention};
 pub use metrics::TaskFigures;
 pub use migrate::{Flavour, MigrateError, Migrator, Plan};

@@ -200,6 +200,7 @@ async fn the_timescale_flavour_has_hypertables_with_the_same_columns() {
     assert_eq!(Migrator::new(&database).apply().await.unwrap().pending, Vec::<&Migration>::new());
     let found = database.check().await.unwrap();
     assert!(found.to_string().ends_with("TimescaleDB hypertables"), "{found}");
+    jobs_are_told(&database).await;
     let mut policies = Vec::new();
     for telemetry_days in [None, Some(90), Some(90), Some(30), None] {
         database.maintain(NOON, Retention { telemetry_days }).await.unwrap();
@@ -219,6 +220,21 @@ async fn the_timescale_flavour_has_hypertables_with_the_same_columns() {
     let there: String = sqlx::query_scalar(COLUMNS).fetch_one(&mut plain.connect().await).await.unwrap();
     assert_eq!(here, there, "names, types and comments are those of plain PostgreSQL");
     chunks_are_made_and_compressed(&mut connection).await;
+}
+
+/// What `fleetlog doctor` asks. The WASM build has no scheduler, so none of them ever ran.
+async fn jobs_are_told(database: &Database) {
+    let jobs = database.facts().await.unwrap().jobs;
+    let of = |procedure| {
+        jobs.iter().filter(|job| job.procedure == procedure).map(|job| job.of.as_str()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        of("policy_compression"),
+        ["telemetry", "unit_event", "task_event", "task_milestone", "telemetry_1m"]
+    );
+    assert_eq!(of("policy_refresh_continuous_aggregate"), ["task_hourly_stats", "telemetry_1m"]);
+    assert_eq!(jobs.len(), 7);
+    assert!(jobs.iter().all(|job| job.is_scheduled && job.runs == 0 && !job.has_failed), "{jobs:?}");
 }
 
 /// The retention job of `telemetry`: its number and after how long it drops.

@@ -1,14 +1,16 @@
-//! The areas that Kafka tells of: brokers, topics, schemas, the newest records, groups, and the records' clock.
+//! The areas that Kafka tells of: brokers, topics, schemas, the newest records, groups, the records' clock, and the
+//! brokers' disks.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     time::Duration,
 };
 
 use anyhow::Context;
 use fleetlog_codec::{SchemaRef, SchemaSource, WriterSchema};
 use fleetlog_doctor::{
-    Area, Check, Finding, brokers, clock, groups,
+    Area, Check, Finding, brokers, clock, disk, groups,
     records::{self, TopicTail},
     schemas, topics,
 };
@@ -16,7 +18,7 @@ use fleetlog_event::{
     EventType, FleetEvent,
     catalogue::{Catalogue, TopicSpec, physical_name},
 };
-use fleetlog_kafka::{Admin, KafkaSettings, Offsets, Overview, SchemaTopic, tail};
+use fleetlog_kafka::{Admin, ClusterError, KafkaSettings, Offsets, Overview, SchemaTopic, tail};
 use tokio::sync::OnceCell;
 
 use super::{Away, Looks, unseen};
@@ -25,7 +27,8 @@ use crate::{commands::migrate, config, lanes, wiring};
 /// What librdkafka takes for a message where nothing else is set.
 const PRODUCER_BYTES_MAX: u64 = 1_000_000;
 /// Areas that say nothing without Kafka.
-const AREAS: [Area; 6] = [Area::Kafka, Area::Topics, Area::Schemas, Area::Records, Area::Groups, Area::Clock];
+const AREAS: [Area; 7] =
+    [Area::Kafka, Area::Topics, Area::Schemas, Area::Records, Area::Groups, Area::Clock, Area::Disk];
 
 /// Looks at those areas that are wanted.
 pub(super) async fn look(looks: &Looks<'_>, away: &mut Away) -> Vec<Finding> {
@@ -51,6 +54,7 @@ pub(super) async fn look(looks: &Looks<'_>, away: &mut Away) -> Vec<Finding> {
         Ok(vec![clock::judge_records(tails, migrate::now().0)])
     };
     findings.extend(looks.area(Area::Clock, clock).await);
+    findings.extend(looks.area(Area::Disk, async { Ok(cluster.disks().await) }).await);
     findings
 }
 
@@ -64,6 +68,15 @@ struct Cluster<'a> {
     desired: Vec<TopicSpec>,
     /// The newest records of the source topics; read once, when first needed.
     tails: OnceCell<Vec<TopicTail>>,
+    /// What brokers say of themselves; asked once, when first needed.
+    configs: OnceCell<Configs>,
+}
+
+/// Each broker's configuration by its id, and why one did not tell.
+#[derive(Default)]
+struct Configs {
+    told: BTreeMap<i32, BTreeMap<String, String>>,
+    refused: Option<ClusterError>,
 }
 
 impl<'a> Cluster<'a> {
@@ -82,22 +95,84 @@ impl<'a> Cluster<'a> {
         let overview = looks.bounded(async { Ok(admin.overview(patience).await?) }).await.map_err(away)?;
         let catalogue = Catalogue::builtin();
         let desired = catalogue.expand(&config.kafka.topic_prefix, wiring::replication(config));
-        Ok(Self { looks, settings, admin, overview, catalogue, desired, tails: OnceCell::new() })
+        Ok(Self {
+            looks,
+            settings,
+            admin,
+            overview,
+            catalogue,
+            desired,
+            tails: OnceCell::new(),
+            configs: OnceCell::new(),
+        })
+    }
+
+    async fn configs(&self) -> &Configs {
+        let ask = async || {
+            let mut configs = Configs::default();
+            for broker in &self.overview.brokers {
+                match self.admin.broker_configs(broker.id).await {
+                    Ok(told) => drop(configs.told.insert(broker.id, told)),
+                    Err(error) => configs.refused = configs.refused.or(Some(error)),
+                }
+            }
+            configs
+        };
+        self.configs.get_or_init(ask).await
+    }
+
+    /// The disks of brokers that run on this host: each folder says whose it is.
+    async fn disks(&self) -> Vec<Finding> {
+        let configs = self.configs().await;
+        let (mut findings, mut elsewhere) = (Vec::new(), Vec::new());
+        for broker in &self.overview.brokers {
+            let told = configs.told.get(&broker.id);
+            let folders = told.and_then(|told| told.get("log.dirs").or_else(|| told.get("log.dir")));
+            let folders = folders
+                .map(String::as_str)
+                .unwrap_or_default()
+                .split(',')
+                .map(|folder| Path::new(folder.trim()));
+            let here: Vec<Finding> = folders.filter_map(|folder| self.disk(broker.id, folder)).collect();
+            if here.is_empty() {
+                elsewhere.push(broker.id.to_string());
+            }
+            findings.extend(here);
+        }
+        if !elsewhere.is_empty() {
+            let whose = format!("broker {}", elsewhere.join(", "));
+            let command =
+                format!("kafka-log-dirs.sh --bootstrap-server {} --describe", self.settings.brokers);
+            let why = "it runs on another host, or in a container, or does not tell its folders";
+            findings.push(
+                disk::unseen(
+                    Check::DiskKafka,
+                    &whose,
+                    why,
+                    "Kafka's own tool is told `usableBytes`, from 3.3 on",
+                )
+                .by(command),
+            );
+        }
+        findings
+    }
+
+    /// A folder, if it is on this host and that broker's.
+    fn disk(&self, broker: i32, folder: &Path) -> Option<Finding> {
+        let properties = std::fs::read_to_string(folder.join("meta.properties")).ok()?;
+        let is_its = disk::is_of_broker(&properties, self.overview.cluster_id.as_deref()?, broker);
+        let space = super::stores::space(folder).filter(|_| is_its)?;
+        let whose = format!("broker {broker}");
+        Some(disk::judge_server(Check::DiskKafka, &whose, &folder.display().to_string(), space))
     }
 
     async fn brokers(&self) -> anyhow::Result<Vec<Finding>> {
-        let (mut configs, mut refused) = (BTreeMap::new(), None);
-        for broker in &self.overview.brokers {
-            match self.admin.broker_configs(broker.id).await {
-                Ok(told) => drop(configs.insert(broker.id, told)),
-                Err(error) => refused = refused.or(Some(error)),
-            }
-        }
+        let Configs { told: configs, refused } = self.configs().await;
         let sources = self.catalogue.sources();
         let mut findings = brokers::judge(&brokers::Facts {
             bootstrap: self.settings.brokers.clone(),
             overview: self.overview.clone(),
-            configs,
+            configs: configs.clone(),
             replication_max: self.desired.iter().map(|spec| spec.replication).max().unwrap_or(1),
             producer_bytes_max: self
                 .settings
@@ -110,7 +185,7 @@ impl<'a> Cluster<'a> {
                 .min()
                 .unwrap_or(0),
         });
-        findings.extend(refused.map(|error| unseen(Check::KafkaUnseen.warning(error.to_string()))));
+        findings.extend(refused.as_ref().map(|error| unseen(Check::KafkaUnseen.warning(error.to_string()))));
         Ok(findings)
     }
 

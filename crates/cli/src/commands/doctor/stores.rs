@@ -29,12 +29,6 @@ pub(super) async fn look(looks: &Looks<'_>, away: &mut Away) -> Vec<Finding> {
         findings.push(state_disk(&config));
         findings.extend(redis.as_ref().map(redis_disk));
         findings.extend(postgres.as_ref().map(postgres_disk));
-        findings.push(disk::unseen(
-            Check::DiskKafka,
-            "the brokers' disks",
-            "no client is told",
-            "kafka-log-dirs.sh tells what topics take",
-        ));
     }
     findings
 }
@@ -209,7 +203,7 @@ fn nearest(folder: &Path) -> PathBuf {
     folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/")).to_path_buf()
 }
 
-fn space(folder: &Path) -> Option<Space> {
+pub(super) fn space(folder: &Path) -> Option<Space> {
     let told = rustix::fs::statvfs(folder).ok()?;
     let unit = told.f_frsize;
     Some(Space { free: told.f_bavail.checked_mul(unit)?, total: told.f_blocks.checked_mul(unit)? })

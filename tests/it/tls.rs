@@ -8,7 +8,7 @@ use fleetlog_testkit::{
     Authority, Fleetlog, KafkaServer, Output, PostgresServer, RedisServer, SaslListener, Stack, TlsFront,
     Validity, workspace_root,
 };
-use fleetlog_tests::{LIMIT, World, until};
+use fleetlog_tests::{LIMIT, World, address_of, get, until};
 
 /// Needs percent-encoding in a URL, and is found in no text by chance.
 const PASSWORD: &str = "p/w:d@9f8e7d6c";
@@ -28,6 +28,9 @@ struct Secured {
     postgres: PostgresServer,
     authority: Authority,
     front: TlsFront,
+    expired_front: TlsFront,
+    /// Of the registry's addresses.
+    registry_path: String,
     _broker: KafkaServer,
 }
 
@@ -45,13 +48,15 @@ impl Secured {
         let (address, path) = registry.strip_prefix("http://").unwrap().split_once('/').unwrap();
         // `fleetlog:` and the password above, in base 64.
         let authorization = "Basic ZmxlZXRsb2c6cC93OmRAOWY4ZTdkNmM=";
-        let (kafka, postgres, redis, expired_redis, front) = tokio::join!(
+        let rights = redis_rights_of_the_docs();
+        let (kafka, postgres, redis, expired_redis, front, expired_front) = tokio::join!(
             KafkaServer::start_secure(&listeners),
             // Its own URL is not percent-encoded by the testkit.
             PostgresServer::start_secure(&good, PASSWORD),
-            RedisServer::start_secure(&good, "fleetlog", PASSWORD),
-            RedisServer::start_secure(&over, "fleetlog", PASSWORD),
+            RedisServer::start_secure(&good, "fleetlog", PASSWORD, &rights),
+            RedisServer::start_secure(&over, "fleetlog", PASSWORD, &rights),
             TlsFront::start(address, authorization, &good),
+            TlsFront::start(address, authorization, &over),
         );
         let (broker, ports) = kafka.unwrap();
         let (postgres, redis, front) = (postgres.unwrap(), redis.unwrap(), front.unwrap());
@@ -90,6 +95,8 @@ impl Secured {
             postgres,
             authority,
             front,
+            expired_front: expired_front.unwrap(),
+            registry_path: path.to_owned(),
             _broker: broker,
         }
     }
@@ -122,6 +129,17 @@ fn has_no_secret(text: &str) {
     for secret in [PASSWORD, WRONG, "9f8e7d6c", "0a1b2c3d"] {
         assert!(!text.contains(secret), "a password is in: {text}");
     }
+}
+
+/// What docs/security.md says that Redis' user needs, all of it but what only later servers know; without a prefix of keys.
+fn redis_rights_of_the_docs() -> String {
+    let page = fs::read_to_string(workspace_root().join("docs/security.md")).unwrap();
+    let of_redis = page.split("- Redis: ").nth(1).unwrap().split("- PostgreSQL:").next().unwrap();
+    let words = of_redis.split(|c: char| c.is_whitespace() || "`,;".contains(c));
+    let commands: Vec<&str> =
+        words.filter(|word| word.starts_with('+') && *word != "+client|setinfo").collect();
+    assert!(commands.len() > 30, "{commands:?}");
+    format!("~* {}", commands.join(" "))
 }
 
 /// The settings of docs/security.md with these addresses, in a folder beside the files that they name.
@@ -174,7 +192,51 @@ async fn all_goes(secured: &Secured) {
     let compared: i64 = reports.values().map(|report| report["compared"].as_i64().unwrap()).sum();
     assert!(compared > 0, "{reports:?}");
     let units = world.json(&["unit", "list"]).await;
-    assert!(units.as_array().is_some_and(|units| !units.is_empty()), "{units}");
+    let unit = units[0]["unit"].as_str().expect("a unit").to_owned();
+    let shown = world.json(&["unit", "show", &unit]).await;
+    assert_eq!(shown["status"]["connection"], "online", "{shown}");
+    let explained = world.json(&["explain", &unit, "connection"]).await;
+    assert_eq!(explained["verdict"], "agrees", "{explained}");
+    let history = world.ok(&["history", &unit, "--format", "csv"]).await;
+    assert!(history.lines().count() > 1, "{history}");
+    an_import_goes(secured).await;
+    doctor_finds_no_fault(secured).await;
+    presence_watches(secured).await;
+}
+
+async fn an_import_goes(secured: &Secured) {
+    let recording = fs::read(workspace_root().join("data/vda5050/A.jsonl.zst")).unwrap();
+    let lines = zstd::decode_all(recording.as_slice()).unwrap();
+    let some: Vec<&[u8]> = lines.split_inclusive(|byte| *byte == b'\n').take(500).collect();
+    let file = secured.folder.path().join("some.jsonl");
+    fs::write(&file, some.concat()).unwrap();
+    let report = secured.world.json(&["import", "vda5050", file.to_str().unwrap()]).await;
+    assert_eq!(report["lines_done"], 500, "{report}");
+    secured.world.ok(&["run", "--once"]).await;
+}
+
+/// Every server lets it look at everything.
+async fn doctor_finds_no_fault(secured: &Secured) {
+    let areas = "kafka,topics,schemas,records,redis,postgres,clock";
+    let output = secured.with(&[], &["doctor", "--area", areas, "--format", "json"]).await.success().unwrap();
+    let report: serde_json::Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(report["errors"], 0, "{report:#}");
+    let codes =
+        report["findings"].as_array().unwrap().iter().map(|finding| finding["code"].as_str().unwrap());
+    let unseen: Vec<&str> = codes.filter(|code| code.ends_with("-unseen")).collect();
+    assert!(unseen.is_empty(), "{report:#}");
+}
+
+/// It becomes the active one, and its looks at log and hot state succeed.
+async fn presence_watches(secured: &Secured) {
+    let fleetlog = secured.world.fleetlog.clone().env("FLEETLOG_PRESENCE__HTTP_ADDRESS", "127.0.0.1:0");
+    let mut presence = fleetlog.spawn(&["presence"]).unwrap();
+    let address = address_of(&mut presence).await;
+    until("presence is ready", async || get(&address, "/readyz").await.0 == 200).await;
+    presence.signal("TERM").unwrap();
+    let ended = presence.wait(LIMIT).await.unwrap();
+    assert_eq!(ended.code(), Some(0));
+    has_no_secret(&ended.stderr);
 }
 
 async fn kafka_refused(secured: &Secured) {
@@ -281,5 +343,12 @@ async fn registry_refused(secured: &Secured) {
         ),
     ] {
         secured.refused(4, &[(name, value.as_str())], publish, &words).await;
+    }
+    let at = |host: &str, port: u16| format!("https://{host}:{port}/{}", secured.registry_path);
+    for (url, words) in [
+        (at("localhost", secured.expired_front.port()), ["certificate has expired", "renew it"]),
+        (at("127.0.0.1", secured.front.port()), ["certificate is for another host", "by a name"]),
+    ] {
+        secured.refused(4, &[("FLEETLOG_REGISTRY__URL", &url)], publish, &words).await;
     }
 }

@@ -94,7 +94,12 @@ impl RedisServer {
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub async fn start_secure(identity: &ServerIdentity, user: &str, password: &str) -> Result<Self> {
+    pub async fn start_secure(
+        identity: &ServerIdentity,
+        user: &str,
+        password: &str,
+        rights: &str,
+    ) -> Result<Self> {
         let (folder, port) = (new_folder()?, free_port()?);
         let (certificate, key) = identity.write_to(folder.path())?;
         let options = [
@@ -104,7 +109,7 @@ impl RedisServer {
             format!("tls-key-file {}", key.display()),
             "tls-auth-clients no".to_owned(),
             "user default off".to_owned(),
-            format!("user {user} on >{password} ~* &* +@all"),
+            format!("user {user} on >{password} {rights}"),
         ];
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         // Whether it answers is asked without a look at its certificate, which may be a bad one on purpose.

@@ -110,19 +110,38 @@ impl Faults for Recreated {
     }
 }
 
-/// Where the lanes of `unit-status` are, by partition; those that have not written yet are absent.
+/// How far `robot` was taken, by partition: where the furthest of its readers is, of those partitions of which each of them
+/// has written something. A reader that has not could not know that something was lost.
 async fn progress(fleet: &Fleet) -> BTreeMap<i32, i64> {
-    let shown = fleet.world.json(&["progress", "show", "unit-status"]).await;
+    let mut furthest: Option<BTreeMap<i32, i64>> = None;
+    for reader in READERS {
+        let of_reader = progress_of(fleet, reader).await;
+        furthest = Some(match furthest {
+            None => of_reader,
+            Some(others) => others
+                .into_iter()
+                .filter_map(|(partition, next)| Some((partition, next.max(*of_reader.get(&partition)?))))
+                .collect(),
+        });
+    }
+    furthest.unwrap_or_default()
+}
+
+/// Where a projection's lanes of `robot` are; those that have not written yet are absent.
+async fn progress_of(fleet: &Fleet, projection: &str) -> BTreeMap<i32, i64> {
+    let shown = fleet.world.json(&["progress", "show", projection]).await;
+    let topic = fleet.world.kafka().topic("robot");
     let lanes = shown.as_array().into_iter().flatten();
     let known = lanes.filter_map(|lane| {
-        let partition = lane["lane"].as_str()?.rsplit(':').next()?.parse().ok()?;
-        Some((partition, lane["next"].as_i64().filter(|next| *next > 0)?))
+        let (of, partition) = lane["lane"].as_str()?.rsplit_once(':')?;
+        let next = lane["next"].as_i64().filter(|next| *next > 0)?;
+        of.ends_with(&topic).then_some((partition.parse().ok()?, next))
     });
     known.collect()
 }
 
 async fn until_begun(fleet: &Fleet) {
-    until("some progress", async || !progress(fleet).await.is_empty()).await;
+    until("progress of every reader", async || !progress(fleet).await.is_empty()).await;
 }
 
 /// Waits until a lane's partition has grown past its progress; the ends of those that have.

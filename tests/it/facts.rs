@@ -444,6 +444,7 @@ async fn sql_and_redis_answer_the_facts_of_the_recording() {
     ask_tasks(&rig, &facts, &mut differences).await;
     views::ask_hours(&rig, &facts, &mut differences).await;
     views::ask_fleet_now(&rig, &mut differences).await;
+    views::ask_availability(&rig, &mut differences).await;
     assert!(differences.is_empty(), "{} differences:\n{}", differences.len(), differences.join("\n"));
 }
 

@@ -2,7 +2,7 @@
 //! is killed; and on the way there it never goes back and never counts twice.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -349,6 +349,35 @@ async fn the_sum_over_all_processes_is_the_truth_whatever_is_killed() {
     never_back_never_twice(rounds).await;
 }
 
+/// Every series that a process shows after real work has the labels that docs/metrics.md lists for its metric.
+async fn labels_are_those_of_the_page(text: &str) {
+    let page = std::fs::read_to_string(file("docs/metrics.md")).unwrap();
+    let listed: BTreeMap<&str, BTreeSet<&str>> = page
+        .lines()
+        .filter_map(|line| {
+            let (name, rest) = line.strip_prefix("| `")?.split_once("` | ")?;
+            let labels = rest.split('|').next()?.split(',').map(str::trim).filter(|label| !label.is_empty());
+            Some((name, labels.collect()))
+        })
+        .collect();
+    let (mut seen, parsed) = (BTreeSet::new(), parse(&[text.to_owned()]).await);
+    for (name, labels, _) in &parsed[0].samples {
+        let ending = ["_bucket", "_sum", "_count"].iter().find_map(|ending| name.strip_suffix(ending));
+        let Some((name, listed)) =
+            [name.as_str(), ending.unwrap_or(name)].iter().find_map(|n| listed.get_key_value(n))
+        else {
+            // Those of the process itself, which Prometheus' libraries name for all.
+            assert!(name.starts_with("process_"), "{name} is not on the page");
+            continue;
+        };
+        let shown: BTreeSet<&str> =
+            labels.keys().map(String::as_str).filter(|label| *label != "le").collect();
+        assert_eq!(&shown, listed, "labels of {name}: shown (left), on the page (right)");
+        seen.insert(*name);
+    }
+    assert!(seen.len() > 20, "only {seen:?}");
+}
+
 /// Killed and started again at once, it is the same process to the figures, and shows them at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_is_started_again_goes_on_showing_and_a_store_that_is_down_shows_nothing() {
@@ -365,6 +394,7 @@ async fn a_process_that_is_started_again_goes_on_showing_and_a_store_that_is_dow
     poll.addresses.lock().unwrap().clear();
     let (_running, address) = poll.start(&fleetlog).await;
     assert_eq!(agree(&world, &poll).await, before);
+    labels_are_those_of_the_page(&scrape(&address).await.unwrap()).await;
 
     redis.kill();
     let mut text = String::new();

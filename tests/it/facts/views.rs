@@ -107,3 +107,41 @@ pub(super) async fn ask_fleet_now(rig: &Rig, differences: &mut Vec<String>) {
     }
     differences.extend(answers.keys().map(|vehicle| format!("fleet_now: hot state has no {vehicle}")));
 }
+
+/// `unit_availability_daily` over all days, against the connections of each unit one after the other. Seconds are those by
+/// fleetlog's clock, and the last of them lasts until the moment of asking.
+pub(super) async fn ask_availability(rig: &Rig, differences: &mut Vec<String>) {
+    let sql = format!(
+        "SELECT {VEHICLE}, json_build_array(sum(known_s), sum(online_s), sum(disconnects), extract(epoch FROM now()))
+         FROM unit_availability_daily GROUP BY 1"
+    );
+    let mut answers = rig.sql(&sql).await;
+    let sql = format!(
+        "SELECT {VEHICLE}, json_agg(json_build_array(event_type, extract(epoch FROM recorded_at)) ORDER BY log_offset)
+         FROM unit_event WHERE event_type IN ('Connected', 'Disconnected') GROUP BY 1"
+    );
+    let changes = rig.sql(&sql).await;
+    assert_eq!(changes.len(), 24, "units that connected or disconnected");
+    for (vehicle, changes) in changes {
+        let changes = changes.as_array().unwrap();
+        let answer = answers.remove(&vehicle).unwrap_or_default();
+        let told: Vec<f64> = (0..4).filter_map(|at| answer[at].as_f64()).collect();
+        let now_s = told.last().copied().unwrap_or_default();
+        let (mut online_s, mut disconnects) = (0.0, 0.0);
+        for (at, change) in changes.iter().enumerate() {
+            let until_s = changes.get(at + 1).map_or(now_s, |next| next[1].as_f64().unwrap());
+            match change[0].as_str() {
+                Some("Connected") => online_s += until_s - change[1].as_f64().unwrap(),
+                _ => disconnects += 1.0,
+            }
+        }
+        let expected = [now_s - changes[0][1].as_f64().unwrap(), online_s, disconnects, now_s];
+        let is_same = told.len() == 4
+            && told.iter().zip(expected).all(|(told, expected)| (told - expected).abs() < 1e-3);
+        if !is_same {
+            differences.push(format!("unit_availability_daily, {vehicle}: {told:?}, computed {expected:?}"));
+        }
+    }
+    differences
+        .extend(answers.keys().map(|vehicle| format!("unit_availability_daily: nothing told of {vehicle}")));
+}

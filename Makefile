@@ -1,10 +1,10 @@
 # The recipes a person runs, and CI runs the same. `make help` lists them.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos mutants model fuzz bench bounds month docs stack stop clean fmt lint
+.PHONY: help demo test chaos mutants model fuzz bench bench-full bounds month docs stack stop clean fmt lint
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
 
 demo: ## start everything, import a recording, simulate a fleet, prove that nothing is missing or doubled
 	@scripts/demo.sh
@@ -25,8 +25,11 @@ mutants: ## every guarantee broken on purpose, and which check notices
 fuzz: ## hostile input, as many for each target as INPUTS says (1000000 takes an hour and a half); SEED=n for others
 	@scripts/fuzz.sh
 
-bench: ## how fast the projections catch up, printed as a table for bench/README.md
-	@bench/catch_up.sh
+bench: ## fleetlog beside bare clients, pairs in one run: writes bench/RESULTS.md and bench/results.json (20 min)
+	@bench/run.sh
+
+bench-full: ## the same with more rounds and more numbers of units
+	@bench/run.sh --full --rounds 5
 
 bounds: ## the memory of `fleetlog run`: backlogs of 1 and 5 million, 100,000 units, 1 MB events, stores that hang (15 min)
 	@bench/bounds.sh

@@ -68,8 +68,9 @@ LEFT JOIN life l        ON l.site_uid = u.site_uid AND l.unit_uid = u.unit_uid
 LEFT JOIN modes m       ON m.site_uid = u.site_uid AND m.unit_uid = u.unit_uid
 LEFT JOIN open_faults f ON f.site_uid = u.site_uid AND f.unit_uid = u.unit_uid
 -- The newest measurement; and, only where that leaves something open (a visualization message tells of the position alone),
--- what those before it last told. 300 are half a minute at 10 Hz, and a unit tells all of it at least every half minute
--- (VDA 5050, state message).
+-- what those before it last told, within ten minutes and 600 measurements: a minute at 10 Hz, and a unit tells all of it at least
+-- every half minute (VDA 5050, state message). Without the bound in time the planner takes the whole for so dear that it
+-- compiles it (JIT), for seconds.
 LEFT JOIN LATERAL (
     SELECT * FROM telemetry t WHERE t.unit_uid = u.unit_uid AND t.site_uid = u.site_uid
     ORDER BY t.recorded_at DESC, t.log_offset DESC LIMIT 1
@@ -81,8 +82,10 @@ LEFT JOIN LATERAL (
            (array_agg(map_id ORDER BY recorded_at DESC, log_offset DESC) FILTER (WHERE map_id IS NOT NULL))[1] AS map_id,
            (array_agg(x_m ORDER BY recorded_at DESC, log_offset DESC) FILTER (WHERE x_m IS NOT NULL))[1] AS x_m,
            (array_agg(y_m ORDER BY recorded_at DESC, log_offset DESC) FILTER (WHERE y_m IS NOT NULL))[1] AS y_m
-    FROM (SELECT * FROM telemetry b WHERE b.unit_uid = u.unit_uid AND b.site_uid = u.site_uid
-          ORDER BY b.recorded_at DESC, b.log_offset DESC LIMIT 300) before
+    FROM (SELECT * FROM telemetry b
+          WHERE b.unit_uid = u.unit_uid AND b.site_uid = u.site_uid
+            AND b.recorded_at BETWEEN t.recorded_at - interval '10 minutes' AND t.recorded_at
+          ORDER BY b.recorded_at DESC, b.log_offset DESC LIMIT 600) before
     WHERE num_nulls(t.battery_percent, t.charging, t.driving, t.map_id, t.x_m, t.y_m) > 0
 ) b ON true
 LEFT JOIN LATERAL (
@@ -91,7 +94,7 @@ LEFT JOIN LATERAL (
     ORDER BY w.started_at IS NULL, w.priority DESC, w.created_at LIMIT 1
 ) w ON true;
 
-COMMENT ON COLUMN fleet_now.battery_percent       IS 'state of charge, 0 to 100, as last told (by the last 300 measurements)';
+COMMENT ON COLUMN fleet_now.battery_percent       IS 'state of charge, 0 to 100, as last told (by the last 600 measurements, within ten minutes)';
 COMMENT ON COLUMN fleet_now.charging              IS 'whether it is being charged, as last told';
 COMMENT ON COLUMN fleet_now.driving               IS 'whether it moves or turns, as last told';
 COMMENT ON COLUMN fleet_now.map_id                IS 'which map the position is on, as last told';

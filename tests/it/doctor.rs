@@ -117,7 +117,10 @@ async fn a_good_stack_has_no_error() {
     let long = text.lines().filter(|line| line.chars().count() > 100 && !line.trim_start().starts_with('$'));
     assert_eq!(long.count(), 0, "{text}");
     // The stack without containers keeps the broker's files here; in a container they are elsewhere.
-    let is_here = workspace_root().join(".stack/kafka/data/meta.properties").exists();
+    let cluster = found.one("kafka-reachable", "ok", &["cluster "])["found"].as_str().unwrap();
+    let cluster_id = cluster.split([' ', ',']).nth(1).unwrap();
+    let properties = std::fs::read_to_string(workspace_root().join(".stack/kafka/data/meta.properties"));
+    let is_here = properties.is_ok_and(|text| text.contains(cluster_id));
     let of_broker = if is_here { "broker 1's `" } else { "free space of broker " };
     let disks = doctor(&world, "disk").await;
     let of_kafka: Vec<&Value> = disks.findings().filter(|finding| finding["code"] == "disk-kafka").collect();

@@ -96,7 +96,9 @@ impl Units {
         if !self.whole.is_whole().await? {
             return Ok(None);
         }
-        Ok(self.redis.unit_figures(&self.lists, instance, hold).await?)
+        let figures = self.redis.unit_figures(&self.lists, instance, hold).await?;
+        // Once more: it may have been lost in between.
+        Ok(if self.whole.is_whole().await? { figures } else { None })
     }
 }
 

@@ -205,6 +205,13 @@ fn vacuum(facts: &Facts) -> Finding {
 /// Without TimescaleDB there are none.
 fn jobs(facts: &Facts) -> Option<Finding> {
     let jobs = &facts.database.jobs;
+    if let Some(why) = &facts.database.jobs_unseen {
+        return Some(
+            Check::PostgresUnseen
+                .warning(why.clone())
+                .cure("let fleetlog's user read the views of schema `timescaledb_information`"),
+        );
+    }
     if jobs.is_empty() {
         return None;
     }
@@ -214,7 +221,7 @@ fn jobs(facts: &Facts) -> Option<Finding> {
                 .warning(format!("none of TimescaleDB's {} jobs has ever run", jobs.len()))
                 .cure(
                     "give the server enough `timescaledb.max_background_workers` and `max_worker_processes`; \
-                     after a restore they may have to be started",
+                     after a restore a superuser may have to start them",
                 )
                 .by(psql(facts, &["SELECT _timescaledb_functions.start_background_workers()"])),
         );
@@ -347,6 +354,7 @@ mod tests {
         lost.schema = Ok(Plan { flavour: Flavour::Plain, version: 6, pending: vec![] });
         assert_eq!(wrong(&lost), [(Severity::Info, "postgres-extension")]);
     }
+
     #[test]
     fn a_job_that_fails_is_late_or_switched_off_is_named() {
         let job = JobFacts {
@@ -383,5 +391,8 @@ mod tests {
             assert!(severity == Severity::Warning && text.contains(said), "{said}: {text}");
         }
         assert_eq!(jobs(&facts(&[])), None);
+        let mut hidden = facts(&[]);
+        hidden.database.jobs_unseen = Some("permission denied".into());
+        assert_eq!(wrong(&hidden), [(Severity::Warning, "postgres-unseen")]);
     }
 }

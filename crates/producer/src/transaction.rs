@@ -345,8 +345,10 @@ impl ProducerContext for Outcomes {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         match result {
             Ok(record) => {
-                let at = (record.topic().to_owned(), record.partition());
-                self.last_offsets.lock().unwrap_or_else(PoisonError::into_inner).insert(at, record.offset());
+                // A record whose acknowledgement was a duplicate's has no offset.
+                let (at, offset) = ((record.topic().to_owned(), record.partition()), record.offset());
+                let mut last = self.last_offsets.lock().unwrap_or_else(PoisonError::into_inner);
+                last.entry(at).and_modify(|last| *last = offset.max(*last)).or_insert(offset);
             }
             Err((error, _)) => {
                 let mut first = self.first_failure.lock().unwrap_or_else(PoisonError::into_inner);

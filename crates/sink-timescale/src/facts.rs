@@ -34,6 +34,8 @@ pub struct DatabaseFacts {
     pub process: i32,
     /// What TimescaleDB does by itself with the tables of this database, in the order of their ids.
     pub jobs: Vec<JobFacts>,
+    /// Why that could not be seen.
+    pub jobs_unseen: Option<String>,
 }
 
 /// A job of TimescaleDB: the policy of a table or an aggregate.
@@ -79,8 +81,18 @@ impl Database {
     pub async fn facts(&self) -> Result<DatabaseFacts, SinkError> {
         let failed = |failure: Failure| failure.into_sink_error("look at the server");
         let mut lease = self.lease().await.map_err(failed)?;
-        let facts = look(&mut lease).await.map_err(failed)?;
+        let mut facts = look(&mut lease).await.map_err(failed)?;
         lease.give_back();
+        if facts.timescale.is_some() {
+            // On its own: a user who may not see them is told all else.
+            match self.jobs().await {
+                Ok(jobs) => facts.jobs = jobs,
+                Err(failure) => {
+                    facts.jobs_unseen =
+                        Some(failure.into_sink_error("looking at TimescaleDB's jobs").to_string());
+                }
+            }
+        }
         Ok(facts)
     }
 
@@ -96,6 +108,39 @@ impl Database {
         let time_ms = home.bounded(query.fetch_one(lease.connection())).await.map_err(failed)?;
         lease.give_back();
         Ok(time_ms)
+    }
+
+    /// The policies, each with what became of it. `next_start` is -infinity while one runs.
+    async fn jobs(&self) -> Result<Vec<JobFacts>, Failure> {
+        let mut lease = self.lease().await?;
+        let sql = "SELECT j.job_id, j.proc_name::text AS procedure, coalesce(a.view_name, j.hypertable_name)::text AS of,
+                          j.scheduled, coalesce(s.total_runs, 0) AS runs, coalesce(s.total_failures, 0) AS failures,
+                          s.last_run_status IS NOT DISTINCT FROM 'Failed' AS has_failed,
+                          CASE WHEN isfinite(s.next_start) AND s.next_start < now()
+                               THEN extract(epoch FROM now() - s.next_start)::bigint END AS overdue_s
+                   FROM timescaledb_information.jobs j
+                   LEFT JOIN timescaledb_information.job_stats s ON s.job_id = j.job_id
+                   LEFT JOIN timescaledb_information.continuous_aggregates a
+                     ON a.materialization_hypertable_name = j.hypertable_name
+                   WHERE j.hypertable_name IS NOT NULL
+                   ORDER BY j.job_id";
+        let home = lease.home();
+        let rows = home.bounded(sqlx::query(sql).fetch_all(lease.connection())).await?;
+        lease.give_back();
+        rows.iter()
+            .map(|row| {
+                Ok(JobFacts {
+                    id: row.try_get("job_id")?,
+                    procedure: row.try_get("procedure")?,
+                    of: row.try_get("of")?,
+                    is_scheduled: row.try_get("scheduled")?,
+                    runs: row.try_get("runs")?,
+                    failures: row.try_get("failures")?,
+                    has_failed: row.try_get("has_failed")?,
+                    overdue_s: row.try_get("overdue_s")?,
+                })
+            })
+            .collect()
     }
 }
 
@@ -122,12 +167,9 @@ async fn look(lease: &mut Lease<'_>) -> Result<DatabaseFacts, Failure> {
                 pg_database_size(current_database()) AS bytes,
                 pg_backend_pid() AS process";
     let row = home.bounded(sqlx::query(sql).fetch_one(lease.connection())).await?;
-    let timescale: Option<String> = row.try_get("timescale")?;
-    let jobs = if timescale.is_some() { jobs(lease).await? } else { Vec::new() };
     Ok(DatabaseFacts {
         settings,
-        timescale,
-        jobs,
+        timescale: row.try_get("timescale")?,
         timescale_available: row.try_get("available")?,
         connections: row.try_get("connections")?,
         connections_of_user: row.try_get("by_user")?,
@@ -137,36 +179,6 @@ async fn look(lease: &mut Lease<'_>) -> Result<DatabaseFacts, Failure> {
         is_standby: row.try_get("is_standby")?,
         bytes: row.try_get("bytes")?,
         process: row.try_get("process")?,
+        ..DatabaseFacts::default()
     })
-}
-
-/// The policies, each with what became of it. `next_start` is -infinity while one runs.
-async fn jobs(lease: &mut Lease<'_>) -> Result<Vec<JobFacts>, Failure> {
-    let sql = "SELECT j.job_id, j.proc_name::text AS procedure, coalesce(a.view_name, j.hypertable_name)::text AS of,
-                      j.scheduled, coalesce(s.total_runs, 0) AS runs, coalesce(s.total_failures, 0) AS failures,
-                      s.last_run_status IS NOT DISTINCT FROM 'Failed' AS has_failed,
-                      CASE WHEN isfinite(s.next_start) AND s.next_start < now()
-                           THEN extract(epoch FROM now() - s.next_start)::bigint END AS overdue_s
-               FROM timescaledb_information.jobs j
-               LEFT JOIN timescaledb_information.job_stats s ON s.job_id = j.job_id
-               LEFT JOIN timescaledb_information.continuous_aggregates a
-                 ON a.materialization_hypertable_name = j.hypertable_name
-               WHERE j.hypertable_name IS NOT NULL
-               ORDER BY j.job_id";
-    let home = lease.home();
-    let rows = home.bounded(sqlx::query(sql).fetch_all(lease.connection())).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(JobFacts {
-                id: row.try_get("job_id")?,
-                procedure: row.try_get("procedure")?,
-                of: row.try_get("of")?,
-                is_scheduled: row.try_get("scheduled")?,
-                runs: row.try_get("runs")?,
-                failures: row.try_get("failures")?,
-                has_failed: row.try_get("has_failed")?,
-                overdue_s: row.try_get("overdue_s")?,
-            })
-        })
-        .collect()
 }

@@ -32,9 +32,9 @@ pub(super) fn view_questions() -> Vec<Question> {
         format!(
             "SELECT {VEHICLE}, json_build_object('gaps', count(l.missing), 'missing', coalesce(sum(l.missing), 0),
                                                  'resets', min(g.resets), 'repeats', min(g.repeats))
-             FROM unit_gaps g LEFT JOIN unit_gap_list l USING (site_uid, unit_uid)
-             WHERE g.channel = '{channel}' AND (l.sequence_scope IS NULL OR l.sequence_scope LIKE '{channel}#%')
-             GROUP BY 1"
+             FROM unit_gaps g LEFT JOIN (SELECT * FROM unit_gap_list WHERE sequence_scope LIKE '{channel}#%') l
+                              USING (site_uid, unit_uid)
+             WHERE g.channel = '{channel}' GROUP BY 1"
         )
     };
     let none = json!({"gaps": 0, "missing": 0, "resets": 0, "repeats": 0});

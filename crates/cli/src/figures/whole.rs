@@ -2,7 +2,7 @@
 //! the units, and a part must not be told for all.
 
 use fleetlog_event::{LogId, catalogue::physical_name};
-use fleetlog_kafka::Offsets;
+use fleetlog_kafka::{KafkaSettings, Offsets};
 use fleetlog_projection::LaneId;
 use fleetlog_projections::Described;
 use fleetlog_sink_redis::HotReader;
@@ -13,7 +13,7 @@ use crate::{config::Config, lanes, wiring};
 /// Looks at the lanes of one projection of hot state.
 pub(super) struct Whole {
     hot: HotReader,
-    offsets: Offsets,
+    kafka: KafkaSettings,
     topic_prefix: String,
     projections: Vec<Described>,
     seen: Mutex<Seen>,
@@ -50,7 +50,7 @@ impl Whole {
     pub(super) fn new(config: &Config, projection: &str) -> anyhow::Result<Self> {
         Ok(Self {
             hot: HotReader::open(wiring::redis_settings(config)?)?,
-            offsets: Offsets::new(&wiring::kafka_settings(config))?,
+            kafka: wiring::kafka_settings(config),
             topic_prefix: config.kafka.topic_prefix.clone(),
             projections: lanes::chosen(&[projection.to_owned()])?,
             seen: Mutex::new(Seen::default()),
@@ -74,7 +74,7 @@ impl Whole {
         if behind > 0 && !seen.is_told {
             tracing::info!(
                 lanes = behind,
-                "figures of units are left out of /metrics until hot state holds all of them"
+                "figures of units are left out of /metrics while lanes of hot state are behind where they have to be"
             );
         }
         seen.is_told = behind > 0;
@@ -83,11 +83,13 @@ impl Whole {
 
     /// Where the lanes' partitions end now.
     async fn ends(&self) -> anyhow::Result<Vec<Wanted>> {
+        // For this one question: a client that nobody asks any more would only keep connections, and its log.
+        let offsets = Offsets::new(&self.kafka)?;
         let mut lanes = Vec::new();
         for projection in &self.projections {
             for stem in projection.topics {
                 let topic = physical_name(&self.topic_prefix, stem);
-                let ranges = self.offsets.ranges(&[&topic]).await?;
+                let ranges = offsets.ranges(&[&topic]).await?;
                 lanes.extend(ranges.into_iter().map(|((topic, partition), range)| Wanted {
                     lane: lanes::lane_id(projection, &topic, partition),
                     log: None,

@@ -209,6 +209,12 @@ async fn minutes_outlive_the_measurements_that_retention_drops() {
     let mut timescale = PgConnection::connect(&server.url()).await.unwrap();
     run(&mut timescale, "SET timezone = 'UTC'").await;
 
+    // A native server's own scheduler keeps out.
+    run(
+        &mut timescale,
+        "SELECT alter_job(job_id, scheduled => false) FROM timescaledb_information.jobs WHERE job_id >= 1000",
+    )
+    .await;
     run_policy(&mut timescale, "retention", "telemetry").await;
     assert_eq!(number(&mut timescale, "SELECT count(*) FROM telemetry").await, 120, "two of four are gone");
     for (policy, of) in
@@ -217,8 +223,9 @@ async fn minutes_outlive_the_measurements_that_retention_drops() {
         run_policy(&mut timescale, policy, of).await;
         assert_eq!(rows(&mut timescale, "telemetry_1m").await, before, "after {policy} of {of}");
     }
-    let compressed = "SELECT count(*) FROM timescaledb_information.chunks WHERE is_compressed";
-    assert!(number(&mut timescale, compressed).await >= 2, "chunks of both were compressed");
+    let compressed =
+        "SELECT count(DISTINCT hypertable_name) FROM timescaledb_information.chunks WHERE is_compressed";
+    assert_eq!(number(&mut timescale, compressed).await, 2, "chunks of both were compressed");
 
     run(&mut timescale, A_LATE_MEASUREMENT).await;
     run_policy(&mut timescale, REFRESH, "telemetry_1m").await;

@@ -142,17 +142,17 @@ const POSITIONS: &str = "
     INSERT INTO telemetry (recorded_at, occurred_at, site_uid, unit_uid, log_partition, log_offset, event_id, source,
                            battery_percent, charging, driving, map_id, x_m, y_m)
     SELECT '2024-01-01'::timestamptz + n * interval '100 ms', 'epoch', site, '6', 0, n, gen_random_uuid(), 'it',
-           CASE WHEN n = 0 THEN 77 END, CASE WHEN n = 0 THEN false END, CASE WHEN n % 100 = 0 THEN n = 100 END, 'hall', n, -n
-    FROM (VALUES ('a'), ('b')) t (site), generate_series(0, CASE site WHEN 'a' THEN 299 ELSE 300 END) n";
+           CASE WHEN n = 0 THEN 77 END, CASE WHEN n = 0 THEN false END, CASE WHEN n % 200 = 0 THEN n = 200 END, 'hall', n, -n
+    FROM (VALUES ('a'), ('b')) t (site), generate_series(0, CASE site WHEN 'a' THEN 599 ELSE 600 END) n";
 
 #[tokio::test]
-async fn what_was_last_told_is_looked_for_in_the_last_300_measurements() {
+async fn what_was_last_told_is_looked_for_in_the_last_600_measurements() {
     let (_fresh, mut connection) = plain().await;
     run(&mut connection, POSITIONS).await;
     let sql =
         "SELECT concat_ws(' ', site_uid, battery_percent, charging, driving, map_id, x_m, y_m) FROM fleet_now
                WHERE unit_uid = '6' ORDER BY 1";
-    let expected = ["a 77 f f hall 299 -299", "b f hall 300 -300"];
+    let expected = ["a 77 f f hall 599 -599", "b f hall 600 -600"];
     assert_eq!(texts(&mut connection, sql).await, expected);
 }
 

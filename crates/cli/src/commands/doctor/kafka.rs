@@ -143,7 +143,7 @@ impl<'a> Cluster<'a> {
             let whose = format!("broker {}", elsewhere.join(", "));
             let command =
                 format!("kafka-log-dirs.sh --bootstrap-server {} --describe", self.settings.brokers);
-            let why = "it runs on another host, or in a container, or does not tell its folders";
+            let why = "it runs on another host, or in a container, or its folders are not told, or closed to this user";
             findings.push(
                 disk::unseen(
                     Check::DiskKafka,

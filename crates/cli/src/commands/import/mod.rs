@@ -72,8 +72,9 @@ impl std::str::FromStr for Speed {
 const BATCH_LINES_MAX: u64 = 2_000;
 /// How long a batch is collected when played at recorded speed.
 const BATCH_MS_MAX: u64 = 200;
-/// How long the end of an import waits for readers to reach it; other producers' transactions end within a minute by default.
-const VISIBLE_PATIENCE: Duration = Duration::from_secs(60);
+/// How long the end of an import waits for readers to reach it. Kafka aborts what a dead producer left open after a minute by
+/// default, and looks every ten seconds.
+const VISIBLE_PATIENCE: Duration = Duration::from_secs(75);
 /// How often an aborted transaction is tried again.
 const ABORTED_TRIES: u32 = 20;
 
@@ -96,8 +97,8 @@ pub(crate) async fn run(command: &Command, config: &Config, format: Format) -> a
         import.sender = Some(sender);
     }
     let finished = import.lines(&recording, args.speed, &bar).await?;
-    if let Some(sender) = &import.sender {
-        sender.until_visible().await?;
+    if let Some(sender) = import.sender.as_ref().filter(|_| finished) {
+        sender.until_visible().await;
     }
     bar.finish_and_clear();
     match format {
@@ -308,16 +309,24 @@ impl Sender {
         place::read(&wiring::kafka_settings(&self.config), &self.digest).await
     }
 
-    /// Waits until readers reach all of it, so that what is begun after this command finds it.
-    async fn until_visible(&self) -> anyhow::Result<()> {
-        if !self.producer.until_visible(VISIBLE_PATIENCE).await? {
-            tracing::warn!(
+    /// Waits until readers reach all of it, so that what is begun after this command finds it. It is committed, so what
+    /// keeps from seeing it is told, and is no failure.
+    async fn until_visible(&self) {
+        let seen = tokio::select! {
+            _ = tokio::signal::ctrl_c() => return,
+            seen = self.producer.until_visible(VISIBLE_PATIENCE) => seen,
+        };
+        match seen {
+            Ok(true) => {}
+            Ok(false) => tracing::warn!(
                 waited_s = VISIBLE_PATIENCE.as_secs(),
                 "everything is committed, but readers do not reach it yet: another producer's transaction, begun \
                  earlier on the same topics, is open; they do once it has ended"
-            );
+            ),
+            Err(error) => {
+                tracing::warn!(%error, "everything is committed, but whether readers reach it could not be seen");
+            }
         }
-        Ok(())
     }
 
     /// Sends a batch with its place. Where the outcome is unknown, the place tells it.

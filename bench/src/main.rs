@@ -1,0 +1,68 @@
+//! fleetlog beside bare clients on the local stack: the same data, pairs one after the other, the median of several rounds.
+//! Started by `bench/run.sh` (`make bench`), which builds what is measured and brings the servers up.
+
+mod bare;
+mod catch_up;
+mod codec;
+mod cpu;
+mod latency;
+mod load;
+mod report;
+mod stack;
+
+use clap::Parser;
+
+use crate::{
+    load::Data,
+    report::Report,
+    stack::{Places, Stack},
+};
+
+#[derive(Debug, Parser)]
+struct Args {
+    #[command(flatten)]
+    places: Places,
+    /// Events of the largest data set
+    #[arg(long, default_value_t = 2_000_000)]
+    events: u64,
+    /// Rounds of each pair
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Only measurements whose name holds this text
+    #[arg(long, default_value = "")]
+    only: String,
+    /// How long latency is measured at each rate, in seconds
+    #[arg(long, default_value_t = 15)]
+    latency_s: u64,
+    /// More numbers of units
+    #[arg(long)]
+    full: bool,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let stack = Stack::at(args.places)?;
+    let mut report = Report::new(&args.only);
+    codec::measure(&mut report, args.rounds);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+
+    let wide = Data::new(&stack, "wide", args.events, 10_000);
+    load::measure_producers(&stack, &runtime, &wide, args.rounds, &mut report)?;
+    catch_up::measure_hot(&stack, &runtime, &wide, args.rounds, &mut report)?;
+    catch_up::measure_history(&stack, &runtime, &wide, args.rounds, &mut report)?;
+    catch_up::measure_all(&stack, &runtime, args.events, &mut report)?;
+    let mut others = vec![("12 units", 12), ("100,000 units", 100_000)];
+    if args.full {
+        others.extend([("100 units", 100), ("1,000 units", 1_000)]);
+    }
+    for (label, units) in others {
+        let name = format!("hot catch-up, {label}");
+        if report.wants(&name) {
+            let data = Data::new(&stack, &format!("of{units}"), args.events / 2, units);
+            data.produce(&stack, &runtime)?;
+            catch_up::measure_hot_of(&stack, &runtime, &data, &name, args.rounds, &mut report)?;
+        }
+    }
+    runtime.block_on(latency::measure(&stack, args.latency_s, &mut report))?;
+    report.write("bench")
+}

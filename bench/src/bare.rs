@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use fleetlog_codec::{Decoder, NoSource};
 use fleetlog_event::{Decode as _, telemetry::TelemetryEvent};
 use rdkafka::{
@@ -21,6 +21,8 @@ use crate::{cpu::Meter, load::Data, report::Sample, stack::Stack};
 /// Hash fields of a state in the pipelined HSET.
 const FIELDS: usize = 20;
 const PIPELINE_STATES: usize = 1_000;
+/// How long the member may take in all.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A member of a group that polls record by record, decodes and keeps each unit's last value.
 pub(crate) fn member(stack: &Stack, runtime: &Runtime, data: &Data, group: &str) -> Result<Sample> {
@@ -34,7 +36,16 @@ pub(crate) fn member(stack: &Stack, runtime: &Runtime, data: &Data, group: &str)
     let (mut states, mut events) = (HashMap::<Vec<u8>, f64>::new(), 0);
     let mut decode = None;
     while events < data.events {
-        let message = match consumer.poll(Duration::from_secs(30)).context("nothing came for 30 s")? {
+        // None also where the group shares out.
+        let Some(polled) = consumer.poll(Duration::from_secs(1)) else {
+            anyhow::ensure!(
+                begun.elapsed() < PATIENCE,
+                "{events} of {} events came within {PATIENCE:?}",
+                data.events
+            );
+            continue;
+        };
+        let message = match polled {
             Ok(message) => message,
             Err(KafkaError::PartitionEOF(_)) => continue,
             Err(error) => return Err(error.into()),

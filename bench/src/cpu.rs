@@ -24,7 +24,9 @@ pub(crate) struct Spent {
 fn until_now() -> BTreeMap<String, f64> {
     let mut seconds = BTreeMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some((name, ticks)) = times(&entry.path()) else { continue };
+        // `self` and `thread-self` are we once more.
+        let is_process = entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit());
+        let Some((name, ticks)) = times(&entry.path()).filter(|_| is_process) else { continue };
         if let Some((_, program)) = PROGRAMS.iter().find(|(comm, _)| *comm == name) {
             *seconds.entry((*program).to_owned()).or_default() += ticks / TICKS_PER_S;
         }

@@ -11,12 +11,18 @@ mod report;
 mod stack;
 
 use clap::Parser;
+use tikv_jemallocator::Jemalloc;
 
 use crate::{
     load::Data,
     report::Report,
     stack::{Places, Stack},
 };
+
+/// That of the program which is measured, for bare clients too: with glibc's, the threads of a client wait for each other's
+/// arenas more than for anything else.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 #[derive(Debug, Parser)]
 struct Args {

@@ -23,6 +23,9 @@
 //!   `event_id`, to a new client. An event whose acknowledgement was lost on the way may then lie twice on the log:
 //!   readers know it by its `event_id`.
 //!
+//! Speed: let the process use jemalloc (crate `tikv-jemallocator`). With glibc's allocator the sender waits for librdkafka's
+//! threads, which give back what it took: a third of the events a second (`docs/adr/0015-what-speed-hangs-on.md`).
+//!
 //! Not guaranteed: order between events of different keys, and anything across a restart of the process (fix the
 //! `event_id` before the first send and send again).
 

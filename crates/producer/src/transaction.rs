@@ -45,10 +45,9 @@ const VISIBLE_INTERVAL: Duration = Duration::from_millis(20);
 /// Sends batches, each in a transaction of its own, one after the other.
 pub struct TransactionalProducer {
     client: Arc<BaseProducer<Outcomes>>,
-    offsets: Offsets,
+    kafka: KafkaSettings,
     transactional_id: String,
     schemas: Arc<Schemas>,
-    topic_prefix: String,
     metrics: ProducerMetrics,
     _polling: Polling,
 }
@@ -108,10 +107,9 @@ impl TransactionalProducer {
         }
         Ok(Self {
             client,
-            offsets: Offsets::new(kafka).map_err(ConnectError)?,
             transactional_id: transactional_id.to_owned(),
             schemas: Arc::new(schemas),
-            topic_prefix: kafka.topic_prefix.clone(),
+            kafka: kafka.clone(),
             metrics,
             _polling: polling,
         })
@@ -151,9 +149,9 @@ impl TransactionalProducer {
         if topics.is_empty() {
             return Ok(true);
         }
-        let deadline = Instant::now() + patience;
+        let (offsets, deadline) = (Offsets::new(&self.kafka)?, Instant::now() + patience);
         loop {
-            let ranges = self.offsets.ranges(&topics).await?;
+            let ranges = offsets.ranges(&topics).await?;
             if last.iter().all(|(at, last)| ranges.get(at).is_some_and(|range| range.end > *last)) {
                 return Ok(true);
             }
@@ -167,7 +165,7 @@ impl TransactionalProducer {
     async fn prepare(&self, mut event: FleetEvent) -> Result<Outgoing, SendError> {
         stamp(event.meta_mut());
         let event_type = event.event_type();
-        let topic = self.topic(&format!("{}{}", self.topic_prefix, event_type.topic));
+        let topic = self.topic(&self.kafka.topic(event_type.topic));
         self.schemas.ready(event_type.name, &topic.name).await?;
         event.visit(Prepare { topic, schemas: &self.schemas })
     }

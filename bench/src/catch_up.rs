@@ -2,13 +2,12 @@
 
 use anyhow::Result;
 use serde_json::Value;
-use tokio::runtime::Runtime;
 
 use crate::{
-    bare,
+    Bench, bare,
     load::Data,
-    report::{Goal, Report, Sample},
-    stack::{Stack, once, said},
+    report::{Goal, Sample},
+    stack::{once, said},
 };
 
 const HOT: &str = "unit-consensus";
@@ -16,33 +15,21 @@ const HISTORY: &str = "telemetry-history";
 const MEMBER: &str = "bare group member";
 
 /// The hot projection over the largest data set.
-pub(crate) fn measure_hot(
-    stack: &Stack,
-    runtime: &Runtime,
-    data: &Data,
-    rounds: usize,
-    report: &mut Report,
-) -> Result<()> {
+pub(crate) fn measure_hot(bench: &mut Bench, data: &Data) -> Result<()> {
     let states = usize::try_from(data.units)? * 30;
-    let floor: Result<Vec<Sample>> = (0..rounds).map(|_| bare::hset(stack, states)).collect();
-    report.floor("pipelined HSET of 20 fields, unguarded", "states/s", &floor?);
-    measure_hot_of(stack, runtime, data, "hot catch-up, 10,000 units", rounds, report)
+    let floor: Result<Vec<Sample>> = (0..bench.rounds).map(|_| bare::hset(&bench.stack, states)).collect();
+    bench.report.floor("pipelined HSET of 20 fields, unguarded", "states/s", &floor?);
+    measure_hot_of(bench, data, "hot catch-up, 10,000 units")
 }
 
 /// The hot projection over a data set that lies on its topics.
-pub(crate) fn measure_hot_of(
-    stack: &Stack,
-    runtime: &Runtime,
-    data: &Data,
-    name: &str,
-    rounds: usize,
-    report: &mut Report,
-) -> Result<()> {
+pub(crate) fn measure_hot_of(bench: &mut Bench, data: &Data, name: &str) -> Result<()> {
+    let Bench { stack, runtime, rounds, report } = bench;
     if !report.wants(name) {
         return Ok(());
     }
     let (mut floor, mut ours) = (Vec::new(), Vec::new());
-    for round in 0..rounds {
+    for round in 0..*rounds {
         let own = format!("{}_hot{}_{round}", stack.name, data.units);
         floor.push(bare::member(stack, runtime, data, &format!("{own}-bare"))?);
         let (sample, told) = once(runtime, stack.fleetlog(&data.prefix, &own), &[HOT])?;
@@ -57,19 +44,14 @@ pub(crate) fn measure_hot_of(
 }
 
 /// The history projection, and `\copy` of the rows that it wrote into the same table.
-pub(crate) fn measure_history(
-    stack: &Stack,
-    runtime: &Runtime,
-    data: &Data,
-    rounds: usize,
-    report: &mut Report,
-) -> Result<()> {
+pub(crate) fn measure_history(bench: &mut Bench, data: &Data) -> Result<()> {
+    let Bench { stack, runtime, rounds, report } = bench;
     let name = "history catch-up, btree (unit, time)";
     if !report.wants(name) {
         return Ok(());
     }
     let (mut floor, mut ours) = (Vec::new(), Vec::new());
-    for round in 0..rounds {
+    for round in 0..*rounds {
         let own = format!("{}_history{round}", stack.name);
         stack.database(&own)?;
         stack.psql(None, &["CHECKPOINT"])?;
@@ -86,7 +68,8 @@ pub(crate) fn measure_history(
 }
 
 /// All projections at once over a simulated fleet, in one process.
-pub(crate) fn measure_all(stack: &Stack, runtime: &Runtime, events: u64, report: &mut Report) -> Result<()> {
+pub(crate) fn measure_all(bench: &mut Bench, events: u64) -> Result<()> {
+    let Bench { stack, runtime, report, .. } = bench;
     let name = "all projections at once, simulated fleet";
     if !report.wants(name) {
         return Ok(());

@@ -5,14 +5,12 @@ use std::{hint::black_box, sync::Arc, time::Instant};
 use fleetlog_codec::{Decoder, Encoder, NoSource};
 use fleetlog_event::{Decode as _, telemetry::TelemetryEvent};
 
-use crate::{
-    load::Data,
-    report::{Report, Sample},
-};
+use crate::{Bench, load::Data, report::Sample};
 
 const EVENTS: u64 = 500_000;
 
-pub(crate) fn measure(report: &mut Report, rounds: usize) {
+pub(crate) fn measure(bench: &mut Bench) {
+    let Bench { runtime, rounds, report, .. } = bench;
     let data = Data::sample(EVENTS, 10_000);
     let events: Vec<_> = (0..EVENTS / 10).map(|n| data.event(n)).collect();
     let encoder = Encoder::single_object();
@@ -27,7 +25,6 @@ pub(crate) fn measure(report: &mut Report, rounds: usize) {
     let mut payloads = Vec::new();
     encode(&mut payloads);
     let decoder = Decoder::new(Arc::new(NoSource));
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let prepared = runtime.block_on(decoder.prepare(payloads.iter().map(|payload| Some(payload.as_slice()))));
     let prepared = prepared.expect("a schema of ours is compiled in");
     let timed = |work: &mut dyn FnMut()| {
@@ -36,7 +33,7 @@ pub(crate) fn measure(report: &mut Report, rounds: usize) {
         Sample { value: EVENTS as f64 / begun.elapsed().as_secs_f64(), ..Sample::default() }
     };
     let (mut encoded, mut decoded) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
+    for _ in 0..*rounds {
         encoded.push(timed(&mut || encode(black_box(&mut payloads))));
         decoded.push(timed(&mut || {
             for payload in &payloads {

@@ -16,8 +16,9 @@ use rdkafka::{
 use tokio::runtime::Runtime;
 
 use crate::{
+    Bench,
     cpu::Meter,
-    report::{Goal, Report, Sample},
+    report::{Goal, Sample},
     stack::{Stack, said},
 };
 
@@ -175,20 +176,14 @@ impl ProducerContext for Counting {
 }
 
 /// Both producers, one after the other. The last round's topics are what the catch-up reads.
-pub(crate) fn measure_producers(
-    stack: &Stack,
-    runtime: &Runtime,
-    data: &Data,
-    rounds: usize,
-    report: &mut Report,
-) -> Result<()> {
+pub(crate) fn measure_producers(bench: &mut Bench, data: &Data) -> Result<()> {
+    let Bench { stack, runtime, rounds, report } = bench;
     let (mut bare, mut ours) = (Vec::new(), Vec::new());
-    data.topics(stack)?;
-    for round in 0..rounds {
+    for round in 0..*rounds {
         let aside = Data { prefix: format!("{}bare{round}-", data.prefix), ..*data };
         aside.topics(stack)?;
         bare.push(aside.send_bare(&stack.kafka(&aside.prefix))?);
-        let is_last = round + 1 == rounds;
+        let is_last = round + 1 == *rounds;
         let topics = if is_last { data.prefix.clone() } else { format!("{}ours{round}-", data.prefix) };
         let own = Data { prefix: topics, ..*data };
         ours.push(own.produce(stack, runtime)?);

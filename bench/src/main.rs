@@ -12,6 +12,7 @@ mod stack;
 
 use clap::Parser;
 use tikv_jemallocator::Jemalloc;
+use tokio::runtime::Runtime;
 
 use crate::{
     load::Data,
@@ -45,30 +46,42 @@ struct Args {
     full: bool,
 }
 
+/// What every measurement is given.
+struct Bench {
+    stack: Stack,
+    runtime: Runtime,
+    /// Of each pair.
+    rounds: usize,
+    report: Report,
+}
+
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let stack = Stack::at(args.places)?;
-    let mut report = Report::new(&args.only);
-    codec::measure(&mut report, args.rounds);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-
-    let wide = Data::new(&stack, "wide", args.events, 10_000);
-    load::measure_producers(&stack, &runtime, &wide, args.rounds, &mut report)?;
-    catch_up::measure_hot(&stack, &runtime, &wide, args.rounds, &mut report)?;
-    catch_up::measure_history(&stack, &runtime, &wide, args.rounds, &mut report)?;
-    catch_up::measure_all(&stack, &runtime, args.events, &mut report)?;
+    let mut bench = Bench {
+        stack: Stack::at(args.places)?,
+        runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?,
+        rounds: args.rounds,
+        report: Report::new(&args.only),
+    };
+    codec::measure(&mut bench);
+    let wide = Data::new(&bench.stack, "wide", args.events, 10_000);
+    load::measure_producers(&mut bench, &wide)?;
+    catch_up::measure_hot(&mut bench, &wide)?;
+    catch_up::measure_history(&mut bench, &wide)?;
+    catch_up::measure_all(&mut bench, args.events)?;
     let mut others = vec![("12 units", 12), ("100,000 units", 100_000)];
     if args.full {
         others.extend([("100 units", 100), ("1,000 units", 1_000)]);
     }
     for (label, units) in others {
         let name = format!("hot catch-up, {label}");
-        if report.wants(&name) {
-            let data = Data::new(&stack, &format!("of{units}"), args.events / 2, units);
-            data.produce(&stack, &runtime)?;
-            catch_up::measure_hot_of(&stack, &runtime, &data, &name, args.rounds, &mut report)?;
+        if bench.report.wants(&name) {
+            let data = Data::new(&bench.stack, &format!("of{units}"), args.events / 2, units);
+            data.produce(&bench.stack, &bench.runtime)?;
+            catch_up::measure_hot_of(&mut bench, &data, &name)?;
         }
     }
+    let Bench { stack, runtime, mut report, .. } = bench;
     runtime.block_on(latency::measure(&stack, args.latency_s, &mut report))?;
     report.write("bench")
 }

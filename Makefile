@@ -37,9 +37,11 @@ bounds: ## the memory of `fleetlog run`: backlogs of 1 and 5 million, 100,000 un
 month: ## a month of a million tasks: ledger, aggregates and views against what was planned, and times of queries (10 min)
 	@bench/month.sh $(TASKS)
 
-docs: ## write the pages that are made from schemas and code (docs/events.md)
+docs: ## write the pages that are made from schemas, code and figures (docs/events.md, docs/capacity.md)
 	@cargo run --quiet --locked -p fleetlog-codec --example events_page > docs/events.md.new
 	@mv docs/events.md.new docs/events.md
+	@cargo run --quiet --locked -p fleetlog-capacity --example capacity_page > docs/capacity.md.new
+	@mv docs/capacity.md.new docs/capacity.md
 
 stack: ## start Kafka, Redis, PostgreSQL, a schema registry and TimescaleDB (WASM) in .stack/
 	@scripts/stack.sh up --with registry,pglite,python

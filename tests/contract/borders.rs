@@ -7,7 +7,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 use crate::project;
 
 /// For each crate of ours, the ones below it that it may use. What is not listed is forbidden.
-const MAY_USE: [(&str, &[&str]); 18] = [
+const MAY_USE: [(&str, &[&str]); 19] = [
     ("event", &[]),
     ("trust", &[]),
     ("codec", &["event", "trust"]),
@@ -25,9 +25,11 @@ const MAY_USE: [(&str, &[&str]); 18] = [
     ("vda5050", &["event"]),
     ("simulate", &["event"]),
     ("presence", &["event"]),
+    // Retention and partitions of topics; everything else is figures.
+    ("capacity", &["event"]),
     ("testkit", &["event", "codec", "kafka"]),
     // Measures the binary from outside, and what services use.
-    ("bench", &["event", "codec", "kafka", "producer"]),
+    ("bench", &["event", "codec", "kafka", "producer", "capacity"]),
     (
         "cli",
         &[
@@ -45,6 +47,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
             "vda5050",
             "simulate",
             "presence",
+            "capacity",
             "trust",
         ],
     ),
@@ -63,8 +66,8 @@ const ONLY_IN: [(&str, &[&str]); 8] = [
 ];
 
 /// No I/O, no clock, no runtime: nothing that could bring it in.
-const PURE: [&str; 8] =
-    ["event", "trust", "projection", "projections", "doctor", "vda5050", "simulate", "presence"];
+const PURE: [&str; 9] =
+    ["event", "trust", "projection", "projections", "doctor", "vda5050", "simulate", "presence", "capacity"];
 const NOT_PURE: [&str; 9] =
     ["tokio", "tokio-util", "reqwest", "axum", "rdkafka", "redis", "sqlx", "tracing-subscriber", "tempfile"];
 

@@ -96,6 +96,7 @@ fn given_values_that_cannot_be_when_planned_then_all_of_them_are_named() {
     for words in ["units is 0", "hz is NaN", "headroom is 1", "retention is -1"] {
         assert!(told.contains(words), "{words}: {told}");
     }
+    assert!(!told.contains("units x hz"), "said already: {told}");
     let absurd = Load { units: 1e10, hz: 1000.0, ..Load::default() };
     let error = absurd.check().unwrap_err();
     assert_eq!(error[0].what, "units x hz");

@@ -70,9 +70,9 @@ fn every_event_is_a_write(plan: &Plan) -> Option<Warning> {
             digits(load.latency_ms / 2.0)
         );
         let remedy = format!(
-            "from --latency {} on, two events of a unit are one write. Lanes have no timer: they write as soon as they can, so \
-             Redis is at its limit then, and processes need memory for all states (see the line)",
-            duration((2.0 / load.hz).ceil())
+            "from --latency {:.0}ms on, two events of a unit are one write. Lanes have no timer: they write as soon as they can, so \
+             Redis is at its limit then, and processes need memory for all states",
+            (2000.0 / load.hz).ceil()
         );
         warning("every-event-is-a-write", text, remedy)
     })

@@ -76,6 +76,8 @@ pub(crate) enum Command {
     History(commands::history::History),
     /// Which event gave a field of a unit or task its value
     Explain(commands::explain::Explain),
+    /// How many partitions, processes, Redis and databases a fleet needs, by formulas over measured costs
+    PlanCapacity(commands::plan_capacity::PlanCapacity),
     /// A script that completes commands and options in a shell
     Completions(commands::generate::Completions),
     /// Pages for man

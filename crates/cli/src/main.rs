@@ -52,6 +52,9 @@ fn run(args: &Args) -> anyhow::Result<exit::Code> {
         args::Command::Config(command) => return commands::config::run(command, args),
         args::Command::Completions(completions) => return commands::generate::completions(completions),
         args::Command::Man(man) => return commands::generate::man(man),
+        args::Command::PlanCapacity(plan) => {
+            return commands::plan_capacity::run(plan, args.format.without_csv()?);
+        }
         _ => {}
     }
     let loaded = Config::load(args.config.as_deref())?;

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use jiff::{SpanRelativeTo, Timestamp, civil::Date, tz::TimeZone};
+use jiff::{SignedDuration, SpanRelativeTo, Timestamp, civil::Date, tz::TimeZone};
 
 /// A moment: named, or so long before now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,10 +40,45 @@ impl FromStr for When {
             let begin = date.to_zoned(TimeZone::UTC).map_err(|_| NoTime)?;
             return Ok(Self::At(begin.timestamp()));
         }
-        let span: jiff::Span = text.parse().map_err(|_| NoTime)?;
-        // Months and years have no length of their own: they are refused.
-        let ago = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| NoTime)?;
-        i64::try_from(ago.as_millis().abs()).map(Self::Ago).map_err(|_| NoTime)
+        let length = span(text).ok_or(NoTime)?;
+        i64::try_from(length.as_millis().abs()).map(Self::Ago).map_err(|_| NoTime)
+    }
+}
+
+/// A length of time as people type it. Months and years have no length of their own: they are refused.
+fn span(text: &str) -> Option<SignedDuration> {
+    let span: jiff::Span = text.parse().ok()?;
+    span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()
+}
+
+/// How long something takes or is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Length(SignedDuration);
+
+/// A text that is no length of time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NoLength;
+
+impl std::error::Error for NoLength {}
+
+impl fmt::Display for NoLength {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a length of time: give how long (90s, 15m, 2h, 3d, 4w); months and years have none")
+    }
+}
+
+impl FromStr for Length {
+    type Err = NoLength;
+
+    fn from_str(text: &str) -> Result<Self, NoLength> {
+        span(text).filter(|length| length.is_positive()).map(Self).ok_or(NoLength)
+    }
+}
+
+impl Length {
+    /// In seconds, above 0.
+    pub(crate) fn seconds(self) -> f64 {
+        self.0.as_secs_f64()
     }
 }
 
@@ -107,6 +142,17 @@ mod tests {
             assert_eq!(wrong.parse::<When>(), Err(NoTime), "{wrong}");
         }
         assert_eq!("9000000d".parse::<When>().map(|when| when.at(now_ms)), Err(NoTime));
+    }
+
+    #[test]
+    fn lengths_are_understood_and_what_is_none_is_refused() {
+        for (text, seconds) in [("30d", 2_592_000.0), ("1500ms", 1.5), ("1w", 604_800.0), ("2h 30m", 9000.0)]
+        {
+            assert_eq!(text.parse::<Length>().map(Length::seconds), Ok(seconds), "{text}");
+        }
+        for wrong in ["", "30", "0d", "2h ago", "-3d", "1 month", "forever", "99999999999999999d"] {
+            assert_eq!(wrong.parse::<Length>(), Err(NoLength), "{wrong}");
+        }
     }
 
     #[test]

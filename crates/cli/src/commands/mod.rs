@@ -12,6 +12,7 @@ pub(crate) mod history;
 pub(crate) mod hot;
 pub(crate) mod import;
 pub(crate) mod migrate;
+pub(crate) mod plan_capacity;
 pub(crate) mod presence;
 pub(crate) mod progress;
 pub(crate) mod run;
@@ -40,6 +41,7 @@ pub(crate) async fn dispatch(args: &Args, config: Config) -> anyhow::Result<Code
         Command::Config(command) => config::run(command, args),
         Command::Completions(completions) => generate::completions(completions),
         Command::Man(man) => generate::man(man),
+        Command::PlanCapacity(plan) => plan_capacity::run(plan, format),
         Command::Health(health) => health::run(health, &config).await,
         Command::Topics(command) => topics::run(command, &config, format).await,
         Command::Migrate(migrate) => migrate::run(migrate, &config).await,

@@ -89,7 +89,7 @@ async fn at_rate(stack: &Stack, rate: u64, seconds: u64) -> Result<[Vec<f64>; 2]
 }
 
 /// The projector; it is told to end with the measurement.
-struct Projector(Child);
+pub(crate) struct Projector(pub(crate) Child);
 
 impl Drop for Projector {
     fn drop(&mut self) {

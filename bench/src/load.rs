@@ -22,6 +22,9 @@ use crate::{
     stack::{Stack, said},
 };
 
+/// All units are on one site.
+pub(crate) const SITE: &str = "504";
+
 const FLUSH: Duration = Duration::from_secs(120);
 
 /// Telemetry of so many units, on topics under a prefix of their own.
@@ -55,8 +58,8 @@ impl Data {
             event_id: EventId::now_v7(),
             occurred_at: at,
             recorded_at: TimestampMs(0),
-            site_uid: "504".into(),
-            unit_uid: Some(format!("10100{unit:05}")),
+            site_uid: SITE.into(),
+            unit_uid: Some(unit_uid(unit)),
             sequence: i64::try_from(turn).ok(),
             sequence_scope: Some("state#0".into()),
             source: "bench/1".into(),
@@ -192,6 +195,11 @@ pub(crate) fn measure_producers(bench: &mut Bench, data: &Data) -> Result<()> {
     report.floor(floor, "events/s", &bare);
     report.row(name, "events/s", &ours, Some((floor, &bare)), Some(Goal::RatioMin(0.8)));
     Ok(())
+}
+
+/// The name of the `unit`-th unit on its site.
+pub(crate) fn unit_uid(unit: u64) -> String {
+    format!("10100{unit:05}")
 }
 
 pub(crate) fn now_ms() -> i64 {

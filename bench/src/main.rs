@@ -2,12 +2,14 @@
 //! Started by `bench/run.sh` (`make bench`), which builds what is measured and brings the servers up.
 
 mod bare;
+mod capacity;
 mod catch_up;
 mod codec;
 mod cpu;
 mod latency;
 mod load;
 mod report;
+mod sizes;
 mod stack;
 
 use clap::Parser;
@@ -41,6 +43,8 @@ struct Args {
     /// How long latency is measured at each rate, in seconds
     #[arg(long, default_value_t = 15)]
     latency_s: u64,
+    #[command(flatten)]
+    capacity: capacity::Options,
     /// More numbers of units
     #[arg(long)]
     full: bool,
@@ -55,6 +59,14 @@ struct Bench {
     report: Report,
 }
 
+/// Rows that read what the producers sent.
+const OF_WIDE: [&str; 4] = [
+    "producer, bare client",
+    "producer crate",
+    "hot catch-up, 10,000 units",
+    "history catch-up, btree (unit, time)",
+];
+
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let mut bench = Bench {
@@ -65,8 +77,10 @@ fn main() -> anyhow::Result<()> {
     };
     codec::measure(&mut bench);
     let wide = Data::new(&bench.stack, "wide", args.events, 10_000);
-    load::measure_producers(&mut bench, &wide)?;
-    catch_up::measure_hot(&mut bench, &wide)?;
+    if OF_WIDE.iter().any(|name| bench.report.wants(name)) {
+        load::measure_producers(&mut bench, &wide)?;
+        catch_up::measure_hot(&mut bench, &wide)?;
+    }
     catch_up::measure_history(&mut bench, &wide)?;
     catch_up::measure_all(&mut bench, args.events)?;
     let mut others = vec![("12 units", 12), ("100,000 units", 100_000)];
@@ -81,6 +95,7 @@ fn main() -> anyhow::Result<()> {
             catch_up::measure_hot_of(&mut bench, &data, &name)?;
         }
     }
+    capacity::measure(&mut bench, &args.capacity)?;
     let Bench { stack, runtime, mut report, .. } = bench;
     runtime.block_on(latency::measure(&stack, args.latency_s, &mut report))?;
     report.write("bench")

@@ -18,6 +18,8 @@ pub(crate) struct Sample {
 pub(crate) enum Goal {
     /// At least this share of another row, in the same rounds.
     RatioMin(f64),
+    /// Between these shares of what was predicted.
+    RatioWithin(f64, f64),
     /// At most this.
     Max(f64),
 }
@@ -83,6 +85,7 @@ impl Report {
         });
         let met = goal.map(|goal| match goal {
             Goal::RatioMin(least) => ratio.is_some_and(|ratio| ratio >= least),
+            Goal::RatioWithin(least, most) => ratio.is_some_and(|ratio| (least..=most).contains(&ratio)),
             Goal::Max(most) => middle.value <= most,
         });
         let row = Row {
@@ -95,6 +98,7 @@ impl Report {
             of: of.map(|(name, _)| name.to_owned()),
             goal: goal.map(|goal| match goal {
                 Goal::RatioMin(least) => format!("ratio >= {least}"),
+                Goal::RatioWithin(least, most) => format!("ratio {least} to {most}"),
                 Goal::Max(most) => format!("<= {}", shown(most)),
             }),
             met,
@@ -151,7 +155,7 @@ fn line(row: &Row) -> String {
 }
 
 /// Three digits that count, at least.
-fn shown(value: f64) -> String {
+pub(crate) fn shown(value: f64) -> String {
     match value.abs() {
         large if large >= 1000.0 => format!("{value:.0}"),
         middle if middle >= 10.0 => format!("{value:.1}"),
@@ -160,7 +164,7 @@ fn shown(value: f64) -> String {
 }
 
 /// The machine and the moment.
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     let said = |program: &str, args: &[&str]| {
         let output = Command::new(program).args(args).output().ok();
         output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()

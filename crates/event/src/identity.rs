@@ -71,7 +71,7 @@ impl UnitKey {
     /// The key's text as an entity key.
     #[must_use]
     pub fn entity(&self) -> EntityKey {
-        self.to_string().into()
+        unit_entity(&self.site_uid, &self.unit_uid)
     }
 
     /// Undoes `Display`.
@@ -87,16 +87,37 @@ impl UnitKey {
 
 impl fmt::Display for UnitKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s{}.u{}", encode_id(&self.site_uid), encode_id(&self.unit_uid))
+        f.write_str(unit_entity(&self.site_uid, &self.unit_uid).as_str())
     }
+}
+
+/// The entity key of a unit by its parts: asked for every event that is read.
+pub(crate) fn unit_entity(site_uid: &str, unit_uid: &str) -> EntityKey {
+    let mut key = String::with_capacity(site_uid.len() + unit_uid.len() + 8);
+    key.push('s');
+    encode_onto(&mut key, site_uid);
+    key.push_str(".u");
+    encode_onto(&mut key, unit_uid);
+    key.into()
 }
 
 /// Percent-encodes every byte outside `[A-Za-z0-9_-]`, so that joined ids can be taken apart again.
 #[must_use]
 pub fn encode_id(id: &str) -> String {
     let mut out = String::with_capacity(id.len() + 8);
+    encode_onto(&mut out, id);
+    out
+}
+
+fn encode_onto(out: &mut String, id: &str) {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    // As nearly all ids are.
+    if id.bytes().all(is_plain) {
+        out.push_str(id);
+        return;
+    }
     for byte in id.bytes() {
-        if byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-' {
+        if is_plain(byte) {
             out.push(byte as char);
         } else {
             out.push('%');
@@ -104,7 +125,6 @@ pub fn encode_id(id: &str) -> String {
             out.push(char::from(HEX[usize::from(byte & 15)]));
         }
     }
-    out
 }
 
 const HEX: &[u8; 16] = b"0123456789ABCDEF";

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    EntityKey, EventMeta, Rule, UnitKey,
+    EntityKey, EventMeta, Rule,
     event::{event_set, events},
+    identity::unit_entity,
     validate::number,
 };
 
@@ -336,7 +337,7 @@ events! {
 
 /// The unit that `meta` names; an empty unit id (no valid entity) where it names none.
 pub(crate) fn unit_of(meta: &EventMeta) -> EntityKey {
-    UnitKey::new(meta.site_uid.as_str(), meta.unit_uid.as_deref().unwrap_or_default()).entity()
+    unit_entity(&meta.site_uid, meta.unit_uid.as_deref().unwrap_or_default())
 }
 
 event_set! {

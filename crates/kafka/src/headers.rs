@@ -88,7 +88,9 @@ impl fmt::Debug for HeaderName {
 }
 
 /// The headers of a message, in order.
-pub fn headers<'m>(message: &'m BorrowedMessage<'_>) -> impl Iterator<Item = (&'m [u8], Option<&'m [u8]>)> {
+pub fn headers<'m>(
+    message: &'m BorrowedMessage<'_>,
+) -> impl Iterator<Item = (&'m [u8], Option<&'m [u8]>)> + Clone {
     let found = message.headers();
     let count = found.map_or(0, |headers| headers.count());
     (0..count).filter_map(move |index| native::header_at(found?, index))

@@ -1,6 +1,6 @@
 //! A record as it came from the log: bytes, not yet looked into.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use fleetlog_event::TimestampMs;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -72,15 +72,37 @@ impl Headers {
     pub fn pack<'a, N: AsRef<[u8]> + ?Sized + 'a>(
         headers: impl IntoIterator<Item = (&'a N, Option<&'a [u8]>)>,
     ) -> Self {
-        let mut packed = BytesMut::new();
+        Self::pack_into(&mut BytesMut::new(), headers)
+    }
+
+    /// Packs headers into memory that records share, of which it takes what [`Self::packed_bytes`] says.
+    #[must_use]
+    pub fn pack_into<'a, N: AsRef<[u8]> + ?Sized + 'a>(
+        chunk: &mut BytesMut,
+        headers: impl IntoIterator<Item = (&'a N, Option<&'a [u8]>)>,
+    ) -> Self {
+        let mut part = |part: Option<&[u8]>| {
+            // Kafka's own limit of a record is below 2^31.
+            let length = part.map_or(ABSENT, |part| u32::try_from(part.len()).unwrap_or(ABSENT));
+            chunk.extend_from_slice(&length.to_le_bytes());
+            chunk.extend_from_slice(part.unwrap_or_default());
+        };
         for (name, value) in headers {
-            let name = name.as_ref();
-            packed.put_u64_le(name.len() as u64);
-            packed.put_slice(name);
-            packed.put_u64_le(value.map_or(u64::MAX, |value| value.len() as u64));
-            packed.put_slice(value.unwrap_or_default());
+            part(Some(name.as_ref()));
+            part(value);
         }
-        Self(packed.freeze())
+        Self(chunk.split().freeze())
+    }
+
+    /// How many bytes these headers take when they are packed.
+    #[must_use]
+    pub fn packed_bytes<'a, N: AsRef<[u8]> + ?Sized + 'a>(
+        headers: impl IntoIterator<Item = (&'a N, Option<&'a [u8]>)>,
+    ) -> usize {
+        let one = |(name, value): (&N, Option<&[u8]>)| {
+            2 * size_of::<u32>() + name.as_ref().len() + value.map_or(0, <[u8]>::len)
+        };
+        headers.into_iter().map(one).sum()
     }
 
     /// The headers, in order. A name is a text by the protocol, and whatever bytes somebody sent in fact.
@@ -106,12 +128,15 @@ impl Headers {
     }
 }
 
+/// The length of a part that is absent.
+const ABSENT: u32 = u32::MAX;
+
 /// One length-prefixed part off the front; `Some(None)` is a part that is absent.
 fn take<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
-    let (length, tail) = rest.split_first_chunk::<8>()?;
+    let (length, tail) = rest.split_first_chunk::<4>()?;
     *rest = tail;
-    let length = u64::from_le_bytes(*length);
-    if length == u64::MAX {
+    let length = u32::from_le_bytes(*length);
+    if length == ABSENT {
         return Some(None);
     }
     let (part, tail) = rest.split_at_checked(usize::try_from(length).ok()?)?;
@@ -130,5 +155,6 @@ mod tests {
         let packed = Headers::pack(headers);
         assert_eq!(packed.iter().collect::<Vec<_>>(), headers);
         assert_eq!(packed.get("a"), Some(&b""[..]));
+        assert_eq!(packed.0.len(), Headers::packed_bytes(headers));
     }
 }

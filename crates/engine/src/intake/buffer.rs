@@ -74,6 +74,8 @@ struct Unread {
     begin: i64,
     next: i64,
     records: VecDeque<Record>,
+    /// Nothing lies behind what was read, as far as the intake knows.
+    at_end: bool,
     out_of_range: bool,
 }
 
@@ -90,8 +92,14 @@ pub(crate) struct LaneBuffer {
 
 impl LaneBuffer {
     pub(crate) fn new(space: Arc<Space>) -> Self {
-        let unread =
-            Unread { requested: None, begin: -1, next: -1, records: VecDeque::new(), out_of_range: false };
+        let unread = Unread {
+            requested: None,
+            begin: -1,
+            next: -1,
+            records: VecDeque::new(),
+            at_end: false,
+            out_of_range: false,
+        };
         Self {
             unread: Mutex::new(unread),
             readable: Notify::new(),
@@ -105,18 +113,25 @@ impl LaneBuffer {
         self.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a record. Dropped while the lane waits to be read from elsewhere, and if it lies before what was read.
-    pub(crate) fn push(&self, record: Record) {
+    /// Adds records. Dropped while the lane waits to be read from elsewhere, and those that lie before what was read.
+    pub(crate) fn push(&self, records: impl IntoIterator<Item = Record>) {
         let mut unread = self.lock();
-        if unread.requested.is_some() || unread.next < 0 || record.offset < unread.next {
+        if unread.requested.is_some() || unread.next < 0 {
             return;
         }
-        self.held_bytes.fetch_add(record.size_bytes(), Ordering::Relaxed);
-        unread.next = record.offset + 1;
-        let was_empty = unread.records.is_empty();
-        unread.records.push_back(record);
+        let (was_empty, mut bytes) = (unread.records.is_empty(), 0);
+        for record in records {
+            if record.offset >= unread.next {
+                bytes += record.size_bytes();
+                unread.next = record.offset + 1;
+                unread.at_end = false;
+                unread.records.push_back(record);
+            }
+        }
+        self.held_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let is_news = was_empty && !unread.records.is_empty();
         drop(unread);
-        if was_empty {
+        if is_news {
             self.readable.notify_one();
         }
     }
@@ -129,6 +144,7 @@ impl LaneBuffer {
         }
         // None: nothing was delivered since the seek, so reading still goes on where it began.
         unread.next = unread.next.max(position.unwrap_or(unread.next));
+        unread.at_end = true;
         drop(unread);
         self.readable.notify_one();
     }
@@ -151,6 +167,7 @@ impl LaneBuffer {
             unread.requested = None;
             unread.begin = offset;
             unread.next = offset;
+            unread.at_end = false;
         }
     }
 
@@ -281,6 +298,11 @@ impl LaneFeed {
     /// Bytes buffered now.
     pub(crate) fn held_bytes(&self) -> usize {
         self.buffer.held_bytes()
+    }
+
+    /// Whether the log was read to its end, as far as is known.
+    pub(crate) fn at_end(&self) -> bool {
+        self.buffer.lock().at_end
     }
 }
 

@@ -1,7 +1,7 @@
 //! A member of a Kafka consumer group that polls record by record.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -36,7 +36,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 pub struct KafkaIntake {
     consumer: BaseConsumer<GroupContext>,
     topics: Vec<String>,
-    chunks: HashMap<LaneAt, BytesMut>,
+    chunks: BTreeMap<LaneAt, BytesMut>,
 }
 
 impl KafkaIntake {
@@ -72,12 +72,20 @@ impl KafkaIntake {
             client.create_with_context(GroupContext::default()).map_err(fail)?;
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(fail)?;
-        Ok(Self { consumer, topics, chunks: HashMap::new() })
+        Ok(Self { consumer, topics, chunks: BTreeMap::new() })
     }
 
     fn lane_of(&self, topic: &str, partition: i32) -> Option<LaneAt> {
         let topic = self.topics.iter().position(|name| name == topic)?;
         Some(LaneAt { topic, partition })
+    }
+
+    fn lane_of_message(&self, message: &BorrowedMessage<'_>) -> Option<LaneAt> {
+        // Most projections read one topic, and its name need not be compared for every record.
+        match self.topics.as_slice() {
+            [_] => Some(LaneAt { topic: 0, partition: message.partition() }),
+            _ => self.lane_of(message.topic(), message.partition()),
+        }
     }
 
     fn list(&self, lanes: impl IntoIterator<Item = (LaneAt, Offset)>) -> TopicPartitionList {
@@ -119,7 +127,7 @@ impl Intake for KafkaIntake {
         }
         match self.consumer.poll(timeout) {
             Some(Ok(message)) => {
-                let Some(lane) = self.lane_of(message.topic(), message.partition()) else {
+                let Some(lane) = self.lane_of_message(&message) else {
                     return Polled::Nothing;
                 };
                 let chunk = self.chunks.entry(lane).or_default();
@@ -216,8 +224,9 @@ impl Drop for KafkaIntake {
 
 /// Copies a message into its lane's chunk.
 fn copy(message: &BorrowedMessage<'_>, chunk: &mut BytesMut) -> Record {
-    let (key, value) = (message.key(), message.payload());
-    let needed = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+    let (key, value, headers) = (message.key(), message.payload(), fleetlog_kafka::headers(message));
+    let needed =
+        key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + Headers::packed_bytes(headers.clone());
     if chunk.capacity() - chunk.len() < needed {
         *chunk = BytesMut::with_capacity(CHUNK_BYTES.max(needed));
     }
@@ -231,7 +240,7 @@ fn copy(message: &BorrowedMessage<'_>, chunk: &mut BytesMut) -> Record {
         timestamp: TimestampMs(message.timestamp().to_millis().unwrap_or_default()),
         key: part(key),
         value: part(value),
-        headers: Headers::pack(fleetlog_kafka::headers(message)),
+        headers: Headers::pack_into(chunk, headers),
     }
 }
 

@@ -28,6 +28,9 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(20);
 /// Polls between two looks at commands and the clock.
 const POLLS_PER_ROUND: usize = 64;
 
+/// Bytes of records that are handed to a lane in one piece, unless the last of them is larger.
+const GATHERED_BYTES_MAX: usize = 64 << 10;
+
 /// What a poll thread is made of.
 pub(crate) struct PollThreadParts<I> {
     pub(crate) projection: &'static str,
@@ -67,9 +70,18 @@ pub(crate) struct PollThread<I> {
     pub(super) commands_sender: Sender<Command>,
     pub(super) space: Arc<Space>,
     pub(super) lane_bytes_max: Arc<AtomicUsize>,
+    gathered: Gathered,
     commit_due: Instant,
     trouble: Option<String>,
     end: PollEnd,
+}
+
+/// Records of one lane that were polled and not handed to it yet: what comes in one go is handed over in one.
+#[derive(Default)]
+struct Gathered {
+    at: Option<LaneAt>,
+    records: Vec<Record>,
+    bytes: usize,
 }
 
 impl<I: Intake> PollThread<I> {
@@ -92,6 +104,7 @@ impl<I: Intake> PollThread<I> {
             commands_sender,
             space: Arc::default(),
             lane_bytes_max,
+            gathered: Gathered::default(),
             commit_due: Instant::now(),
             trouble: None,
             end: PollEnd::Stopped,
@@ -112,6 +125,7 @@ impl<I: Intake> PollThread<I> {
                     break;
                 }
             }
+            self.deliver();
         }
         let all: Vec<LaneAt> = self.lanes.keys().copied().collect();
         let is_replaced = matches!(self.end, PollEnd::Replaced(_));
@@ -121,16 +135,21 @@ impl<I: Intake> PollThread<I> {
 
     /// One poll; whether to go on polling at once.
     fn poll(&mut self) -> bool {
-        match self.intake.poll(POLL_TIMEOUT) {
+        let waits = self.gathered.records.is_empty();
+        let polled = self.intake.poll(if waits { POLL_TIMEOUT } else { Duration::ZERO });
+        if !matches!(polled, Polled::Record(..)) {
+            self.deliver();
+        }
+        match polled {
             Polled::Record(at, record) => {
                 self.recovered();
-                self.deliver(at, record);
+                self.gather(at, record);
             }
             Polled::End(partition) => {
                 self.recovered();
                 self.ended(partition);
             }
-            Polled::Nothing => return false,
+            Polled::Nothing => return !waits,
             Polled::Rebalance(RebalanceEvent::Assigned(lanes)) => self.assigned(&lanes),
             Polled::Rebalance(RebalanceEvent::Revoked { lanes, lost }) => self.revoked(&lanes, lost),
             Polled::OutOfRange => self.lanes.values().for_each(|lane| lane.buffer.out_of_range()),
@@ -150,9 +169,23 @@ impl<I: Intake> PollThread<I> {
         true
     }
 
-    fn deliver(&mut self, at: LaneAt, record: Record) {
-        let Some(lane) = self.lanes.get_mut(&at) else { return };
-        lane.buffer.push(record);
+    fn gather(&mut self, at: LaneAt, record: Record) {
+        if self.gathered.at != Some(at) || self.gathered.bytes >= GATHERED_BYTES_MAX {
+            self.deliver();
+        }
+        self.gathered.at = Some(at);
+        self.gathered.bytes += record.size_bytes();
+        self.gathered.records.push(record);
+    }
+
+    /// Hands over what was gathered, and waits a moment where the lane is full.
+    fn deliver(&mut self) {
+        self.gathered.bytes = 0;
+        let records = self.gathered.records.drain(..);
+        let Some((at, lane)) = self.gathered.at.and_then(|at| Some((at, self.lanes.get_mut(&at)?))) else {
+            return;
+        };
+        lane.buffer.push(records);
         let bytes_max = buffer_bytes_max(self.lane_bytes_max.load(Ordering::Relaxed));
         if lane.buffer.held_bytes() < bytes_max || lane.paused {
             return;

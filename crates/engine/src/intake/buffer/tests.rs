@@ -29,7 +29,7 @@ fn batch(buffer: &LaneBuffer, cursor: i64, events_max: usize) -> Option<(i64, Ve
 fn a_batch_names_where_its_reading_began_and_where_it_goes_on() {
     let buffer = buffer_at(3);
     for offset in [4, 5, 9] {
-        buffer.push(record(offset));
+        buffer.push([record(offset)]);
     }
     buffer.end(Some(11));
     assert_eq!(batch(&buffer, 3, 2), Some((3, vec![4, 5], 6)));
@@ -44,23 +44,23 @@ fn a_batch_names_where_its_reading_began_and_where_it_goes_on() {
 #[test]
 fn what_was_fetched_before_a_seek_is_thrown_away() {
     let buffer = buffer_at(0);
-    buffer.push(record(0));
+    buffer.push([record(0)]);
     buffer.request(100);
     assert_eq!(buffer.held_bytes(), 0);
-    buffer.push(record(1));
+    buffer.push([record(1)]);
     buffer.end(Some(2));
     assert_eq!(batch(&buffer, 100, 9), None, "stale");
     assert_eq!((buffer.requested(), buffer.next()), (Some(100), None));
     buffer.begin(100);
-    buffer.push(record(1));
-    buffer.push(record(100));
+    buffer.push([record(1)]);
+    buffer.push([record(100)]);
     assert_eq!(batch(&buffer, 100, 9), Some((100, vec![100], 101)));
 }
 
 #[test]
 fn a_batch_is_cut_by_bytes_but_never_empty() {
     let buffer = buffer_at(0);
-    (0..3).for_each(|offset| buffer.push(record(offset)));
+    (0..3).for_each(|offset| buffer.push([record(offset)]));
     let size = record(0).size_bytes();
     assert_eq!(buffer.held_bytes(), 3 * size);
     let Some(Taking::Batch(first)) = buffer.try_take(0, 9, 2 * size) else { panic!("a batch") };
@@ -78,6 +78,6 @@ async fn a_waiting_lane_is_woken() {
     let feed = LaneFeed::new(at, 1, Arc::clone(&buffer), commands, Arc::new(AtomicUsize::new(1 << 20)));
     let taking = tokio::spawn(async move { feed.take(0, 9, 1 << 20).await });
     tokio::task::yield_now().await;
-    buffer.push(record(0));
+    buffer.push([record(0)]);
     assert!(matches!(taking.await, Ok(Taking::Batch(batch)) if batch.records.len() == 1));
 }

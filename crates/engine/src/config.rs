@@ -24,6 +24,8 @@ pub struct EngineConfig {
     pub retry_delay_ms: u64,
     /// Longest pause between tries.
     pub retry_delay_ms_max: u64,
+    /// How long a lane that is behind may hold a write, at most; it holds it for a tenth of what it is behind.
+    pub hold_ms_max: u64,
     /// How often an idle lane looks at its link, and moves progress over transaction markers.
     pub idle_interval_ms: u64,
     /// How often Kafka is told of progress (for lag tools only).
@@ -56,6 +58,7 @@ impl Default for EngineConfig {
             store_timeout_ms: 60_000,
             retry_delay_ms: 50,
             retry_delay_ms_max: 2_000,
+            hold_ms_max: 2_000,
             idle_interval_ms: 1_000,
             offset_commit_interval_ms: 1_000,
             drain_deadline_ms: 8_000,

@@ -22,17 +22,57 @@ const LANE_BYTES_MIN: usize = 256 << 10;
 /// once more where it is JSON.
 const ROW_TEXT_FACTOR: usize = 3;
 
-/// Parts of a lane's memory, of 32.
-const BUFFER_PARTS: usize = 2;
-/// Raw bytes of the batch at work. Decoded and projected it takes about five times as much before it becomes part of
-/// a write.
-const BATCH_PARTS: usize = 1;
-/// A fold makes its write from the cache at the moment when the one before is back: it exists once.
-const FOLD_WRITE_PARTS: usize = 18;
-const FOLD_CACHE_PARTS: usize = 6;
-/// Rows exist twice: those under way and those made ahead of them.
-const MAP_WRITE_PARTS: usize = 11;
-const PARTS: usize = 32;
+/// Parts of a lane's memory, of 64.
+const PARTS: usize = 64;
+const BUFFER_PARTS: usize = 4;
+
+/// What a lane writes, which decides about what its memory goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WritesOf {
+    /// Rows. They exist twice: those under way and those made ahead of them.
+    Rows,
+    /// States, all in one commit, which is made from the cache at the moment when the one before is back: it exists once.
+    States,
+    /// States, of as many entities at a time as a piece takes: the others are only in the cache, and for those that were
+    /// written before as they were written, too.
+    StatesInPieces,
+}
+
+impl WritesOf {
+    /// How the parts go: those of the raw bytes of a batch at work come with so many times as much for what it is decoded
+    /// and projected to before that becomes part of a write.
+    const fn parts(self) -> Parts {
+        match self {
+            Self::Rows => Parts { batch: 2, made: 4, ahead: 22, under_way: 22, cache: 0 },
+            Self::States => Parts { batch: 2, made: 4, ahead: 30, under_way: 0, cache: 20 },
+            Self::StatesInPieces => Parts { batch: 3, made: 2, ahead: 19, under_way: 9, cache: 23 },
+        }
+    }
+}
+
+/// Parts of a lane's memory.
+struct Parts {
+    /// Raw bytes of the batch at work.
+    batch: usize,
+    /// How many times as much is made of it.
+    made: usize,
+    /// What waits for its write.
+    ahead: usize,
+    /// The write under way.
+    under_way: usize,
+    /// States that are kept.
+    cache: usize,
+}
+
+impl Parts {
+    const fn sum(&self) -> usize {
+        BUFFER_PARTS + self.batch * (1 + self.made) + self.ahead + self.under_way + self.cache
+    }
+}
+
+const _: () = assert!(WritesOf::Rows.parts().sum() <= PARTS);
+const _: () = assert!(WritesOf::States.parts().sum() <= PARTS);
+const _: () = assert!(WritesOf::StatesInPieces.parts().sum() <= PARTS);
 
 impl EngineConfig {
     /// What librdkafka's queue gets of the memory, as it counts itself: keys and values only.
@@ -68,19 +108,25 @@ pub(crate) struct LaneShares {
     pub(crate) batch_bytes: usize,
     /// What a write may take. What is projected ahead of it may be as much again, see above.
     pub(crate) write_bytes: usize,
+    /// What one commit of states may take.
+    pub(crate) piece_bytes: usize,
     /// States kept between writes.
     pub(crate) cache_bytes: usize,
 }
 
 impl LaneShares {
     /// Shares of a lane that may hold `lane_bytes`, and whose duplicates window reaches so far back.
-    pub(crate) fn of(lane_bytes: usize, dedup_span_offsets: i64, keeps_states: bool) -> Self {
+    pub(crate) fn of(lane_bytes: usize, dedup_span_offsets: i64, writes: WritesOf) -> Self {
         let window =
             usize::try_from(dedup_span_offsets).unwrap_or_default().saturating_mul(WINDOW_ENTRY_BYTES);
         let part = lane_bytes.saturating_sub(window).max(LANE_BYTES_MIN) / PARTS;
-        let (write, cache) =
-            if keeps_states { (FOLD_WRITE_PARTS, FOLD_CACHE_PARTS) } else { (MAP_WRITE_PARTS, 0) };
-        Self { batch_bytes: BATCH_PARTS * part, write_bytes: write * part, cache_bytes: cache * part }
+        let Parts { batch, ahead, under_way, cache, .. } = writes.parts();
+        Self {
+            batch_bytes: batch * part,
+            write_bytes: ahead * part,
+            piece_bytes: if writes == WritesOf::StatesInPieces { under_way * part } else { usize::MAX },
+            cache_bytes: cache * part,
+        }
     }
 
     /// Raw bytes that the next batch may have while `ahead_bytes` are projected and wait for their write; 0: none.
@@ -112,11 +158,13 @@ mod tests {
                 let queue = config.queue_kbytes() * 1024 * QUEUE_FACTOR;
                 let least = lane == LANE_BYTES_MIN || queue == QUEUE_FACTOR << 20;
                 assert!(queue + lane * lanes <= memory_mb << 20 || least, "{memory_mb} MiB, {lanes} lanes");
-                for (keeps_states, writes) in [(true, 1), (false, 2)] {
-                    let shares = LaneShares::of(lane, 0, keeps_states);
+                for writes in [WritesOf::Rows, WritesOf::States, WritesOf::StatesInPieces] {
+                    let shares = LaneShares::of(lane, 0, writes);
+                    let Parts { batch, made, under_way, .. } = writes.parts();
                     let all = buffer_bytes_max(lane)
-                        + 5 * shares.batch_bytes
-                        + writes * shares.write_bytes
+                        + (1 + made) * shares.batch_bytes
+                        + shares.write_bytes
+                        + under_way * shares.batch_bytes / batch
                         + shares.cache_bytes;
                     assert!(all <= lane, "{memory_mb} MiB, {lanes} lanes: {all} of {lane}");
                 }
@@ -126,15 +174,16 @@ mod tests {
 
     #[test]
     fn the_window_of_duplicates_comes_off_first_and_a_lane_always_has_something_to_work_with() {
-        let (without, with) = (LaneShares::of(8 << 20, 0, true), LaneShares::of(8 << 20, 10_000, true));
+        let (without, with) =
+            (LaneShares::of(8 << 20, 0, WritesOf::States), LaneShares::of(8 << 20, 10_000, WritesOf::States));
         assert!(with.write_bytes < without.write_bytes);
-        let starved = LaneShares::of(1 << 20, 1_000_000, true);
+        let starved = LaneShares::of(1 << 20, 1_000_000, WritesOf::States);
         assert!(starved.batch_bytes > 4096 && starved.cache_bytes > 4096, "{starved:?}");
     }
 
     #[test]
     fn there_is_no_room_once_the_write_is_full() {
-        let shares = LaneShares { batch_bytes: 100, write_bytes: 1000, cache_bytes: 0 };
+        let shares = LaneShares { batch_bytes: 100, write_bytes: 1000, piece_bytes: 0, cache_bytes: 0 };
         assert_eq!(shares.batch_room(0), 100);
         assert_eq!(shares.batch_room(950), 50);
         assert_eq!(shares.batch_room(1000), 0);

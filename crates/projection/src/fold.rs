@@ -1,57 +1,50 @@
 //! A fold projector as a projection: events of an entity become its state, a whole batch at a time.
 
+mod known;
+
 use std::collections::HashMap;
 
 use fleetlog_event::{Decode, EntityKey, EventSet, Recorded, Reject};
+use foldhash::fast::RandomState;
 use indexmap::IndexSet;
 
 use crate::{
     BadState, EntityChange, FoldProjector, Grown, LaneScope, Projected, Projection, Record, Rulings,
     SetAside, StoredState, Version,
     mutant::{Mutant, on},
-    projection::{key_of, read_event, refused},
+    projection::{key_text_of, read_event, refused},
     weight::json_bytes,
 };
 
+pub use known::Known;
+
 /// Drives a [`FoldProjector`].
 #[derive(Debug)]
-pub struct Fold<P> {
-    projector: P,
-    cached_entities_max: usize,
-}
-
-/// How many entities' states a lane keeps by default.
-const CACHED_ENTITIES_MAX: usize = 50_000;
+pub struct Fold<P>(P);
 
 impl<P: FoldProjector> Fold<P> {
-    /// A fold with the default bound of its cache.
+    /// A fold.
     ///
     /// # Panics
     /// When the events lie on more than one topic: their order would not be defined.
     #[must_use]
     pub fn new(projector: P) -> Self {
         assert_eq!(P::Event::TOPICS.len(), 1, "fold `{}`: its events must lie on one topic", P::ID);
-        Self { projector, cached_entities_max: CACHED_ENTITIES_MAX }
-    }
-
-    /// Bounds the number of entities whose states a lane keeps between batches.
-    #[must_use]
-    pub fn with_cached_entities_max(self, cached_entities_max: usize) -> Self {
-        Self { cached_entities_max, ..self }
+        Self(projector)
     }
 }
 
-/// States of a lane's entities; none where the store has none.
-pub type FoldCache<S> = HashMap<EntityKey, Option<(Version, S)>>;
+/// What a lane knows of its entities.
+pub type FoldCache<S> = HashMap<EntityKey, Known<S>, RandomState>;
 
-/// New states of a batch.
-pub type FoldPending<S> = Vec<(EntityKey, Version, S)>;
+/// New states of a batch. In boxes: they are handed on several times, and a state is of some size.
+pub type FoldPending<S> = Vec<(EntityKey, Version, Box<S>)>;
 
 impl<P: FoldProjector> Projection for Fold<P> {
     type Write = P::Write;
     type Cache = FoldCache<P::State>;
     type Pending = FoldPending<P::State>;
-    type Touched = IndexSet<EntityKey>;
+    type Touched = IndexSet<EntityKey, RandomState>;
 
     fn id(&self) -> &'static str {
         P::ID
@@ -64,14 +57,14 @@ impl<P: FoldProjector> Projection for Fold<P> {
     }
 
     fn missing(&self, cache: &Self::Cache, records: &[&Record]) -> Vec<(EntityKey, String)> {
-        let mut missing = HashMap::new();
+        let mut missing = HashMap::<EntityKey, String, RandomState>::default();
         for record in records {
             if let Some(key) = record.key_text()
                 && !cache.contains_key(key)
                 && !missing.contains_key(key)
             {
                 let key = EntityKey::from(key);
-                let home = self.projector.home(&key);
+                let home = self.0.home(&key);
                 missing.insert(key, home);
             }
         }
@@ -87,20 +80,20 @@ impl<P: FoldProjector> Projection for Fold<P> {
     ) -> Result<usize, BadState> {
         let entry_bytes = Self::entry_bytes(&key);
         let Some(StoredState { version, state }) = stored else {
-            cache.insert(key, None);
+            cache.insert(key, Known::Absent);
             return Ok(entry_bytes);
         };
         if (version.log, version.partition) != (scope.log, scope.partition) {
             return Err(BadState::OtherLog {
-                home: self.projector.home(&key),
+                home: self.0.home(&key),
                 found: format!("{}/{}", version.log, version.partition),
                 expected: format!("{}/{}", scope.log, scope.partition),
             });
         }
         let state: P::State = serde_json::from_slice(&state)
-            .map_err(|source| BadState::Unreadable { home: self.projector.home(&key), source })?;
+            .map_err(|source| BadState::Unreadable { home: self.0.home(&key), source })?;
         let state_bytes = json_bytes(&state);
-        cache.insert(key, Some((version, state)));
+        cache.insert(key, Known::read(version, Box::new(state), state_bytes));
         Ok(entry_bytes + state_bytes)
     }
 
@@ -130,7 +123,7 @@ impl<P: FoldProjector> Projection for Fold<P> {
         touched: &mut Self::Touched,
         pending: Self::Pending,
     ) -> Grown {
-        let (mut cached, mut write) = (Balance::default(), Balance::default());
+        let (mut cached, mut touch, mut write) = (Balance::default(), Balance::default(), Balance::default());
         for (key, version, state) in pending {
             let is_new = !touched.contains(&key);
             if is_new {
@@ -139,34 +132,57 @@ impl<P: FoldProjector> Projection for Fold<P> {
             let (entry_bytes, state_bytes) = (Self::entry_bytes(&key), json_bytes(&state));
             cached.gained += entry_bytes + state_bytes;
             write.gained += change_bytes(state_bytes);
-            let before = cache.insert(key, Some((version, state)));
-            let bytes_before =
-                before.as_ref().map(|known| known.as_ref().map_or(0, |(_, state)| json_bytes(state)));
+            touch.gained += if is_new { size_of::<P::State>() + state_bytes } else { 0 };
+            let known = cache.get_mut(&key);
+            let bytes_before = known.as_ref().map(|known| known.state_bytes());
+            match known {
+                Some(known) => known.fold(version, state, state_bytes),
+                None => drop(cache.insert(key, Known::folded(version, state, state_bytes))),
+            }
             cached.lost += bytes_before.map_or(0, |state_bytes| entry_bytes + state_bytes);
             if !is_new {
                 write.lost += change_bytes(bytes_before.unwrap_or_default());
             }
         }
-        Grown { cached_bytes: cached.sum(), write_bytes: write.sum() }
+        Grown { cached_bytes: cached.sum(), touched_bytes: touch.sum(), write_bytes: write.sum() }
     }
 
     fn touched_entities(&self, touched: &Self::Touched) -> usize {
         touched.len()
     }
 
-    fn changes(&self, cache: &Self::Cache, touched: Self::Touched) -> Vec<EntityChange<P::Write>> {
-        let known = touched.into_iter().filter_map(|key| {
-            let (version, state) = cache.get(&key)?.as_ref()?;
-            Some(self.change(key, *version, state))
+    fn changes(
+        &self,
+        cache: &mut Self::Cache,
+        touched: &mut Self::Touched,
+        bytes_max: usize,
+    ) -> Vec<EntityChange<P::Write>> {
+        let mut bytes = 0;
+        let fits = |key: &&EntityKey| {
+            bytes += cache.get(*key).map_or(0, |known| change_bytes(known.state_bytes()));
+            bytes <= bytes_max
+        };
+        let count = touched.iter().take_while(fits).count().max(1).min(touched.len());
+        let known = touched.drain(..count).filter_map(|key| {
+            let known = cache.get_mut(&key)?;
+            known.change(&self.0, key)
         });
         known.collect()
     }
 
-    fn tidy(&self, cache: &mut Self::Cache) {
-        if cache.len() > self.cached_entities_max {
-            // Cheaper than tracking use: what is needed again is read again, in one call a batch.
-            cache.clear();
-        }
+    fn forget(&self, cache: &mut Self::Cache, bytes: usize) -> usize {
+        let all = cache.iter().map(|(key, known)| Self::entry_bytes(key) + known.state_bytes());
+        let (all, mut forgotten, mut draw) = (all.sum::<usize>().max(1), 0, 0_u64);
+        // Any of them, with the same chance for each, whatever the order in which they are needed again: what was used
+        // longest ago is what a fleet that reports in turn needs next. Steps of the golden ratio are spread evenly.
+        let share = u64::MAX / all as u64 * bytes.min(all) as u64;
+        cache.retain(|key, known| {
+            draw = draw.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let keeps = draw > share || !known.is_written();
+            forgotten += if keeps { 0 } else { Self::entry_bytes(key) + known.state_bytes() };
+            keeps
+        });
+        forgotten
     }
 }
 
@@ -183,45 +199,26 @@ impl Balance {
     }
 }
 
-/// What an entity takes while it is written, whose state has `state_bytes` of JSON: the JSON, and the fields that people
-/// read, each a name and a text with their places in the list of writes. (Not the calls that carry them: a sink bounds
-/// those.) An estimate, by what a hash of twenty fields is made of.
+/// What an entity takes while it is written, whose state has `state_bytes` of JSON: the JSON, the state that was written
+/// before, and the fields that people read, each a name and a text with their places in the list of writes. (Not the
+/// calls that carry them: a sink bounds those.) An estimate, by what a hash of twenty fields is made of.
 fn change_bytes(state_bytes: usize) -> usize {
     const CHANGE_BYTES_MIN: usize = 1024;
-    CHANGE_BYTES_MIN + 4 * state_bytes
+    CHANGE_BYTES_MIN + 5 * state_bytes
 }
 
 impl<P: FoldProjector> Fold<P> {
     /// What an entity takes in the cache beside what its state points to: place, key, and the allocator's share.
     fn entry_bytes(key: &EntityKey) -> usize {
-        size_of::<(EntityKey, Option<(Version, P::State)>)>() + 2 * key.as_str().len()
+        size_of::<(EntityKey, Known<P::State>)>() + size_of::<P::State>() + 2 * key.as_str().len()
     }
-
-    fn change(&self, key: EntityKey, version: Version, state: &P::State) -> EntityChange<P::Write> {
-        let mut writes = Vec::new();
-        self.projector.writes(&key, state, &mut writes);
-        EntityChange {
-            home: self.projector.home(&key),
-            key,
-            version,
-            state: encode_state(P::ID, state),
-            writes,
-        }
-    }
-}
-
-/// A state is plain data with text keys and finite numbers, so it always has a JSON form; that it has not is a bug of
-/// the projector, and a panic in a projector is Permanent.
-fn encode_state<S: serde::Serialize>(id: &str, state: &S) -> Vec<u8> {
-    serde_json::to_vec(state)
-        .unwrap_or_else(|error| panic!("fold `{id}`: its state has no JSON form: {error}"))
 }
 
 /// An entity under work in a batch.
 struct Work<S> {
     key: EntityKey,
     version: Version,
-    state: S,
+    state: Box<S>,
     /// Indexes of the records applied in this batch.
     taken: Vec<usize>,
     /// An event of this entity was rejected in this batch: from then on each event works on a copy.
@@ -230,12 +227,12 @@ struct Work<S> {
 
 struct Touched<S> {
     works: Vec<Work<S>>,
-    by_key: HashMap<EntityKey, usize>,
+    by_key: HashMap<EntityKey, usize, RandomState>,
 }
 
 impl<S> Default for Touched<S> {
     fn default() -> Self {
-        Self { works: Vec::new(), by_key: HashMap::new() }
+        Self { works: Vec::new(), by_key: HashMap::default() }
     }
 }
 
@@ -256,8 +253,9 @@ impl<P: FoldProjector, D: Decode> Batch<'_, P, D> {
         if self.rulings.named.contains(&record.offset) {
             return Ok(());
         }
-        let key = key_of(record).map_err(|reject| (reject, None))?;
-        let slot = self.slot(&key);
+        let key = key_text_of(record).map_err(|reject| (reject, None))?;
+        let slot = self.slot(key);
+        let key = self.touched.works[slot].key.clone();
         let is_covered = record.offset < self.touched.works[slot].version.next;
         if is_covered && !on(Mutant::CoveredTakenAgain) {
             return Ok(());
@@ -278,20 +276,18 @@ impl<P: FoldProjector, D: Decode> Batch<'_, P, D> {
     /// worked on in place; when one is rejected, the state is made anew from the records taken before it, and from
     /// then on this entity's events work on copies.
     fn apply(&mut self, slot: usize, event: &Recorded<P::Event>, records: &[&Record]) -> Result<(), Reject> {
-        let projector = &self.fold.projector;
+        let projector = &self.fold.0;
         let work = &mut self.touched.works[slot];
         if work.careful {
-            let mut copy = work.state.clone();
+            let mut copy = P::State::clone(&work.state);
             projector.apply(&mut copy, event)?;
-            work.state = copy;
+            *work.state = copy;
             return Ok(());
         }
         let Err(reject) = projector.apply(&mut work.state, event) else { return Ok(()) };
         work.careful = true;
-        let mut state = match self.cache.get(&work.key) {
-            Some(Some((_, state))) => state.clone(),
-            _ => P::State::default(),
-        };
+        let known = self.cache.get(&work.key).and_then(Known::state);
+        let mut state = known.map(|(_, state)| state.clone()).unwrap_or_default();
         for &index in &work.taken {
             // Taken once, so it decodes and applies again: both are pure.
             if let Ok(again) =
@@ -301,25 +297,27 @@ impl<P: FoldProjector, D: Decode> Batch<'_, P, D> {
                 debug_assert!(redone.is_ok(), "fold `{}` is not pure", P::ID);
             }
         }
-        self.touched.works[slot].state = state;
+        *self.touched.works[slot].state = state;
         Err(reject)
     }
 
-    fn slot(&mut self, key: &EntityKey) -> usize {
+    fn slot(&mut self, key: &str) -> usize {
         if let Some(&slot) = self.touched.by_key.get(key) {
             return slot;
         }
-        let (version, state) = match self.cache.get(key) {
-            Some(Some((version, state))) => (*version, state.clone()),
-            _ => {
+        let known = self.cache.get_key_value(key);
+        let (version, state) = match known.and_then(|(_, known)| known.state()) {
+            Some((version, state)) => (version, Box::new(state.clone())),
+            None => {
                 let (log, partition) = (self.scope.log, self.scope.partition);
-                (Version { log, partition, next: 0, revision: 0 }, P::State::default())
+                (Version { log, partition, next: 0, revision: 0 }, Box::default())
             }
         };
+        let key = known.map_or_else(|| EntityKey::from(key), |(key, _)| key.clone());
         let slot = self.touched.works.len();
         let work = Work { key: key.clone(), version, state, taken: Vec::new(), careful: false };
         self.touched.works.push(work);
-        self.touched.by_key.insert(key.clone(), slot);
+        self.touched.by_key.insert(key, slot);
         slot
     }
 }

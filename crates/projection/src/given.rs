@@ -30,7 +30,7 @@ use fleetlog_event::{Decode, EntityKey, EventId, EventMeta, EventSet, LogId, Rea
 use uuid::Uuid;
 
 use crate::{
-    EntityChange, Fold, FoldProjector, Headers, HotWrite, LaneScope, Map, MapProjector, Projected,
+    Base, EntityChange, Fold, FoldProjector, Headers, HotWrite, LaneScope, Map, MapProjector, Projected,
     Projection, Record, RowChange, Rulings, StoredState,
 };
 
@@ -201,7 +201,8 @@ fn project_batch<P: Projection>(
     let projected = projection.project(&SCOPE, log, batch, &Rulings::default(), cache);
     let Projected { pending, rows, set_aside } = projected;
     for entity in projection.settle(cache, pending) {
-        outcome.entities.insert(entity.home.clone(), entity);
+        // As a store has it, which does not depend on what was there before.
+        outcome.entities.insert(entity.home.clone(), EntityChange { base: Base::Unknown, ..entity });
     }
     outcome.rows.extend(rows);
     outcome.set_aside.extend(set_aside.into_iter().map(|entry| (entry.record.offset, entry.reject)));

@@ -8,7 +8,7 @@ use fleetlog_event::TimestampMs;
 /// atomic step.
 #[derive(Clone, Debug, PartialEq)]
 pub enum HotWrite {
-    /// A field of the entity's hash; none removes it. A projector names all of its fields each time.
+    /// A field of the entity's hash; none removes it. A projector names all of its fields each time, each once.
     Field {
         /// The field's name; never one that begins with `_`.
         name: Cow<'static, str>,

@@ -312,21 +312,28 @@ impl LaneCore {
         Ok(())
     }
 
+    /// Where a write of everything admitted takes the lane.
+    #[must_use]
+    pub fn reach(&self) -> Progress {
+        Progress { main: self.cursor.max(self.progress.main), last: self.last, ..self.progress }
+    }
+
     /// The write that takes the lane over everything admitted, in its place in the chain: made when no other is under
     /// way. Without `writes` it only moves progress, over transaction markers and duplicates.
     pub fn unit<W>(&mut self, writes: Writes<W>, made_at: TimestampMs) -> UnitOfWork<W> {
-        let beyond = i64::from(on(Mutant::ProgressOffByOne) && !writes.is_empty());
-        let main = self.cursor.max(self.progress.main) + beyond;
-        self.unit_to(Progress { main, last: self.last, ..self.progress }, writes, made_at)
+        self.unit_to(self.reach(), writes, made_at)
     }
 
-    /// The write that takes the lane to `progress`, where an earlier one that the store refused would have taken it.
+    /// The write that takes the lane to `progress`: to where it is, for a piece of what takes it further; to where an
+    /// earlier one that the store refused would have taken it.
     pub fn unit_to<W>(
         &mut self,
         progress: Progress,
         writes: Writes<W>,
         made_at: TimestampMs,
     ) -> UnitOfWork<W> {
+        let beyond = on(Mutant::ProgressOffByOne) && !writes.is_empty() && progress != self.progress;
+        let progress = Progress { main: progress.main + i64::from(beyond), ..progress };
         let (follows, leaves) = self.chain.next();
         let Writes { entities, rows, set_aside } = writes;
         let lane = self.lane.clone();

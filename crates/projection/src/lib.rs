@@ -27,7 +27,7 @@ mod weight;
 
 pub use chain::{Chain, Link, Verdict, judge};
 pub use dedup::DedupWindow;
-pub use fold::{Fold, FoldCache, FoldPending};
+pub use fold::{Fold, FoldCache, FoldPending, Known};
 pub use hot::HotWrite;
 pub use lane::{Admission, Batch, LaneCore, LogLost, LogNow, Taken, Writes};
 pub use map::Map;
@@ -38,4 +38,4 @@ pub use projector::{FoldProjector, MapProjector};
 pub use record::{Headers, Record};
 pub use row::{Column, CopyEncoder, EntityRow, FOLD_COLUMNS, HistoryRow, Table};
 pub use sink::{Commit, Fault, RefusedAt, Sink, SinkError, Stored, StoredState};
-pub use unit_of_work::{EntityChange, RowChange, SetAside, UnitOfWork, Version};
+pub use unit_of_work::{Base, EntityChange, RowChange, SetAside, UnitOfWork, Version};

@@ -5,7 +5,7 @@ use fleetlog_event::{Decode, EntityKey, EventSet};
 use crate::{
     BadState, EntityChange, Grown, LaneScope, MapProjector, Projected, Projection, Record, RowChange,
     Rulings, SetAside, StoredState,
-    projection::{key_of, read_event, refused},
+    projection::{key_text_of, read_event, refused},
 };
 
 /// Drives a [`MapProjector`].
@@ -45,10 +45,12 @@ impl<P: MapProjector> Projection for Map<P> {
     fn touched_entities(&self, (): &()) -> usize {
         0
     }
-    fn changes(&self, (): &(), (): ()) -> Vec<EntityChange<P::Write>> {
+    fn changes(&self, (): &mut (), (): &mut (), _: usize) -> Vec<EntityChange<P::Write>> {
         Vec::new()
     }
-    fn tidy(&self, (): &mut ()) {}
+    fn forget(&self, (): &mut (), _: usize) -> usize {
+        0
+    }
 
     fn project<D: Decode>(
         &self,
@@ -88,7 +90,7 @@ impl<P: MapProjector> Map<P> {
         rulings: &Rulings,
         rows: &mut Vec<P::Write>,
     ) -> Result<(), (fleetlog_event::Reject, Option<String>)> {
-        let key = key_of(record).map_err(|reject| (reject, None))?;
+        let key = EntityKey::from(key_text_of(record).map_err(|reject| (reject, None))?);
         let event = read_event::<D, P::Event>(scope, decode, record, key)?;
         let typed = |reject| (reject, Some(event.event.event_type().name.to_owned()));
         if let Some(detail) = rulings.refused.get(&record.offset) {

@@ -326,6 +326,7 @@ impl<W: Clone> Store<W> {
 
 impl<W: Clone + Send + Sync + 'static> Sink for MemorySink<W> {
     type Write = W;
+    const IN_PARTS: bool = true;
 
     async fn check(&self) -> Result<(), SinkError> {
         self.call(|_| Ok(()))

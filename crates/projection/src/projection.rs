@@ -42,6 +42,8 @@ pub struct Projected<W, P> {
 pub struct Grown {
     /// What the states in the cache take.
     pub cached_bytes: isize,
+    /// What it takes beside the cache to have touched entities, until they are written.
+    pub touched_bytes: isize,
     /// What a write of all entities touched will take, from [`Projection::changes`] to the store's answer.
     pub write_bytes: isize,
 }
@@ -130,26 +132,31 @@ pub trait Projection: Send + Sync + 'static {
     /// How many entities were touched.
     fn touched_entities(&self, touched: &Self::Touched) -> usize;
 
-    /// What to write of the entities touched, as the cache has them, in the order in which they were first touched. Pure.
-    fn changes(&self, cache: &Self::Cache, touched: Self::Touched) -> Vec<EntityChange<Self::Write>>;
+    /// What to write of the entities touched, as the cache has them, in the order in which they were first touched: of as
+    /// many as a write of `bytes_max` bytes takes, one at least, and these are taken out of `touched`. From then on the
+    /// cache takes it for written: so either it is, or the cache goes.
+    fn changes(
+        &self,
+        cache: &mut Self::Cache,
+        touched: &mut Self::Touched,
+        bytes_max: usize,
+    ) -> Vec<EntityChange<Self::Write>>;
 
-    /// Bounds the cache. Called when everything folded is on its way to the store, from where it can be read again.
-    fn tidy(&self, cache: &mut Self::Cache);
+    /// Forgets states of about so many bytes, none that is not written; of how many indeed. They can be read again.
+    fn forget(&self, cache: &mut Self::Cache, bytes: usize) -> usize;
 
     /// Folds one batch and says what to write of it: for those who write batch by batch.
     fn settle(&self, cache: &mut Self::Cache, pending: Self::Pending) -> Vec<EntityChange<Self::Write>> {
         let mut touched = Self::Touched::default();
         let _ = self.fold_ahead(cache, &mut touched, pending);
-        let changes = self.changes(cache, touched);
-        self.tidy(cache);
-        changes
+        self.changes(cache, &mut touched, usize::MAX)
     }
 }
 
-/// The record's key as entity key.
-pub(crate) fn key_of(record: &Record) -> Result<EntityKey, Reject> {
+/// The text of the record's key.
+pub(crate) fn key_text_of(record: &Record) -> Result<&str, Reject> {
     match record.key_text() {
-        Some(key) => Ok(key.into()),
+        Some(key) => Ok(key),
         None if record.key.is_none() => Err(Reject::new(Reason::NoKey, "the record has no key")),
         None => Err(Reject::new(Reason::NoKey, "the record's key is no UTF-8")),
     }

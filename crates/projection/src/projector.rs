@@ -35,7 +35,7 @@ pub trait FoldProjector: Send + Sync + 'static {
     /// The events it reads.
     type Event: EventSet;
     /// What it writes beside the state.
-    type Write: Send + Sync + 'static;
+    type Write: PartialEq + Send + Sync + 'static;
     /// The exact state of one entity.
     type State: Default + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static;
 
@@ -48,6 +48,7 @@ pub trait FoldProjector: Send + Sync + 'static {
     /// When the event cannot be taken: it is set aside, and what was done to `state` is undone by the caller.
     fn apply(&self, state: &mut Self::State, event: &Recorded<Self::Event>) -> Result<(), Reject>;
 
-    /// The readable parts of a state: once per entity and batch.
+    /// The readable parts of a state: all of them each time, and each place (a field, a place in a list) once. What is
+    /// as it was when the entity was written last is not written again.
     fn writes(&self, key: &EntityKey, state: &Self::State, out: &mut Vec<Self::Write>);
 }

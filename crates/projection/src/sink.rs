@@ -108,6 +108,10 @@ pub trait Sink: Send + Sync + 'static {
     /// What it can write beside states.
     type Write: Send + Sync + 'static;
 
+    /// Whether a commit is a chain of steps, each whole by itself (Redis), and not one step (SQL). What a lane has to
+    /// write may then be several commits: the states of some entities first, progress with the last of them.
+    const IN_PARTS: bool;
+
     /// Looks once, at start, whether the store can keep the guarantees (eviction policy, schema version).
     ///
     /// # Errors

@@ -29,8 +29,23 @@ pub struct EntityChange<W> {
     pub version: Version,
     /// The exact state, as JSON.
     pub state: Vec<u8>,
-    /// The readable parts.
+    /// The readable parts: all of them.
     pub writes: Vec<W>,
+    /// What the store has of the entity already.
+    pub base: Base,
+}
+
+/// What a store has of an entity before a write of it. A store may use that to write less; the outcome is the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Base {
+    /// Perhaps something, written by who knows whom: everything is to be written.
+    #[default]
+    Unknown,
+    /// Nothing: what is not there need not be taken away.
+    Nothing,
+    /// What this owner of the lane wrote on its chain: for each of the writes, whether it is as it was. A store that
+    /// finds nothing all the same (somebody deleted it, or it expired) is to write everything.
+    Written(Vec<bool>),
 }
 
 /// A row that an event became.

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, collections::HashMap, ops::Range};
 
 use fleetlog_projection::{
-    EntityChange, Fault, HotWrite, Progress, SetAside, SinkError, UnitOfWork, Version,
+    Base, EntityChange, Fault, HotWrite, Progress, SetAside, SinkError, UnitOfWork, Version,
     parts::{Item, Parts},
 };
 use redis::Cmd;
@@ -54,11 +54,11 @@ impl<'a> Plan<'a> {
     }
 
     /// Writes down call number `index`, as `commit.lua` reads it.
-    pub(crate) fn command(&self, index: usize) -> Cmd {
+    pub(crate) fn command(&self, index: usize, extent: Extent) -> Cmd {
         let part = self.parts.part(index);
         let (follows, leaves) = self.parts.links(index);
         let entities = &self.unit.entities[part.entities.clone()];
-        let lists = Lists::of(entities);
+        let lists = Lists::of(entities, extent);
         let mut cmd = Cmd::with_capacity(16 + entities.len() * 32, part.size_bytes + 512);
         cmd.arg("EVALSHA").arg(self.script_hash).arg(2 + entities.len() + lists.lists.len());
         cmd.arg(&self.lane_key).arg(&self.ledger_key);
@@ -73,6 +73,10 @@ impl<'a> Plan<'a> {
         cmd.arg(follows.map_or_else(String::new, |link| link.to_string()));
         cmd.arg(leaves.to_string());
         cmd.arg(entities.len());
+        let has_to_be_there = |entity: &EntityChange<HotWrite>| {
+            if extent == Extent::Needed && matches!(entity.base, Base::Written(_)) { b'1' } else { b'0' }
+        };
+        cmd.arg(entities.iter().map(has_to_be_there).collect::<Vec<u8>>());
         if self.parts.is_last(index) {
             progress_args(&mut cmd, &self.unit.progress);
         } else {
@@ -84,11 +88,44 @@ impl<'a> Plan<'a> {
             cmd.arg(set_aside.record.offset).arg(ledger_entry(set_aside, self.unit.made_at.0));
         }
         for entity in entities {
-            entity_args(&mut cmd, entity, self.unit.made_at.0);
+            entity_args(&mut cmd, entity, extent, self.unit.made_at.0);
         }
         lists.args(&mut cmd);
         cmd
     }
+}
+
+/// How much of the entities a call says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// What the store lacks, as far as the lane knows: refused as a whole if an entity that was written before is gone.
+    Needed,
+    /// All of it.
+    Whole,
+}
+
+/// Whether the write at that place of the entity's is to be said.
+fn is_said(entity: &EntityChange<HotWrite>, at: usize, extent: Extent) -> bool {
+    match (&entity.base, extent) {
+        (_, Extent::Whole) | (Base::Unknown, _) => true,
+        (Base::Nothing, Extent::Needed) => !matches!(
+            entity.writes[at],
+            HotWrite::Field { value: None, .. }
+                | HotWrite::Ranked { score: None, .. }
+                | HotWrite::ExpireAt(None)
+        ),
+        // A term is counted from the write on, so it is said each time.
+        (Base::Written(unchanged), Extent::Needed) => {
+            !unchanged.get(at).copied().unwrap_or_default()
+                || matches!(entity.writes[at], HotWrite::ExpireAt(Some(_)))
+        }
+    }
+}
+
+/// The writes that are to be said.
+fn said(entity: &EntityChange<HotWrite>, extent: Extent) -> impl Iterator<Item = &HotWrite> {
+    let places = entity.writes.iter().enumerate();
+    places.filter(move |(at, _)| is_said(entity, *at, extent)).map(|(_, write)| write)
 }
 
 /// What a projector must not write, because Redis would refuse it in mid-script or it would hide the sink's fields.
@@ -130,9 +167,7 @@ fn size_bytes(item: &Item<'_, HotWrite>) -> usize {
 }
 
 fn entity_bytes(entity: &EntityChange<HotWrite>) -> usize {
-    let writes: usize = entity
-        .writes
-        .iter()
+    let writes: usize = said(entity, Extent::Needed)
         .map(|write| match write {
             HotWrite::Field { name, value } => {
                 name.len() + value.as_ref().map_or(0, String::len) + 2 * ARGUMENT_BYTES
@@ -166,9 +201,9 @@ pub(crate) fn version_text(version: &Version) -> String {
 /// time the entity ended.
 const EXPIRE_AFTER_WRITE_MS_MIN: i64 = 7 * 24 * 60 * 60 * 1000;
 
-fn entity_args(cmd: &mut Cmd, entity: &EntityChange<HotWrite>, made_at_ms: i64) {
+fn entity_args(cmd: &mut Cmd, entity: &EntityChange<HotWrite>, extent: Extent, made_at_ms: i64) {
     let (mut set, mut removed, mut expire) = (2, 0, Cow::Borrowed(""));
-    for write in &entity.writes {
+    for write in said(entity, extent) {
         match write {
             HotWrite::Field { value: Some(_), .. } => set += 1,
             HotWrite::Field { value: None, .. } => removed += 1,
@@ -183,12 +218,12 @@ fn entity_args(cmd: &mut Cmd, entity: &EntityChange<HotWrite>, made_at_ms: i64) 
     }
     cmd.arg(2 * set).arg(removed).arg(expire.as_ref());
     cmd.arg("_state").arg(entity.state.as_slice()).arg("_version").arg(version_text(&entity.version));
-    for write in &entity.writes {
+    for write in said(entity, extent) {
         if let HotWrite::Field { name, value: Some(value) } = write {
             cmd.arg(name.as_ref()).arg(value);
         }
     }
-    for write in &entity.writes {
+    for write in said(entity, extent) {
         if let HotWrite::Field { name, value: None } = write {
             cmd.arg(name.as_ref());
         }
@@ -207,15 +242,12 @@ struct List<'a> {
 }
 
 impl<'a> Lists<'a> {
-    fn of(entities: &'a [EntityChange<HotWrite>]) -> Self {
+    fn of(entities: &'a [EntityChange<HotWrite>], extent: Extent) -> Self {
         let mut lists: Vec<List<'a>> = Vec::new();
         let mut by_key: HashMap<&str, usize> = HashMap::new();
         for entity in entities {
-            for (index, write) in entity.writes.iter().enumerate() {
+            for write in said(entity, extent) {
                 let HotWrite::Ranked { list, member, score } = write else { continue };
-                if is_overwritten(&entity.writes[index + 1..], list, member) {
-                    continue;
-                }
                 let slot = *by_key.entry(list).or_insert_with(|| {
                     lists.push(List { key: list, added: Vec::new(), removed: Vec::new() });
                     lists.len() - 1
@@ -240,13 +272,6 @@ impl<'a> Lists<'a> {
             }
         }
     }
-}
-
-/// Whether a later write of the same entity says otherwise about the same place.
-fn is_overwritten(later: &[HotWrite], list: &str, member: &str) -> bool {
-    later
-        .iter()
-        .any(|write| matches!(write, HotWrite::Ranked { list: l, member: m, .. } if l == list && m == member))
 }
 
 /// An entry of the ledger, as it is stored.

@@ -9,7 +9,7 @@ use fleetlog_projection::{
 use redis::{FromRedisValue, Pipeline, Value};
 
 use crate::{
-    calls::Plan,
+    calls::{Extent, Plan},
     check,
     connection::{Connection, Script},
     keys::{lane_key, ledger_key},
@@ -147,18 +147,27 @@ impl RedisSink {
     }
 
     /// Sends calls `first..` up to a window's worth.
-    async fn send_window(&self, plan: &Plan<'_>, first: usize, lane: &LaneId) -> Result<Window, SinkError> {
+    async fn send_window(
+        &self,
+        plan: &Plan<'_>,
+        first: usize,
+        extent: Extent,
+        lane: &LaneId,
+    ) -> Result<Window, SinkError> {
         let window = plan.window(first);
         let mut pipeline = Pipeline::with_capacity(window.len());
         for index in window.clone() {
-            pipeline.add_command(plan.command(index));
+            pipeline.add_command(plan.command(index, extent));
         }
         fail::fail_point!("redis.call");
         let replies = self.run(&format!("a commit of lane {lane}"), &pipeline).await?;
         let is_taken = |reply: &Value| *reply == Value::Int(1);
+        let is_gone = |reply: &Value| *reply == Value::Int(0);
         let any_taken = replies.iter().any(is_taken);
         let last = match replies.last() {
             Some(reply) if is_taken(reply) => Reply::Taken,
+            // It was its turn.
+            Some(reply) if is_gone(reply) => Reply::Stands(plan.parts().link_after(window.end - 1)),
             Some(reply) => Reply::Stands(parse_link(reply).map_err(|what| {
                 SinkError::new(Fault::Permanent, format!("lane {lane}: its stored link is {what}"))
             })?),
@@ -167,7 +176,8 @@ impl RedisSink {
                 return Err(SinkError::new(Fault::Transient, what));
             }
         };
-        Ok(Window { end: window.end, any_taken, last })
+        let any_gone = replies.iter().any(is_gone);
+        Ok(Window { end: window.end, any_taken, any_gone, last })
     }
 }
 
@@ -175,11 +185,14 @@ impl RedisSink {
 struct Window {
     end: usize,
     any_taken: bool,
+    /// An entity that this lane wrote is gone: deleted by somebody, or its term was over.
+    any_gone: bool,
     last: Reply,
 }
 
 impl Sink for RedisSink {
     type Write = HotWrite;
+    const IN_PARTS: bool = true;
 
     async fn check(&self) -> Result<(), SinkError> {
         check::check(&self.connection).await
@@ -203,9 +216,13 @@ impl Sink for RedisSink {
     async fn commit(&self, unit: &UnitOfWork<HotWrite>) -> Result<Commit, SinkError> {
         let plan = Plan::new(unit, &self.settings, self.commit.hash())?;
         let (parts, lane) = (plan.parts(), &unit.lane);
-        let mut sending = Sending::default();
+        let (mut sending, mut extent) = (Sending::default(), Extent::Needed);
         loop {
-            let Window { end, any_taken, last } = self.send_window(&plan, sending.first(), lane).await?;
+            let Window { end, any_taken, any_gone, last } =
+                self.send_window(&plan, sending.first(), extent, lane).await?;
+            if any_gone {
+                extent = Extent::Whole;
+            }
             match sending.answered(parts, end, any_taken, last) {
                 Sent::GoOn => {}
                 Sent::Over(commit) => return Ok(commit),

@@ -47,6 +47,7 @@ enum Ended {
 
 impl<W: HistoryRow> Sink for SqlSink<W> {
     type Write = W;
+    const IN_PARTS: bool = false;
 
     async fn check(&self) -> Result<(), SinkError> {
         self.database.check().await.map(|_| ())

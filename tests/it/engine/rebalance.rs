@@ -18,6 +18,7 @@ struct Unchecked(MemorySink<HotWrite>);
 
 impl Sink for Unchecked {
     type Write = HotWrite;
+    const IN_PARTS: bool = true;
 
     async fn check(&self) -> Result<(), SinkError> {
         Ok(())

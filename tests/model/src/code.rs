@@ -163,11 +163,9 @@ impl Code {
         }
     }
 
-    /// What is to be written of the entities touched; the cache is bounded.
+    /// What is to be written of the entities touched.
     pub(crate) fn changes(&self, cache: &mut Cache, touched: Vec<EntityKey>) -> Vec<EntityChange<Write>> {
         let Self::Fold(fold) = self else { return Vec::new() };
-        let changes = fold.changes(&cache.0, touched.into_iter().collect());
-        fold.tidy(&mut cache.0);
-        changes
+        fold.changes(&mut cache.0, &mut touched.into_iter().collect(), usize::MAX)
     }
 }

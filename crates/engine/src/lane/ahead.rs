@@ -1,10 +1,19 @@
 //! What a lane has projected ahead of the write that is under way, and that write.
 
 use fleetlog_event::TimestampMs;
-use fleetlog_projection::{Commit, Projected, Projection, Record, RowChange, SetAside, Taken, UnitOfWork};
+use fleetlog_projection::{
+    Commit, Progress, Projected, Projection, Record, RowChange, SetAside, Taken, UnitOfWork,
+};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{fault::Interrupt, memory::row_bytes};
+use crate::{
+    fault::Interrupt,
+    memory::{WritesOf, row_bytes},
+};
+
+/// Rows for which there is place once a second batch comes before a write of the first.
+const ROWS_AHEAD: usize = 20_000;
 
 /// Batches that were projected and not written yet: the next write covers all of them.
 pub(super) struct Ahead<P: Projection, D> {
@@ -14,6 +23,16 @@ pub(super) struct Ahead<P: Projection, D> {
     /// What rows were made from, in case the store refuses some: then it is projected again without them.
     pub(super) sources: Vec<Source<D>>,
     pub(super) tally: Tally,
+    /// When the first of them was added.
+    pub(super) since: Option<Instant>,
+}
+
+/// What is being written: everything that was projected up to some moment.
+pub(super) struct Round<P: Projection, D> {
+    /// Where the last write of it takes the lane.
+    pub(super) reach: Progress,
+    /// What is left of it to be written.
+    pub(super) ahead: Ahead<P, D>,
 }
 
 /// A batch and how to decode it.
@@ -28,7 +47,8 @@ pub(super) struct Tally {
     /// Of the events taken and set aside, by which the time until they are visible is told.
     pub(super) recorded_at: Vec<TimestampMs>,
     pub(super) duplicates: u64,
-    /// What all of it takes of memory until the write is taken, by the rules of `memory`.
+    /// What all of it takes of memory until the write is taken, by the rules of `memory`; of states that are written in
+    /// pieces, what it takes until its piece is made.
     pub(super) write_bytes: usize,
 }
 
@@ -40,6 +60,7 @@ impl<P: Projection, D> Default for Ahead<P, D> {
             set_aside: Vec::new(),
             sources: Vec::new(),
             tally: Tally::default(),
+            since: None,
         }
     }
 }
@@ -63,16 +84,21 @@ impl<P: Projection, D> Ahead<P, D> {
         cache: &mut P::Cache,
         source: Source<D>,
         projected: Projected<P::Write, P::Pending>,
+        writes: WritesOf,
     ) -> isize {
         let Projected { pending, rows, set_aside } = projected;
         let Source { taken, .. } = &source;
+        self.since.get_or_insert_with(Instant::now);
         let (aside, tally) = (self.set_aside.len(), &mut self.tally);
         let recorded_before = tally.recorded_at.len();
         tally.duplicates += taken.duplicate.iter().filter(|duplicate| **duplicate).count() as u64;
         tally.recorded_at.extend(taken.fresh().iter().map(|record| record.timestamp));
         tally.write_bytes += (tally.recorded_at.len() - recorded_before) * size_of::<TimestampMs>();
         let grown = projection.fold_ahead(cache, &mut self.touched, pending);
-        tally.write_bytes = tally.write_bytes.saturating_add_signed(grown.write_bytes);
+        tally.write_bytes = tally.write_bytes.saturating_add_signed(match writes {
+            WritesOf::StatesInPieces => grown.touched_bytes,
+            WritesOf::States | WritesOf::Rows => grown.write_bytes,
+        });
         // On their own: a record is a part of a larger piece of memory, which would stay for the sake of one record.
         self.set_aside
             .extend(set_aside.into_iter().map(|aside| SetAside { record: aside.record.detached(), ..aside }));
@@ -80,7 +106,14 @@ impl<P: Projection, D> Ahead<P, D> {
         if !rows.is_empty() {
             tally.write_bytes +=
                 row_bytes::<P::Write>(rows.len(), taken.records.iter().map(Record::size_bytes).sum());
-            self.rows.extend(rows);
+            match self.rows.is_empty() {
+                true => self.rows = rows,
+                false => {
+                    // At once, and not by doubling again and again: rows are large, and there are many.
+                    self.rows.reserve(ROWS_AHEAD.saturating_sub(self.rows.len()).max(rows.len()));
+                    self.rows.extend(rows);
+                }
+            }
             self.sources.push(source);
         }
         grown.cached_bytes

@@ -12,7 +12,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use fail::fail_point;
@@ -29,15 +29,20 @@ use crate::{
     DeadLetter, EngineConfig, Failure, Origin,
     fault::Interrupt,
     intake::{LaneFeed, Taking},
-    memory::LaneShares,
+    memory::{LaneShares, WritesOf},
     metrics::LaneMetrics,
     ports::{DeadLetters, Schemas},
     status::{Counts, LaneState, LaneStatus, ProjectionStatus},
 };
 
-use ahead::{Ahead, Flight, Landed, Source, Tally, offsets};
+use ahead::{Ahead, Flight, Landed, Round, Source, Tally, offsets};
 pub(crate) use start::SharedLogs;
 pub(crate) use telling::Telling;
+
+/// Writes are not held for less.
+const HOLD_MIN: Duration = Duration::from_millis(100);
+/// How often a lane that holds its write looks whether more is to come.
+const HOLD_LOOK: Duration = Duration::from_millis(20);
 
 /// What the lanes of one projection share.
 pub(crate) struct Shared<P, S, C> {
@@ -71,6 +76,8 @@ pub(crate) struct Work<P: Projection, D> {
     core: LaneCore,
     cache: P::Cache,
     ahead: Ahead<P, D>,
+    /// What is being written: as long as there is one, a write of it is under way, or about to be.
+    round: Option<Round<P, D>>,
     flight: Option<Flight<P::Write, D>>,
     /// What the cache takes of memory.
     cached_bytes: usize,
@@ -84,7 +91,13 @@ impl<P: Projection, D> Work<P, D> {
     /// What is projected, cached and under way takes of memory.
     fn held_bytes(&self) -> usize {
         let flying = self.flight.as_ref().map_or(0, |flight| flight.tally.write_bytes);
-        self.cached_bytes + self.ahead.tally.write_bytes + flying
+        let waiting = self.round.as_ref().map_or(0, |round| round.ahead.tally.write_bytes);
+        self.cached_bytes + self.ahead.tally.write_bytes + waiting + flying
+    }
+
+    /// Whether everything that was taken is written.
+    fn is_all_written(&self) -> bool {
+        self.flight.is_none() && self.round.is_none() && self.ahead.is_empty()
     }
 }
 
@@ -123,16 +136,17 @@ where
     /// was projected meanwhile: low latency when quiet, large writes under load.
     async fn work(self: &Arc<Self>, work: &mut Work<P, C::Decode>) -> Interrupt {
         loop {
-            let room = self.room(&work.ahead);
-            let Work { core, flight, idle_at, .. } = &mut *work;
-            let flying = flight.is_some();
-            let can_take = !flying || (room.events > 0 && room.bytes > 0);
+            let room = self.room(work);
+            let Work { core, flight, idle_at, ahead, .. } = &mut *work;
+            let (flying, holding) = (flight.is_some(), flight.is_none() && !ahead.is_empty());
+            let can_take = !(flying || holding) || !room.is_none();
             let next = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => Next::Stop,
                 landed = landing(flight) => Next::Landed(Box::new(landed)),
                 taking = self.feed.take(core.cursor(), room.events, room.bytes), if can_take => Next::Taking(taking),
-                () = tokio::time::sleep_until(*idle_at), if !flying => Next::Idle,
+                () = tokio::time::sleep(HOLD_LOOK), if holding => Next::Due,
+                () = tokio::time::sleep_until(*idle_at), if !flying && !holding => Next::Idle,
             };
             let done = match next {
                 Next::Stop => {
@@ -145,6 +159,7 @@ where
                 Next::Taking(Taking::OutOfRange) => {
                     Err(Interrupt::Restart("an offset does not exist any more".into()))
                 }
+                Next::Due => Ok(()),
                 Next::Idle => self.idle(work).await,
             };
             if let Err(interrupt) = done.and_then(|()| self.launch(work)) {
@@ -154,17 +169,27 @@ where
     }
 
     /// What may still be taken ahead of the write under way.
-    fn room(&self, ahead: &Ahead<P, C::Decode>) -> Room {
+    fn room(&self, work: &Work<P, C::Decode>) -> Room {
         let EngineConfig { batch_events_max, batch_bytes_max, .. } = *self.shared.config;
+        let waiting = work.round.as_ref().map_or(0, |round| round.ahead.tally.write_bytes);
+        let held_bytes = waiting + work.ahead.tally.write_bytes;
         Room {
-            events: batch_events_max.saturating_sub(ahead.items(&self.shared.projection)),
-            bytes: self.shares().batch_room(ahead.tally.write_bytes).min(batch_bytes_max),
+            events: batch_events_max.saturating_sub(work.ahead.items(&self.shared.projection)),
+            bytes: self.shares().batch_room(held_bytes).min(batch_bytes_max),
+        }
+    }
+
+    fn writes_of() -> WritesOf {
+        match (size_of::<P::Cache>() > 0, S::IN_PARTS) {
+            (false, _) => WritesOf::Rows,
+            (true, false) => WritesOf::States,
+            (true, true) => WritesOf::StatesInPieces,
         }
     }
 
     /// What this lane may hold of each kind.
     fn shares(&self) -> LaneShares {
-        LaneShares::of(self.feed.lane_bytes_max(), self.dedup_span_offsets, size_of::<P::Cache>() > 0)
+        LaneShares::of(self.feed.lane_bytes_max(), self.dedup_span_offsets, Self::writes_of())
     }
 
     /// The heart: drop what is stale or a duplicate → read states → project → dead letters acknowledged; then
@@ -191,31 +216,64 @@ where
         self.check_flood(work, fresh.len(), projected.set_aside.len())?;
         self.publish(work, &projected.set_aside).await?;
         let Work { ahead, cache, cached_bytes, .. } = work;
-        let grown = ahead.add(&self.shared.projection, cache, Source { taken, decode }, projected);
+        let grown =
+            ahead.add(&self.shared.projection, cache, Source { taken, decode }, projected, Self::writes_of());
         *cached_bytes = cached_bytes.saturating_add_signed(grown);
         Ok(())
     }
 
-    /// Writes what was projected, if no write is under way.
+    /// Writes what was projected, if no write is under way and it is time: what there is now makes a round, of one write,
+    /// or of several where the states of its entities are more than one may carry.
     fn launch(self: &Arc<Self>, work: &mut Work<P, C::Decode>) -> Result<(), Interrupt> {
-        if work.flight.is_some() || work.ahead.is_empty() {
+        if work.flight.is_some() {
             return Ok(());
         }
-        let Ahead { touched, rows, set_aside, sources, tally } = std::mem::take(&mut work.ahead);
+        if work.round.is_none() && (work.ahead.is_empty() || self.holds(work)) {
+            return Ok(());
+        }
+        let Work { core, cache, ahead, round, .. } = &mut *work;
+        let Round { reach, ahead: now_due } =
+            round.get_or_insert_with(|| Round { reach: core.reach(), ahead: std::mem::take(ahead) });
         let projection = &self.shared.projection;
-        let entities = self.caught("the last batches", || projection.changes(&work.cache, touched))?;
+        let bytes_max = self.shares().piece_bytes;
+        let entities =
+            self.caught("the last batches", || projection.changes(cache, &mut now_due.touched, bytes_max))?;
+        let mut set_aside = std::mem::take(&mut now_due.set_aside);
+        if !entities.is_empty() {
+            // States are written as they are by now: nothing that they cover may be missing in the ledger.
+            set_aside.append(&mut ahead.set_aside);
+        }
+        let writes = Writes { entities, rows: std::mem::take(&mut now_due.rows), set_aside };
+        let is_last = projection.touched_entities(&now_due.touched) == 0;
+        let progress = if is_last { *reach } else { *core.progress() };
+        let unit = core.unit_to(progress, writes, now());
+        let (sources, tally) = match round.take_if(|_| is_last) {
+            Some(Round { ahead, .. }) => (ahead.sources, ahead.tally),
+            None => (Vec::new(), Tally::default()),
+        };
         self.tidy(work);
-        let unit = work.core.unit(Writes { entities, rows, set_aside }, now());
         work.flight = Some(self.fly(unit, sources, tally));
         Ok(())
     }
 
-    /// Bounds the cache, at a moment when everything folded is on its way to the store: what is needed again is read
-    /// again, in one call a batch.
+    /// A lane that is behind holds its write for a tenth of that: the more events a write covers, the fewer writes. What
+    /// readers see was old before and is hardly older for it. Not at the end of the log, and not beyond its room.
+    fn holds(&self, work: &Work<P, C::Decode>) -> bool {
+        let ahead = &work.ahead;
+        let (Some(since), Some(newest)) = (ahead.since, ahead.tally.recorded_at.last()) else { return false };
+        let behind_ms = u64::try_from(now().0.saturating_sub(newest.0)).unwrap_or_default();
+        let hold = Duration::from_millis((behind_ms / 10).min(self.shared.config.hold_ms_max));
+        hold >= HOLD_MIN && since.elapsed() < hold && !self.feed.at_end() && !self.room(work).is_none()
+    }
+
+    /// Bounds the cache by what is written, or on its way to the store: what is needed again is read again, in one call a
+    /// batch. An eighth more than it must, so that not every write has something to forget.
     fn tidy(&self, work: &mut Work<P, C::Decode>) {
-        if work.cached_bytes > self.shares().cache_bytes {
-            work.cache = P::Cache::default();
-            work.cached_bytes = 0;
+        let bytes_max = self.shares().cache_bytes;
+        if work.cached_bytes > bytes_max {
+            let excess = work.cached_bytes - bytes_max + bytes_max / 8;
+            let forgotten = self.shared.projection.forget(&mut work.cache, excess);
+            work.cached_bytes = work.cached_bytes.saturating_sub(forgotten);
         }
     }
 
@@ -400,7 +458,7 @@ where
 
     /// Over transaction markers and records below progress: written at once if that was not done lately.
     async fn move_silently(&self, work: &mut Work<P, C::Decode>) -> Result<(), Interrupt> {
-        if work.flight.is_none() && work.core.moved_silently() && Instant::now() >= work.idle_at {
+        if work.is_all_written() && work.core.moved_silently() && Instant::now() >= work.idle_at {
             return self.idle(work).await;
         }
         Ok(())
@@ -464,11 +522,19 @@ struct Room {
     bytes: usize,
 }
 
+impl Room {
+    fn is_none(&self) -> bool {
+        self.events == 0 || self.bytes == 0
+    }
+}
+
 /// What a lane does next.
 enum Next<W> {
     Stop,
     Landed(Box<Result<Landed<W>, Interrupt>>),
     Taking(Taking),
+    /// A write that was held may be due.
+    Due,
     Idle,
 }
 

@@ -27,7 +27,7 @@ impl<P: Projection, D> Survivor<P, D> {
     /// A lane was interrupted.
     pub(super) fn leave(&mut self, mut work: Work<P, D>) {
         if on(Mutant::CacheKept) || on(Mutant::DedupLearnsEarly) {
-            (work.flight, work.ahead) = (None, super::Ahead::default());
+            (work.flight, work.round, work.ahead) = (None, None, super::Ahead::default());
             self.0 = Some(work);
         }
     }

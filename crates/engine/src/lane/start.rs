@@ -88,6 +88,7 @@ where
             cache: P::Cache::default(),
             ahead: Ahead::default(),
             flight: None,
+            round: None,
             cached_bytes: 0,
             idle_at: Instant::now(),
             set_aside_in_a_row: 0,

@@ -37,6 +37,7 @@ struct BrokenSink {
 
 impl Sink for BrokenSink {
     type Write = HotWrite;
+    const IN_PARTS: bool = true;
 
     async fn check(&self) -> Result<(), SinkError> {
         self.inner.check().await

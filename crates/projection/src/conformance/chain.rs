@@ -56,7 +56,7 @@ pub async fn an_older_unit_is_fenced<H: Harness>(harness: &H) {
 pub async fn any_other_link_is_fenced<H: Harness>(harness: &H) {
     let (sink, mut owner) = (harness.open().await, Owner::first(harness));
     let mut model = Model::empty(&owner.lane);
-    let mut stranger = Owner { chain: Chain::resume(9, None), lane: owner.lane.clone(), harness, main: 0 };
+    let mut stranger = Owner::of(harness, owner.lane.clone(), Chain::resume(9, None), 0);
 
     let mut early = owner.unit(&writes(1, 7));
     early.follows = Some(stranger.chain.next().1);
@@ -126,7 +126,7 @@ pub async fn lanes_are_independent<H: Harness>(harness: &H) {
         LaneId { topic: format!("{}-b", lane.topic), ..lane },
     ];
     for lane in others {
-        let mut neighbour = Owner { lane: lane.clone(), chain: Chain::resume(3, None), harness, main: 100 };
+        let mut neighbour = Owner::of(harness, lane.clone(), Chain::resume(3, None), 100);
         let mut beside = Model::empty(&lane);
         beside.assert_held(harness, &sink).await;
         apply(&mut neighbour, &sink, &mut beside, &writes(0, 5).and_set_aside(2)).await;

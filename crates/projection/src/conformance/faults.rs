@@ -182,3 +182,16 @@ pub async fn a_foreign_value_is_permanent<H: Harness>(harness: &H) {
     model.assert_held(harness, &sink).await;
     assert_eq!(harness.shown(&unit.entities[0].home).await, None, "nothing of the step was written");
 }
+
+/// An entity that the lane wrote, and that somebody has removed since, is there again as a whole with its next write,
+/// whatever of it the lane took for known; those beside it are as they have to be. Needs [`Harness::remove`].
+pub async fn what_was_removed_is_written_as_a_whole<H: Harness>(harness: &H) {
+    let (sink, mut owner) = (harness.open().await, Owner::first(harness));
+    let mut model = Model::empty(&owner.lane);
+    let unit = apply(&mut owner, &sink, &mut model, &writes(3, 3)).await;
+    for removed in [1, 0, 2] {
+        harness.remove(&unit.entities[removed].home).await;
+        apply(&mut owner, &sink, &mut model, &writes(3, 5)).await;
+        model.assert_held(harness, &sink).await;
+    }
+}

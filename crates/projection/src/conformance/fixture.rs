@@ -7,7 +7,7 @@ use fleetlog_event::{EntityKey, LogId, Reason, Reject, TimestampMs};
 
 use super::{Harness, WriteOf};
 use crate::{
-    Chain, Commit, EntityChange, Fault, Headers, LaneId, LastRecord, Link, Progress, Record, RowChange,
+    Base, Chain, Commit, EntityChange, Fault, Headers, LaneId, LastRecord, Link, Progress, Record, RowChange,
     SetAside, Sink, SinkError, UnitOfWork, Version,
 };
 
@@ -47,24 +47,26 @@ pub(super) struct Owner<'h, H: Harness> {
     pub lane: LaneId,
     pub chain: Chain,
     pub main: i64,
+    /// What it wrote last, by home: a lane says what of it is as it was.
+    wrote: BTreeMap<String, Vec<WriteOf<H>>>,
 }
 
 impl<'h, H: Harness> Owner<'h, H> {
     /// The first owner of a lane never used before.
     pub(super) fn first(harness: &'h H) -> Self {
-        Self { harness, lane: harness.lane(), chain: Chain::resume(1, None), main: 0 }
+        Self::of(harness, harness.lane(), Chain::resume(1, None), 0)
+    }
+
+    /// An owner who goes on from there, and wrote nothing yet.
+    pub(super) fn of(harness: &'h H, lane: LaneId, chain: Chain, main: i64) -> Self {
+        Self { harness, lane, chain, main, wrote: BTreeMap::new() }
     }
 
     /// Another owner, who takes the lane up as the store has it now.
     pub(super) async fn takes_over(&self, sink: &H::Sink, nonce: u64) -> Self {
         let stored = sink.read(&self.lane, &[]).await.expect("the store answers");
         let main = stored.progress.map_or(0, |progress| progress.main);
-        Self {
-            harness: self.harness,
-            lane: self.lane.clone(),
-            chain: Chain::resume(nonce, stored.link),
-            main,
-        }
+        Self::of(self.harness, self.lane.clone(), Chain::resume(nonce, stored.link), main)
     }
 
     /// The home of the lane's `n`-th entity.
@@ -93,7 +95,12 @@ impl<'h, H: Harness> Owner<'h, H> {
     fn entities(&self, plan: &Plan) -> Vec<EntityChange<WriteOf<H>>> {
         let entity = |n: i64| {
             let home = self.home(n);
+            let writes = self.harness.entity_writes(&home, plan.value);
+            let as_before = |before: &Vec<WriteOf<H>>| {
+                Base::Written(writes.iter().zip(before).map(|(now, before)| now == before).collect())
+            };
             EntityChange {
+                base: self.wrote.get(&home).map_or(Base::Unknown, as_before),
                 key: EntityKey::from(format!("entity-{n}")),
                 version: Version {
                     log: LOG,
@@ -102,7 +109,7 @@ impl<'h, H: Harness> Owner<'h, H> {
                     revision: 0,
                 },
                 state: plan.value.to_string().into_bytes(),
-                writes: self.harness.entity_writes(&home, plan.value),
+                writes,
                 home,
             }
         };
@@ -121,6 +128,12 @@ impl<'h, H: Harness> Owner<'h, H> {
     pub(super) fn written(&mut self, unit: &UnitOfWork<WriteOf<H>>) {
         self.chain.written(unit.leaves);
         self.main = unit.progress.main;
+        for entity in &unit.entities {
+            let n = entity.home.rsplit(':').next().and_then(|n| n.parse().ok()).unwrap_or_default();
+            let value = String::from_utf8_lossy(&entity.state).parse().unwrap_or_default();
+            debug_assert_eq!(self.home(n), entity.home);
+            self.wrote.insert(entity.home.clone(), self.harness.entity_writes(&entity.home, value));
+        }
     }
 }
 

@@ -40,7 +40,7 @@ pub type WriteOf<H> = <<H as Harness>::Sink as Sink>::Write;
 /// harness does not have fails by saying so.
 pub trait Harness: Send + Sync {
     /// The sink under test.
-    type Sink: Sink;
+    type Sink: Sink<Write: PartialEq>;
 
     /// Whether the sink takes entities (states with readable parts).
     const STORES_ENTITIES: bool;
@@ -111,6 +111,12 @@ pub trait Harness: Send + Sync {
     /// Makes the store forget its loaded scripts (Redis: `SCRIPT FLUSH`).
     fn drop_scripts(&self) -> impl Future<Output = ()> + Send {
         async { lacks("drop_scripts") }
+    }
+
+    /// Removes what lives at `home`, as a person or an expiry does.
+    fn remove(&self, home: &str) -> impl Future<Output = ()> + Send {
+        let home = home.to_owned();
+        async move { lacks(&format!("remove (of {home})")) }
     }
 
     /// Puts a value of another type at `home`.

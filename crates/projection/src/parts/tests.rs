@@ -28,6 +28,7 @@ fn unit(set_asides: usize, entities: usize) -> UnitOfWork<()> {
         version: Version { log: LOG, partition: 0, next: 0, revision: 0 },
         state: Vec::new(),
         writes: Vec::new(),
+        base: crate::Base::Unknown,
     };
     UnitOfWork {
         lane: LaneId { projection: "p".into(), version: 1, topic: "t".into(), partition: 0 },

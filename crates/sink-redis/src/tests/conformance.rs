@@ -49,6 +49,7 @@ impl Harness for RedisHarness {
         let score = value as f64;
         vec![
             HotWrite::field("value", value.to_string()),
+            HotWrite::field("kind", "conformance"),
             HotWrite::maybe("odd", (value % 2 == 1).then_some(value)),
             HotWrite::Ranked { list: "list:a".into(), member: home.into(), score: Some(score) },
             HotWrite::Ranked {
@@ -67,6 +68,11 @@ impl Harness for RedisHarness {
             fields.contains_key("odd"),
             value % 2 == 1,
             "a field that is absent is removed: {fields:?}"
+        );
+        assert_eq!(
+            fields.get("kind").map(String::as_str),
+            Some("conformance"),
+            "what never changes: {fields:?}"
         );
         let rank: Option<i64> = connection.zscore("test/list:a", home).await.unwrap();
         assert_eq!(rank, Some(value), "the place of `{home}` in list:a");
@@ -93,7 +99,7 @@ impl Harness for RedisHarness {
         let plan = Plan::new(unit, &settings, self.sink.commit_script_hash()).unwrap();
         let mut pipeline = Pipeline::new();
         for index in 0..steps.min(plan.parts().len()) {
-            pipeline.add_command(plan.command(index));
+            pipeline.add_command(plan.command(index, crate::calls::Extent::Needed));
         }
         if !pipeline.is_empty() {
             self.sink.run("the first steps", &pipeline).await.unwrap();
@@ -120,6 +126,10 @@ impl Harness for RedisHarness {
             redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut self.connect().await).await.unwrap();
     }
 
+    async fn remove(&self, home: &str) {
+        let _: () = self.connect().await.del(format!("test/{home}")).await.unwrap();
+    }
+
     async fn occupy(&self, home: &str) {
         let _: () = self.connect().await.set(format!("test/{home}"), "somebody else's").await.unwrap();
     }
@@ -134,4 +144,5 @@ fleetlog_projection::conformance_tests! { RedisHarness::start().await =>
     a_tail_lost_between_commits_fences_the_owner, a_tail_lost_inside_a_commit_fences_the_owner,
     an_empty_batch_moves_progress, a_large_batch_is_taken, odd_texts_come_back_unchanged,
     forgotten_scripts_are_loaded_again, a_restart_is_survived, a_foreign_value_is_permanent,
+    what_was_removed_is_written_as_a_whole,
 }

@@ -57,7 +57,7 @@ async fn the_script_judges_as_the_rule_does() {
                 let unit = progress_only(&lane, follows, leaves, 7);
                 let plan = Plan::new(&unit, &settings, sink.commit_script_hash()).unwrap();
                 let mut pipeline = redis::pipe();
-                pipeline.add_command(plan.command(0));
+                pipeline.add_command(plan.command(0, crate::calls::Extent::Needed));
                 let replies = sink.run("judging", &pipeline).await.unwrap();
                 let after: Option<String> = connection.hget(&key, "link").await.unwrap();
                 let main: Option<i64> = connection.hget(&key, "main").await.unwrap();

@@ -2,7 +2,7 @@
 
 use fleetlog_event::{EntityKey, Reason, Reject, TimestampMs};
 use fleetlog_projection::{
-    Chain, Commit, EntityChange, Fault, Headers, HotWrite, Record, SetAside, Sink, UnitOfWork, Version,
+    Base, Chain, Commit, EntityChange, Fault, Headers, HotWrite, Record, SetAside, Sink, UnitOfWork, Version,
 };
 use redis::AsyncCommands;
 
@@ -24,6 +24,7 @@ fn unit(chain: &mut Chain, main: i64, count: i64, bytes: usize) -> UnitOfWork<Ho
             version: Version { log, partition: 0, next: main, revision: 0 },
             state: vec![b'7'; bytes],
             writes: vec![HotWrite::field("main", main.to_string())],
+            base: Base::Unknown,
         })
         .collect();
     unit

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use fleetlog_event::EntityKey;
 use fleetlog_projection::{
-    Chain, Commit, EntityChange, Fault, LaneId, Progress, Sink, SinkError, UnitOfWork, Version,
+    Base, Chain, Commit, EntityChange, Fault, LaneId, Progress, Sink, SinkError, UnitOfWork, Version,
 };
 use fleetlog_sink_timescale::SqlSink;
 
@@ -25,6 +25,7 @@ fn unit(lane: &LaneId, chain: &mut Chain, homes: &[String], next: i64) -> UnitOf
         version: Version { log: log(), partition: lane.partition, next, revision: 0 },
         state: next.to_string().into_bytes(),
         writes: vec![TestEntity { home: home.clone(), value: next }],
+        base: Base::Unknown,
     };
     UnitOfWork {
         lane: lane.clone(),

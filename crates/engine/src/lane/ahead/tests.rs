@@ -49,7 +49,11 @@ fn records(count: u64) -> Vec<Record> {
 const SCOPE: LaneScope = LaneScope { log: LogId(uuid::Uuid::from_u128(1)), partition: 0, partitions: 1 };
 
 /// Adds batches as long as there is room, as a lane does while its store hangs; what is held then, and of the cache.
-async fn fill<P: Projection>(projection: &P, shares: LaneShares) -> (Ahead<P, Prepared>, usize, usize) {
+async fn fill<P: Projection>(
+    projection: &P,
+    shares: LaneShares,
+    writes: WritesOf,
+) -> (Ahead<P, Prepared>, usize, usize) {
     let decoder = Decoder::new(std::sync::Arc::new(NoSource));
     let (mut ahead, mut cache) = (Ahead::default(), P::Cache::default());
     let (mut cached_bytes, mut taken_records) = (0_usize, 0);
@@ -70,15 +74,16 @@ async fn fill<P: Projection>(projection: &P, shares: LaneShares) -> (Ahead<P, Pr
         let decode = Schemas::prepare(&decoder, &taken.fresh()).await.expect("compiled in");
         let projected = projection.project(&SCOPE, &decode, &taken.fresh(), &Rulings::default(), &cache);
         assert!(projected.set_aside.is_empty());
-        let grown = ahead.add(projection, &mut cache, Source { taken, decode }, projected);
+        let grown = ahead.add(projection, &mut cache, Source { taken, decode }, projected, writes);
         cached_bytes = cached_bytes.saturating_add_signed(grown);
     }
 }
 
 #[tokio::test]
 async fn rows_ahead_of_a_hanging_store_stop_at_their_share_and_one_batch() {
-    let shares = LaneShares { batch_bytes: 16 << 10, write_bytes: 256 << 10, cache_bytes: 0 };
-    let (ahead, _, records) = fill(&Map(Grows), shares).await;
+    let shares =
+        LaneShares { batch_bytes: 16 << 10, write_bytes: 256 << 10, piece_bytes: usize::MAX, cache_bytes: 0 };
+    let (ahead, _, records) = fill(&Map(Grows), shares, WritesOf::Rows).await;
     let held = ahead.tally.write_bytes;
     assert!((shares.write_bytes..shares.write_bytes + 5 * shares.batch_bytes).contains(&held), "{held}");
     assert_eq!((ahead.rows.len(), ahead.items(&Map(Grows))), (records, records));
@@ -87,8 +92,13 @@ async fn rows_ahead_of_a_hanging_store_stop_at_their_share_and_one_batch() {
 
 #[tokio::test]
 async fn states_ahead_of_a_hanging_store_stop_at_their_share_also_where_few_entities_grow() {
-    let shares = LaneShares { batch_bytes: 16 << 10, write_bytes: 256 << 10, cache_bytes: 64 << 10 };
-    let (ahead, cached_bytes, records) = fill(&Fold::new(Grows), shares).await;
+    let shares = LaneShares {
+        batch_bytes: 16 << 10,
+        write_bytes: 256 << 10,
+        piece_bytes: usize::MAX,
+        cache_bytes: 64 << 10,
+    };
+    let (ahead, cached_bytes, records) = fill(&Fold::new(Grows), shares, WritesOf::States).await;
     // 50 entities, each with all of its events in its state.
     assert_eq!(ahead.items(&Fold::new(Grows)), 50);
     let text: usize = records * 100;
@@ -99,8 +109,8 @@ async fn states_ahead_of_a_hanging_store_stop_at_their_share_also_where_few_enti
 
 #[tokio::test]
 async fn a_record_larger_than_the_share_goes_alone() {
-    let shares = LaneShares { batch_bytes: 8, write_bytes: 16, cache_bytes: 0 };
-    let (ahead, _, records) = fill(&Map(Grows), shares).await;
+    let shares = LaneShares { batch_bytes: 8, write_bytes: 16, piece_bytes: usize::MAX, cache_bytes: 0 };
+    let (ahead, _, records) = fill(&Map(Grows), shares, WritesOf::Rows).await;
     assert_eq!((records, ahead.rows.len()), (1, 1));
 }
 
@@ -120,7 +130,7 @@ async fn what_is_set_aside_holds_no_more_than_itself() {
     let aside = SetAside { record, reject, event_type: None };
     let projected = Projected { pending: (), rows: Vec::new(), set_aside: vec![aside] };
     let mut ahead: Ahead<Map<Grows>, ()> = Ahead::default();
-    ahead.add(&Map(Grows), &mut (), Source { taken, decode: () }, projected);
+    ahead.add(&Map(Grows), &mut (), Source { taken, decode: () }, projected, WritesOf::Rows);
     let kept = &ahead.set_aside[0].record;
     assert_eq!(kept.value.as_deref(), Some(&[0_u8; 10][..]));
     assert!(chunk.is_unique(), "the rest of its piece of memory is free to go");

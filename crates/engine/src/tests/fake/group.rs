@@ -44,6 +44,8 @@ pub(in crate::tests) struct GroupState {
     pub(in crate::tests) polls: u64,
     pub(in crate::tests) joins: u64,
     pub(in crate::tests) nudges: u64,
+    /// It does not say where a log ends, as if more came all the time.
+    pub(in crate::tests) tells_no_ends: bool,
     /// The partition that nobody has.
     nobodys: Option<i32>,
     held_for: u64,
@@ -139,6 +141,11 @@ impl FakeGroup {
         self.state().lanes.get_mut(&at(partition)).expect("a partition").low = low;
     }
 
+    /// All records of a partition.
+    pub(in crate::tests) fn records(&self, partition: i32) -> Vec<Record> {
+        self.state().lanes.get(&at(partition)).map(|lane| lane.log.clone()).unwrap_or_default()
+    }
+
     pub(in crate::tests) fn len(&self) -> u64 {
         self.state().lanes.values().map(|lane| lane.log.len() as u64).sum()
     }
@@ -161,6 +168,7 @@ impl Intake for FakeGroup {
         if let Some(told) = state.told.pop_front() {
             return told;
         }
+        let tells_no_ends = state.tells_no_ends;
         for (at, lane) in &mut state.lanes {
             let Some(from) = lane.reading.filter(|_| !lane.paused) else { continue };
             if let Some(record) = lane.log.iter().find(|record| record.offset >= from) {
@@ -168,7 +176,7 @@ impl Intake for FakeGroup {
                 lane.position = lane.reading;
                 return Polled::Record(*at, record.clone());
             }
-            if !lane.end_told {
+            if !lane.end_told && !tells_no_ends {
                 lane.end_told = true;
                 lane.reading = Some(lane.end);
                 lane.position = lane.reading;

@@ -159,7 +159,9 @@ impl<P: FoldProjector> Projection for Fold<P> {
     ) -> Vec<EntityChange<P::Write>> {
         let mut bytes = 0;
         let fits = |key: &&EntityKey| {
-            bytes += cache.get(*key).map_or(0, |known| change_bytes(known.state_bytes()));
+            // What went with an earlier write, after it was touched again, takes none.
+            let known = cache.get(*key).filter(|known| !known.is_written());
+            bytes += known.map_or(0, |known| change_bytes(known.state_bytes()));
             bytes <= bytes_max
         };
         let count = touched.iter().take_while(fits).count().max(1).min(touched.len());

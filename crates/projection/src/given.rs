@@ -30,7 +30,7 @@ use fleetlog_event::{Decode, EntityKey, EventId, EventMeta, EventSet, LogId, Rea
 use uuid::Uuid;
 
 use crate::{
-    Base, EntityChange, Fold, FoldProjector, Headers, HotWrite, LaneScope, Map, MapProjector, Projected,
+    EntityChange, Fold, FoldProjector, Headers, HotWrite, LaneScope, Map, MapProjector, Projected,
     Projection, Record, RowChange, Rulings, StoredState,
 };
 
@@ -201,8 +201,8 @@ fn project_batch<P: Projection>(
     let projected = projection.project(&SCOPE, log, batch, &Rulings::default(), cache);
     let Projected { pending, rows, set_aside } = projected;
     for entity in projection.settle(cache, pending) {
-        // As a store has it, which does not depend on what was there before.
-        outcome.entities.insert(entity.home.clone(), EntityChange { base: Base::Unknown, ..entity });
+        let after = entity.onto(outcome.entities.get(&entity.home));
+        outcome.entities.insert(entity.home.clone(), after);
     }
     outcome.rows.extend(rows);
     outcome.set_aside.extend(set_aside.into_iter().map(|entry| (entry.record.offset, entry.reject)));

@@ -77,7 +77,8 @@ pub struct Stored {
     pub link: Option<Link>,
     /// The lane's progress; none before the first write that carried it.
     pub progress: Option<Progress>,
-    /// Offsets at or above `progress.main` that the ledger names: left by an interrupted commit, not to be taken.
+    /// Offsets at or above `progress.main` that the ledger names: left by an interrupted commit, not to be taken. Told
+    /// where no states are asked for: whoever begins asks so, and later on a lane knows them.
     pub named: Vec<i64>,
     /// The states asked for, in the order asked; none where there is none.
     pub states: Vec<Option<StoredState>>,

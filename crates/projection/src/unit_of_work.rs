@@ -35,6 +35,19 @@ pub struct EntityChange<W> {
     pub base: Base,
 }
 
+impl<W: Clone> EntityChange<W> {
+    /// What a store has after this write that had `before`: what is said to be unchanged as it was there.
+    #[must_use]
+    pub fn onto(&self, before: Option<&Self>) -> Self {
+        let mut after = Self { base: Base::Unknown, ..self.clone() };
+        if let (Base::Written(unchanged), Some(before)) = (&self.base, before) {
+            let places = after.writes.iter_mut().zip(&before.writes).zip(unchanged);
+            places.filter(|(_, unchanged)| **unchanged).for_each(|((now, before), _)| *now = before.clone());
+        }
+        after
+    }
+}
+
 /// What a store has of an entity before a write of it. A store may use that to write less; the outcome is the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Base {

@@ -73,10 +73,12 @@ impl<'a> Plan<'a> {
         cmd.arg(follows.map_or_else(String::new, |link| link.to_string()));
         cmd.arg(leaves.to_string());
         cmd.arg(entities.len());
-        let has_to_be_there = |entity: &EntityChange<HotWrite>| {
-            if extent == Extent::Needed && matches!(entity.base, Base::Written(_)) { b'1' } else { b'0' }
+        let expected = |entity: &EntityChange<HotWrite>| match (&entity.base, extent) {
+            (Base::Unknown, _) | (_, Extent::Whole) => b'?',
+            (Base::Written(_), Extent::Needed) => b'+',
+            (Base::Nothing, Extent::Needed) => b'-',
         };
-        cmd.arg(entities.iter().map(has_to_be_there).collect::<Vec<u8>>());
+        cmd.arg(entities.iter().map(expected).collect::<Vec<u8>>());
         if self.parts.is_last(index) {
             progress_args(&mut cmd, &self.unit.progress);
         } else {
@@ -98,7 +100,8 @@ impl<'a> Plan<'a> {
 /// How much of the entities a call says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// What the store lacks, as far as the lane knows: refused as a whole if an entity that was written before is gone.
+    /// What the store lacks, as far as the lane knows: refused as a whole if an entity that was written before is gone, or
+    /// one that was not there is.
     Needed,
     /// All of it.
     Whole,
@@ -108,12 +111,10 @@ pub(crate) enum Extent {
 fn is_said(entity: &EntityChange<HotWrite>, at: usize, extent: Extent) -> bool {
     match (&entity.base, extent) {
         (_, Extent::Whole) | (Base::Unknown, _) => true,
-        (Base::Nothing, Extent::Needed) => !matches!(
-            entity.writes[at],
-            HotWrite::Field { value: None, .. }
-                | HotWrite::Ranked { score: None, .. }
-                | HotWrite::ExpireAt(None)
-        ),
+        // Places in lists are elsewhere, and may have outlived a hash that somebody deleted.
+        (Base::Nothing, Extent::Needed) => {
+            !matches!(entity.writes[at], HotWrite::Field { value: None, .. } | HotWrite::ExpireAt(None))
+        }
         // A term is counted from the write on, so it is said each time.
         (Base::Written(unchanged), Extent::Needed) => {
             !unchanged.get(at).copied().unwrap_or_default()
@@ -137,6 +138,7 @@ fn check_unit(unit: &UnitOfWork<HotWrite>) -> Result<(), SinkError> {
         ))
     };
     for entity in &unit.entities {
+        debug_assert!(names_each_place_once(&entity.writes), "{}: a place is named twice", entity.home);
         for write in &entity.writes {
             match write {
                 HotWrite::Field { name, .. } if name.starts_with('_') => {
@@ -154,6 +156,18 @@ fn check_unit(unit: &UnitOfWork<HotWrite>) -> Result<(), SinkError> {
         return bug("-", what);
     }
     Ok(())
+}
+
+fn names_each_place_once(writes: &[HotWrite]) -> bool {
+    let is_same = |one: &HotWrite, other: &HotWrite| match (one, other) {
+        (HotWrite::Field { name, .. }, HotWrite::Field { name: other, .. }) => name == other,
+        (HotWrite::Ranked { list, member, .. }, HotWrite::Ranked { list: l, member: m, .. }) => {
+            (list, member) == (l, m)
+        }
+        (HotWrite::ExpireAt(_), HotWrite::ExpireAt(_)) => true,
+        _ => false,
+    };
+    writes.iter().enumerate().all(|(at, write)| !writes[..at].iter().any(|before| is_same(before, write)))
 }
 
 /// Bytes of one argument beside its text: `$`, length, line ends.

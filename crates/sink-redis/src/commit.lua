@@ -1,14 +1,15 @@
 -- One call of a commit: taken only if the lane's link is the one it follows (rule: fleetlog_projection::judge).
 -- KEYS: lane, ledger, homes..., lists...
--- ARGV: follows ('' for none), leaves, number of homes, for each of them 1 if it has to be there and else 0 (one text),
+-- ARGV: follows ('' for none), leaves, number of homes, for each of them (in one text) + if it has to be there, - if it
+--       must not, ? if both is well,
 --       number of progress arguments, field, value, ...
 --       number of set-asides, then offset, JSON of each
 --       per home: number of set arguments, number of removed fields, expiry ('' untouched, '-' never, else ms),
 --                 field, value, ..., removed field, ...
 --       per list: number of add arguments, number of removed members, score, member, ..., removed member, ...
--- Returns 1 if taken, 0 if it was its turn but a home that has to be there is not, else the stored link ('' for none).
+-- Returns 1 if taken, 0 if it was its turn but a home is not as it has to be, else the stored link ('' for none).
 local lane, ledger = KEYS[1], KEYS[2]
-local follows, leaves, homes, has_to_be = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local follows, leaves, homes, expected = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 
 -- Types are looked at before anything is written, because Redis does not undo the first half of a script.
 local function type_error(key, expected)
@@ -28,7 +29,8 @@ for i = 3, 2 + homes do
   -- Cheaper than its type, and an error where it is no hash.
   local fields = redis.pcall('HLEN', KEYS[i])
   if type(fields) == 'table' then return type_error(KEYS[i], 'hash') or fields end
-  if fields == 0 and string.byte(has_to_be, i - 2) == 49 then return 0 end
+  local sign = string.byte(expected, i - 2)
+  if (sign == 43 and fields == 0) or (sign == 45 and fields > 0) then return 0 end
 end
 for i = 3 + homes, #KEYS do
   wrong = type_error(KEYS[i], 'zset')

@@ -119,7 +119,13 @@ impl RedisSink {
         let key = lane_key(&self.settings.key_prefix, &self.settings.lane_prefix, lane);
         let mut pipeline = Pipeline::with_capacity(homes.len() + 3);
         pipeline.cmd("MULTI");
-        pipeline.cmd("EVALSHA").arg(self.read.hash()).arg(2).arg(&key).arg(ledger_key(&key));
+        pipeline
+            .cmd("EVALSHA")
+            .arg(self.read.hash())
+            .arg(2)
+            .arg(&key)
+            .arg(ledger_key(&key))
+            .arg(u8::from(homes.is_empty()));
         let mut name = String::new();
         for home in homes {
             name.clear();
@@ -162,12 +168,12 @@ impl RedisSink {
         fail::fail_point!("redis.call");
         let replies = self.run(&format!("a commit of lane {lane}"), &pipeline).await?;
         let is_taken = |reply: &Value| *reply == Value::Int(1);
-        let is_gone = |reply: &Value| *reply == Value::Int(0);
+        let is_other = |reply: &Value| *reply == Value::Int(0);
         let any_taken = replies.iter().any(is_taken);
         let last = match replies.last() {
             Some(reply) if is_taken(reply) => Reply::Taken,
             // It was its turn.
-            Some(reply) if is_gone(reply) => Reply::Stands(plan.parts().link_after(window.end - 1)),
+            Some(reply) if is_other(reply) => Reply::Stands(plan.parts().link_after(window.end - 1)),
             Some(reply) => Reply::Stands(parse_link(reply).map_err(|what| {
                 SinkError::new(Fault::Permanent, format!("lane {lane}: its stored link is {what}"))
             })?),
@@ -176,8 +182,8 @@ impl RedisSink {
                 return Err(SinkError::new(Fault::Transient, what));
             }
         };
-        let any_gone = replies.iter().any(is_gone);
-        Ok(Window { end: window.end, any_taken, any_gone, last })
+        let any_other = replies.iter().any(is_other);
+        Ok(Window { end: window.end, any_taken, any_other, last })
     }
 }
 
@@ -185,8 +191,8 @@ impl RedisSink {
 struct Window {
     end: usize,
     any_taken: bool,
-    /// An entity that this lane wrote is gone: deleted by somebody, or its term was over.
-    any_gone: bool,
+    /// An entity is not as this lane left it: deleted by somebody, its term was over, or a hash that nobody knows of.
+    any_other: bool,
     last: Reply,
 }
 
@@ -218,9 +224,9 @@ impl Sink for RedisSink {
         let (parts, lane) = (plan.parts(), &unit.lane);
         let (mut sending, mut extent) = (Sending::default(), Extent::Needed);
         loop {
-            let Window { end, any_taken, any_gone, last } =
+            let Window { end, any_taken, any_other, last } =
                 self.send_window(&plan, sending.first(), extent, lane).await?;
-            if any_gone {
+            if any_other {
                 extent = Extent::Whole;
             }
             match sending.answered(parts, end, any_taken, last) {

@@ -12,8 +12,16 @@ use crate::{
     memory::{WritesOf, row_bytes},
 };
 
-/// Rows for which there is place once a second batch comes before a write of the first.
+/// Most rows for which place is made at once.
 const ROWS_AHEAD: usize = 20_000;
+
+/// How batches are added.
+#[derive(Clone, Copy)]
+pub(super) struct Adding {
+    pub(super) writes: WritesOf,
+    /// How many rows a write has room for.
+    pub(super) rows_max: usize,
+}
 
 /// Batches that were projected and not written yet: the next write covers all of them.
 pub(super) struct Ahead<P: Projection, D> {
@@ -23,8 +31,8 @@ pub(super) struct Ahead<P: Projection, D> {
     /// What rows were made from, in case the store refuses some: then it is projected again without them.
     pub(super) sources: Vec<Source<D>>,
     pub(super) tally: Tally,
-    /// When the first of them was added.
-    pub(super) since: Option<Instant>,
+    /// When the first of them was added, and when the last.
+    pub(super) added: Option<(Instant, Instant)>,
 }
 
 /// What is being written: everything that was projected up to some moment.
@@ -60,7 +68,7 @@ impl<P: Projection, D> Default for Ahead<P, D> {
             set_aside: Vec::new(),
             sources: Vec::new(),
             tally: Tally::default(),
-            since: None,
+            added: None,
         }
     }
 }
@@ -84,11 +92,12 @@ impl<P: Projection, D> Ahead<P, D> {
         cache: &mut P::Cache,
         source: Source<D>,
         projected: Projected<P::Write, P::Pending>,
-        writes: WritesOf,
+        Adding { writes, rows_max }: Adding,
     ) -> isize {
         let Projected { pending, rows, set_aside } = projected;
         let Source { taken, .. } = &source;
-        self.since.get_or_insert_with(Instant::now);
+        let now = Instant::now();
+        self.added = Some((self.added.map_or(now, |(first, _)| first), now));
         let (aside, tally) = (self.set_aside.len(), &mut self.tally);
         let recorded_before = tally.recorded_at.len();
         tally.duplicates += taken.duplicate.iter().filter(|duplicate| **duplicate).count() as u64;
@@ -110,7 +119,8 @@ impl<P: Projection, D> Ahead<P, D> {
                 true => self.rows = rows,
                 false => {
                     // At once, and not by doubling again and again: rows are large, and there are many.
-                    self.rows.reserve(ROWS_AHEAD.saturating_sub(self.rows.len()).max(rows.len()));
+                    self.rows
+                        .reserve(rows_max.saturating_sub(self.rows.len()).min(ROWS_AHEAD).max(rows.len()));
                     self.rows.extend(rows);
                 }
             }

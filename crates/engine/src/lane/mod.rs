@@ -18,8 +18,8 @@ use std::{
 use fail::fail_point;
 use fleetlog_event::{Reason, TimestampMs, partition_of};
 use fleetlog_projection::{
-    Admission, Batch, Commit, LaneCore, LaneId, Projected, Projection, Record, RefusedAt, Rulings, SetAside,
-    Sink, Taken, UnitOfWork, Writes,
+    Admission, Batch, Commit, LaneCore, LaneId, Projected, Projection, Record, RefusedAt, RowChange, Rulings,
+    SetAside, Sink, Taken, UnitOfWork, Writes,
     mutant::{Mutant, on},
 };
 use tokio::time::Instant;
@@ -35,12 +35,14 @@ use crate::{
     status::{Counts, LaneState, LaneStatus, ProjectionStatus},
 };
 
-use ahead::{Ahead, Flight, Landed, Round, Source, Tally, offsets};
+use ahead::{Adding, Ahead, Flight, Landed, Round, Source, Tally, offsets};
 pub(crate) use start::SharedLogs;
 pub(crate) use telling::Telling;
 
 /// Writes are not held for less.
 const HOLD_MIN: Duration = Duration::from_millis(100);
+/// A lane that had nothing to take for so long is not behind.
+const HOLD_UNFED: Duration = Duration::from_millis(50);
 /// How often a lane that holds its write looks whether more is to come.
 const HOLD_LOOK: Duration = Duration::from_millis(20);
 
@@ -216,8 +218,10 @@ where
         self.check_flood(work, fresh.len(), projected.set_aside.len())?;
         self.publish(work, &projected.set_aside).await?;
         let Work { ahead, cache, cached_bytes, .. } = work;
-        let grown =
-            ahead.add(&self.shared.projection, cache, Source { taken, decode }, projected, Self::writes_of());
+        let (writes, rows_max) =
+            (Self::writes_of(), self.shares().write_bytes / size_of::<RowChange<P::Write>>());
+        let how = Adding { writes, rows_max };
+        let grown = ahead.add(&self.shared.projection, cache, Source { taken, decode }, projected, how);
         *cached_bytes = cached_bytes.saturating_add_signed(grown);
         Ok(())
     }
@@ -249,7 +253,7 @@ where
         let unit = core.unit_to(progress, writes, now());
         let (sources, tally) = match round.take_if(|_| is_last) {
             Some(Round { ahead, .. }) => (ahead.sources, ahead.tally),
-            None => (Vec::new(), Tally::default()),
+            None => (Vec::new(), Tally { write_bytes: bytes_max, ..Tally::default() }),
         };
         self.tidy(work);
         work.flight = Some(self.fly(unit, sources, tally));
@@ -257,13 +261,18 @@ where
     }
 
     /// A lane that is behind holds its write for a tenth of that: the more events a write covers, the fewer writes. What
-    /// readers see was old before and is hardly older for it. Not at the end of the log, and not beyond its room.
+    /// readers see was old before and is hardly older for it. Not at the end of the log, not beyond its room, and not when
+    /// nothing comes: what is old by its time alone (a sender's clock, something brought in later) is not behind.
     fn holds(&self, work: &Work<P, C::Decode>) -> bool {
         let ahead = &work.ahead;
-        let (Some(since), Some(newest)) = (ahead.since, ahead.tally.recorded_at.last()) else { return false };
+        let (Some((since, last)), Some(newest)) = (ahead.added, ahead.tally.recorded_at.last()) else {
+            return false;
+        };
         let behind_ms = u64::try_from(now().0.saturating_sub(newest.0)).unwrap_or_default();
         let hold = Duration::from_millis((behind_ms / 10).min(self.shared.config.hold_ms_max));
-        hold >= HOLD_MIN && since.elapsed() < hold && !self.feed.at_end() && !self.room(work).is_none()
+        let is_fed = self.feed.held_bytes() > 0 || last.elapsed() < HOLD_UNFED;
+        let has_room = !self.room(work).is_none() && work.cached_bytes <= self.shares().cache_bytes;
+        hold >= HOLD_MIN && since.elapsed() < hold && is_fed && has_room && !self.feed.at_end()
     }
 
     /// Bounds the cache by what is written, or on its way to the store: what is needed again is read again, in one call a
@@ -501,7 +510,11 @@ where
         let (events, set_aside) = (tally.recorded_at.len() as u64, unit.set_aside.len() as u64);
         self.metrics.events.inc_by(events);
         self.metrics.duplicates.inc_by(tally.duplicates);
-        self.metrics.batch_events.observe(events as f64);
+        // A piece of a round counts with the last one.
+        let is_batch = events + tally.duplicates > 0;
+        if is_batch {
+            self.metrics.batch_events.observe(events as f64);
+        }
         let (visible, at) = (self.metrics.visible_seconds.local(), now().0);
         for recorded_at in &tally.recorded_at {
             visible.observe((at - recorded_at.0).max(0) as f64 / 1000.0);
@@ -510,7 +523,7 @@ where
         self.telling.set_aside(&self.lane, &unit.set_aside, Instant::now().into_std());
         unit.set_aside.iter().for_each(|aside| self.metrics.set_aside(aside.reject.reason.as_str()));
         let Counts { events: e, duplicates: d, set_aside: s, batches: b, .. } = &self.shared.status.counts;
-        for (counter, by) in [(e, events), (d, tally.duplicates), (s, set_aside), (b, 1)] {
+        for (counter, by) in [(e, events), (d, tally.duplicates), (s, set_aside), (b, u64::from(is_batch))] {
             counter.fetch_add(by, Ordering::Relaxed);
         }
     }

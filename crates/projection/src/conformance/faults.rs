@@ -5,7 +5,7 @@ use super::{
     Harness,
     fixture::{Model, Owner, apply, assert_fenced, writes},
 };
-use crate::{Commit, Fault, Sink};
+use crate::{Base, Commit, Fault, Sink};
 
 /// How often a commit is tried after a restart before the check fails: reconnecting takes a try or two.
 const TRIES_MAX: usize = 20;
@@ -189,9 +189,20 @@ pub async fn what_was_removed_is_written_as_a_whole<H: Harness>(harness: &H) {
     let (sink, mut owner) = (harness.open().await, Owner::first(harness));
     let mut model = Model::empty(&owner.lane);
     let unit = apply(&mut owner, &sink, &mut model, &writes(3, 3)).await;
-    for removed in [1, 0, 2] {
+    for (removed, value) in [(1, 5), (0, 6), (2, 7)] {
         harness.remove(&unit.entities[removed].home).await;
-        apply(&mut owner, &sink, &mut model, &writes(3, 5)).await;
+        apply(&mut owner, &sink, &mut model, &writes(3, value)).await;
         model.assert_held(harness, &sink).await;
+    }
+    // Somebody who takes it for never written: what it left elsewhere goes all the same.
+    for removed in [1, 0] {
+        harness.remove(&unit.entities[removed].home).await;
+    }
+    let mut fresh = owner.unit(&writes(3, 8));
+    fresh.entities.iter_mut().for_each(|entity| entity.base = Base::Nothing);
+    assert_eq!(sink.commit(&fresh).await.expect("the store answers"), Commit::Applied);
+    owner.written(&fresh);
+    for entity in &fresh.entities {
+        assert_eq!(harness.shown(&entity.home).await, Some(8), "`{}`", entity.home);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fleetlog_event::{Reject, TimestampMs};
 
 use crate::{
-    Base, EntityChange, LaneId, Link, Progress, Stored, StoredState, UnitOfWork, Verdict, judge, parts::Parts,
+    EntityChange, LaneId, Link, Progress, Stored, StoredState, UnitOfWork, Verdict, judge, parts::Parts,
 };
 
 /// What a lane's ledger holds about an event that was set aside.
@@ -109,8 +109,8 @@ impl<W: Clone> World<W> {
             view.progress = Some(unit.progress);
         }
         for change in &unit.entities[part.entities.clone()] {
-            // As it is from now on, which does not depend on what was there before.
-            self.entities.insert(change.home.clone(), EntityChange { base: Base::Unknown, ..change.clone() });
+            let after = change.onto(self.entities.get(&change.home));
+            self.entities.insert(change.home.clone(), after);
         }
         verdict
     }

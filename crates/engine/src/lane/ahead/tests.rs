@@ -74,7 +74,13 @@ async fn fill<P: Projection>(
         let decode = Schemas::prepare(&decoder, &taken.fresh()).await.expect("compiled in");
         let projected = projection.project(&SCOPE, &decode, &taken.fresh(), &Rulings::default(), &cache);
         assert!(projected.set_aside.is_empty());
-        let grown = ahead.add(projection, &mut cache, Source { taken, decode }, projected, writes);
+        let grown = ahead.add(
+            projection,
+            &mut cache,
+            Source { taken, decode },
+            projected,
+            Adding { writes, rows_max: 100 },
+        );
         cached_bytes = cached_bytes.saturating_add_signed(grown);
     }
 }
@@ -130,7 +136,13 @@ async fn what_is_set_aside_holds_no_more_than_itself() {
     let aside = SetAside { record, reject, event_type: None };
     let projected = Projected { pending: (), rows: Vec::new(), set_aside: vec![aside] };
     let mut ahead: Ahead<Map<Grows>, ()> = Ahead::default();
-    ahead.add(&Map(Grows), &mut (), Source { taken, decode: () }, projected, WritesOf::Rows);
+    ahead.add(
+        &Map(Grows),
+        &mut (),
+        Source { taken, decode: () },
+        projected,
+        Adding { writes: WritesOf::Rows, rows_max: 100 },
+    );
     let kept = &ahead.set_aside[0].record;
     assert_eq!(kept.value.as_deref(), Some(&[0_u8; 10][..]));
     assert!(chunk.is_unique(), "the rest of its piece of memory is free to go");

@@ -1,7 +1,7 @@
 # The recipes a person runs, and CI runs the same. `make help` lists them.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos mutants model fuzz bench bench-full bounds month docs stack stop clean fmt lint
+.PHONY: help demo test chaos mutants model fuzz bench bench-full criterion instructions bounds month docs stack stop clean fmt lint
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -28,8 +28,14 @@ fuzz: ## hostile input, as many for each target as INPUTS says (1000000 takes an
 bench: ## fleetlog beside bare clients, pairs in one run: writes bench/RESULTS.md and bench/results.json (20 min)
 	@bench/run.sh
 
-bench-full: ## the same with more rounds and more numbers of units
+bench-full: ## the same with more rounds, and by units, partitions, batches and rows in the table
 	@bench/run.sh --full --rounds 5
+
+criterion: ## the pure parts by the clock, without a server: decode, fold, rows (1 min and a release build)
+	cargo bench --locked -p fleetlog-bench --features criterion --bench pure
+
+instructions: ## the pure parts in instructions an item, beside bench/instructions.json; UPDATE=1 writes that (a release build and 1 min)
+	@bench/instructions.sh $(if $(UPDATE),--update)
 
 bounds: ## the memory of `fleetlog run`: backlogs of 1 and 5 million, 100,000 units, 1 MB events, stores that hang (15 min)
 	@bench/bounds.sh

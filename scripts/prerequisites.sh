@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks that what the named parts need is there, installs what a Debian package brings, names the rest.
 # usage: scripts/prerequisites.sh [build] [tests] [kafka] [redis] [postgres] [registry] [pglite] [python]   (none: all)
+#        scripts/prerequisites.sh instructions                       (what only `make instructions` needs; not part of all)
 #
 # Only missing things are installed, by apt-get, as root or through sudo; FLEETLOG_STACK_NO_INSTALL=1 forbids it.
 set -uo pipefail
@@ -57,6 +58,7 @@ check_one() {
     kafka) check_java ;;
     registry) check_java; package curl have curl ;;
     redis) package redis-server have redis-server ;;
+    instructions) package valgrind have valgrind ;;
     python) package python3-venv python3 -c 'import ensurepip, venv' ;;
     postgres) package postgresql has_postgres ;;
     pglite)

@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use fleetlog_bench::telemetry::{SITE, unit_uid};
 use fleetlog_capacity::{Deployment, Figures, Load, Plan};
 use fleetlog_event::{catalogue::Catalogue, task::StepStatus};
 use fleetlog_producer::{Author, EventProducer};
@@ -21,7 +22,7 @@ use crate::{
     Bench,
     cpu::{Meter, Spent},
     latency::Projector,
-    load::{Data, SITE, unit_uid},
+    load::Data,
     report::{Goal, Report, Sample, machine, shown},
     sizes::{Counters, Table, kafka_disk_bytes, redis_memory_bytes, roll_up, squeeze, table},
     stack::{Stack, said},

@@ -63,20 +63,13 @@ async fn at_rate(stack: &Stack, rate: u64, seconds: u64) -> Result<[Vec<f64>; 2]
     let own = format!("{}_rate{rate}", stack.name);
     data.topics(stack)?;
     stack.database(&own)?;
-    let mut running = Projector(
-        stack
-            .fleetlog(&data.prefix, &own)
-            .args(["run", "--projections", "unit-consensus,telemetry-history"])
-            .env("FLEETLOG_RUN__HTTP_ADDRESS", "")
-            .stdout(Stdio::null())
-            .spawn()?,
-    );
+    let mut running = Projector::start(stack, &data.prefix, &own)?;
     let (hot, sql) = (Watch::default(), Watch::default());
     let of_hot = hot.redis(stack, &own).await?;
     let of_sql = sql.postgres(&stack.database_url(&own)).await?;
     send(stack, &data, rate, &[&hot, &sql]).await?;
     let deadline = Instant::now() + PATIENCE;
-    while (hot.waits() || sql.waits()) && Instant::now() < deadline && running.0.try_wait()?.is_none() {
+    while (hot.waits() || sql.waits()) && Instant::now() < deadline && running.is_running()? {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     anyhow::ensure!(!hot.waits() && !sql.waits(), "some events did not become visible within {PATIENCE:?}");
@@ -91,10 +84,35 @@ async fn at_rate(stack: &Stack, rate: u64, seconds: u64) -> Result<[Vec<f64>; 2]
 /// The projector; it is told to end with the measurement.
 pub(crate) struct Projector(pub(crate) Child);
 
+impl Projector {
+    /// Runs a hot projection and a history.
+    pub(crate) fn start(stack: &Stack, topics: &str, stores: &str) -> Result<Self> {
+        let mut command = stack.fleetlog(topics, stores);
+        command
+            .args(["run", "--projections", "unit-consensus,telemetry-history"])
+            .env("FLEETLOG_RUN__HTTP_ADDRESS", "")
+            .stdout(Stdio::null());
+        Ok(Self(command.spawn()?))
+    }
+
+    pub(crate) fn is_running(&mut self) -> Result<bool> {
+        Ok(self.0.try_wait()?.is_none())
+    }
+
+    /// As `kill -9` does.
+    pub(crate) fn kill(mut self) -> Result<()> {
+        self.0.kill()?;
+        Ok(self.0.wait().map(drop)?)
+    }
+}
+
 impl Drop for Projector {
     fn drop(&mut self) {
-        let _ = said(std::process::Command::new("kill").arg(self.0.id().to_string()));
-        let _ = self.0.wait();
+        // Once it was waited for, its id may be somebody else's.
+        if matches!(self.0.try_wait(), Ok(None)) {
+            let _ = said(std::process::Command::new("kill").arg(self.0.id().to_string()));
+            let _ = self.0.wait();
+        }
     }
 }
 
@@ -129,26 +147,26 @@ async fn send(stack: &Stack, data: &Data, rate: u64, watches: &[&Watch]) -> Resu
 
 /// Looks for units in one store.
 #[derive(Default)]
-struct Watch {
+pub(crate) struct Watch {
     awaited: Awaited,
     found: Found,
 }
 
 impl Watch {
-    fn look_for(&self, unit: &str, due: Instant) {
+    pub(crate) fn look_for(&self, unit: &str, due: Instant) {
         self.awaited.lock().unwrap_or_else(PoisonError::into_inner).insert(unit.to_owned(), due);
     }
 
-    fn waits(&self) -> bool {
+    pub(crate) fn waits(&self) -> bool {
         !self.awaited.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    fn found(&self) -> Vec<f64> {
+    pub(crate) fn found(&self) -> Vec<f64> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// In hot state: whether the unit's hash is there.
-    async fn redis(&self, stack: &Stack, own: &str) -> Result<JoinHandle<()>> {
+    pub(crate) async fn redis(&self, stack: &Stack, own: &str) -> Result<JoinHandle<()>> {
         let client = redis::Client::open(stack.redis_url())?;
         let mut redis = client.get_multiplexed_async_connection().await?;
         let (awaited, found, own) = (Arc::clone(&self.awaited), Arc::clone(&self.found), own.to_owned());
@@ -171,7 +189,7 @@ impl Watch {
     }
 
     /// In SQL: whether the unit has a row.
-    async fn postgres(&self, url: &str) -> Result<JoinHandle<()>> {
+    pub(crate) async fn postgres(&self, url: &str) -> Result<JoinHandle<()>> {
         let mut postgres = PgConnection::connect(url).await?;
         let (awaited, found) = (Arc::clone(&self.awaited), Arc::clone(&self.found));
         Ok(tokio::spawn(async move {

@@ -1,10 +1,15 @@
 //! Data sets: telemetry of so many units on topics of their own, and how fast a bare client and the producer crate send it.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
+use fleetlog_bench::telemetry::measurement;
 use fleetlog_codec::Encoder;
-use fleetlog_event::{EventId, EventMeta, TimestampMs, telemetry::Telemetry};
+use fleetlog_event::{EventId, TimestampMs, telemetry::Telemetry};
 use fleetlog_kafka::{KafkaSettings, error_code};
 use fleetlog_producer::EventProducer;
 use rdkafka::{
@@ -22,16 +27,17 @@ use crate::{
     stack::{Stack, said},
 };
 
-/// All units are on one site.
-pub(crate) const SITE: &str = "504";
-
 const FLUSH: Duration = Duration::from_secs(120);
+/// The catalogue's files.
+const TOPICS: &str = "topics";
 
 /// Telemetry of so many units, on topics under a prefix of their own.
 pub(crate) struct Data {
     pub(crate) prefix: String,
     pub(crate) events: u64,
     pub(crate) units: u64,
+    /// Of topic `telemetry`; none: as the catalogue says.
+    partitions: Option<u32>,
     start_ms: i64,
 }
 
@@ -42,43 +48,41 @@ impl Data {
 
     /// On no topics.
     pub(crate) fn sample(events: u64, units: u64) -> Self {
-        Self { prefix: String::new(), events, units, start_ms: now_ms() }
+        Self { prefix: String::new(), events, units, partitions: None, start_ms: now_ms() }
+    }
+
+    /// The same with another number of partitions than the catalogue's.
+    pub(crate) fn in_partitions(self, partitions: u32) -> Self {
+        Self { partitions: Some(partitions), ..self }
+    }
+
+    /// What sets it apart from others, for the name of a row.
+    pub(crate) fn told(&self) -> String {
+        match self.partitions {
+            None => format!("{} units", self.units),
+            Some(1) => format!("{} units, 1 partition", self.units),
+            Some(partitions) => format!("{} units, {partitions} partitions", self.units),
+        }
+    }
+
+    /// The same for names of groups, keys and databases.
+    pub(crate) fn label(&self) -> String {
+        self.partitions.map_or_else(|| self.units.to_string(), |count| format!("{}p{count}", self.units))
     }
 
     /// Makes the topics.
     pub(crate) fn topics(&self, stack: &Stack) -> Result<()> {
-        said(stack.fleetlog(&self.prefix, "none").args(["topics", "apply"])).map(drop)
+        let mut command = stack.fleetlog(&self.prefix, "none");
+        command.args(["topics", "apply"]);
+        if let Some(partitions) = self.partitions {
+            command.arg("--dir").arg(topic_files(stack, partitions)?);
+        }
+        said(&mut command).map(drop)
     }
 
-    /// The `n`-th measurement: units take turns, a second passes from one turn to the next.
+    /// The `n`-th measurement, under an id of its own.
     pub(crate) fn event(&self, n: u64) -> Telemetry {
-        let (unit, turn) = (n % self.units, n / self.units);
-        let at = TimestampMs(self.start_ms + i64::try_from(turn).unwrap_or(i64::MAX) * 1000);
-        let meta = EventMeta {
-            event_id: EventId::now_v7(),
-            occurred_at: at,
-            recorded_at: TimestampMs(0),
-            site_uid: SITE.into(),
-            unit_uid: Some(unit_uid(unit)),
-            sequence: i64::try_from(turn).ok(),
-            sequence_scope: Some("state#0".into()),
-            source: "bench/1".into(),
-            correlation_id: None,
-            causation_id: None,
-        };
-        let along = turn as f64 * 0.5;
-        Telemetry {
-            channel: Some("state".into()),
-            x_m: Some(along),
-            y_m: Some(unit as f64),
-            heading_rad: Some(0.25),
-            map_id: Some("hall".into()),
-            battery_percent: Some(100.0 - (turn % 100) as f64),
-            charging: Some(false),
-            speed_m_s: Some(0.5),
-            driving: Some(true),
-            ..Telemetry::silent(meta)
-        }
+        measurement(n, self.units, TimestampMs(self.start_ms), EventId::now_v7())
     }
 
     /// Sends all of it by the producer crate; events a second.
@@ -127,6 +131,27 @@ impl Data {
         producer.flush(FLUSH)?;
         Ok(Sample { value: self.events as f64 / begun.elapsed().as_secs_f64(), spent: meter.stop() })
     }
+}
+
+/// The catalogue's files with another number of partitions of topic `telemetry`, in a folder of this run.
+fn topic_files(stack: &Stack, partitions: u32) -> Result<PathBuf> {
+    let folder = stack.folder().join(format!("topics-{partitions}"));
+    fs::create_dir_all(&folder)?;
+    for file in fs::read_dir(TOPICS).context(TOPICS)? {
+        let file = file?;
+        let mut text = fs::read_to_string(file.path())?;
+        if file.file_name() == "telemetry.toml" {
+            text = with_partitions(&text, partitions).context("telemetry.toml has no `partitions`")?;
+        }
+        fs::write(folder.join(file.file_name()), text)?;
+    }
+    Ok(folder)
+}
+
+/// The first `partitions` is the topic's own.
+fn with_partitions(text: &str, partitions: u32) -> Option<String> {
+    let line = text.lines().find(|line| line.starts_with("partitions = "))?;
+    Some(text.replacen(line, &format!("partitions = {partitions}"), 1))
 }
 
 /// The CloudEvents attributes that the producer crate writes; the time of the source is left a constant.
@@ -195,11 +220,6 @@ pub(crate) fn measure_producers(bench: &mut Bench, data: &Data) -> Result<()> {
     report.floor(floor, "events/s", &bare);
     report.row(name, "events/s", &ours, Some((floor, &bare)), Some(Goal::RatioMin(0.8)));
     Ok(())
-}
-
-/// The name of the `unit`-th unit on its site.
-pub(crate) fn unit_uid(unit: u64) -> String {
-    format!("10100{unit:05}")
 }
 
 pub(crate) fn now_ms() -> i64 {

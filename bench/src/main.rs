@@ -8,12 +8,14 @@ mod codec;
 mod cpu;
 mod latency;
 mod load;
+mod native;
 mod report;
+mod restart;
+mod scaling;
 mod sizes;
 mod stack;
 
 use clap::Parser;
-use tikv_jemallocator::Jemalloc;
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -21,11 +23,6 @@ use crate::{
     report::Report,
     stack::{Places, Stack},
 };
-
-/// That of the program which is measured, for bare clients too: with glibc's, the threads of a client wait for each other's
-/// arenas more than for anything else.
-#[global_allocator]
-static ALLOCATOR: Jemalloc = Jemalloc;
 
 #[derive(Debug, Parser)]
 struct Args {
@@ -45,7 +42,7 @@ struct Args {
     latency_s: u64,
     #[command(flatten)]
     capacity: capacity::Options,
-    /// More numbers of units
+    /// More numbers of units, and how it scales with partitions, batches and a table that grows
     #[arg(long)]
     full: bool,
 }
@@ -83,20 +80,15 @@ fn main() -> anyhow::Result<()> {
     }
     catch_up::measure_history(&mut bench, &wide)?;
     catch_up::measure_all(&mut bench, args.events)?;
-    let mut others = vec![("12 units", 12), ("100,000 units", 100_000)];
+    scaling::measure_units(&mut bench, args.events / 2, args.full)?;
     if args.full {
-        others.extend([("100 units", 100), ("1,000 units", 1_000)]);
-    }
-    for (label, units) in others {
-        let name = format!("hot catch-up, {label}");
-        if bench.report.wants(&name) {
-            let data = Data::new(&bench.stack, &format!("of{units}"), args.events / 2, units);
-            data.produce(&bench.stack, &bench.runtime)?;
-            catch_up::measure_hot_of(&mut bench, &data, &name)?;
-        }
+        scaling::measure_partitions(&mut bench, args.events / 2)?;
+        scaling::measure_batches(&mut bench, &wide)?;
+        scaling::measure_growth(&mut bench, args.events)?;
     }
     capacity::measure(&mut bench, &args.capacity)?;
     let Bench { stack, runtime, mut report, .. } = bench;
+    runtime.block_on(restart::measure(&stack, &mut report))?;
     runtime.block_on(latency::measure(&stack, args.latency_s, &mut report))?;
     report.write("bench")
 }

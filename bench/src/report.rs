@@ -22,6 +22,8 @@ pub(crate) enum Goal {
     RatioWithin(f64, f64),
     /// At most this.
     Max(f64),
+    /// At most this each time.
+    EachMax(f64),
 }
 
 /// One row (the fields that readers of `results.json` may rely on, and two more).
@@ -87,6 +89,7 @@ impl Report {
             Goal::RatioMin(least) => ratio.is_some_and(|ratio| ratio >= least),
             Goal::RatioWithin(least, most) => ratio.is_some_and(|ratio| (least..=most).contains(&ratio)),
             Goal::Max(most) => middle.value <= most,
+            Goal::EachMax(bound) => most.value <= bound,
         });
         let row = Row {
             name: name.to_owned(),
@@ -100,6 +103,7 @@ impl Report {
                 Goal::RatioMin(least) => format!("ratio >= {least}"),
                 Goal::RatioWithin(least, most) => format!("ratio {least} to {most}"),
                 Goal::Max(most) => format!("<= {}", shown(most)),
+                Goal::EachMax(most) => format!("max <= {}", shown(most)),
             }),
             met,
             cpu_s: middle.spent.cpu_s.clone(),

@@ -55,6 +55,11 @@ impl Stack {
         KafkaSettings { topic_prefix: prefix.to_owned(), ..KafkaSettings::at(&self.places.brokers) }
     }
 
+    /// For files of this run.
+    pub(crate) fn folder(&self) -> PathBuf {
+        PathBuf::from("/tmp").join(&self.name)
+    }
+
     /// The program, with topics, keys and a database of that name.
     pub(crate) fn fleetlog(&self, topics: &str, stores: &str) -> Command {
         let mut command = Command::new(&self.places.binary);
@@ -62,7 +67,7 @@ impl Stack {
             .env("FLEETLOG_KAFKA__TOPIC_PREFIX", topics)
             .env("FLEETLOG_REDIS__KEY_PREFIX", format!("{stores}:"))
             .env("FLEETLOG_POSTGRES__URL", self.database_url(stores))
-            .env("FLEETLOG_RUN__STATE_DIR", format!("/tmp/{}", self.name))
+            .env("FLEETLOG_RUN__STATE_DIR", self.folder())
             .env("FLEETLOG_LOG__FILTER", "warn")
             .env_remove("FLEETLOG_BENCH_BINARY")
             .env_remove("FLEETLOG_BENCH_PSQL");

@@ -13,7 +13,8 @@ const SEND_BYTES: usize = 256 << 10;
 
 /// The rows by table, and in each table in the order of its main index: sorted rows go into a btree twice as fast.
 /// Rows of equal key keep the order of the log.
-pub(crate) fn in_index_order<W: HistoryRow>(rows: &[RowChange<W>]) -> Vec<&RowChange<W>> {
+#[must_use]
+pub fn in_index_order<W: HistoryRow>(rows: &[RowChange<W>]) -> Vec<&RowChange<W>> {
     let mut sorted: Vec<_> = rows.iter().collect();
     sorted.sort_by(|a, b| {
         (a.write.table().name, a.write.sort_key()).cmp(&(b.write.table().name, b.write.sort_key()))
@@ -21,8 +22,9 @@ pub(crate) fn in_index_order<W: HistoryRow>(rows: &[RowChange<W>]) -> Vec<&RowCh
     sorted
 }
 
-/// How many of the first rows go into one COPY: rows of one table, up to the bounds. `rows` is not empty.
-pub(crate) fn encode_chunk<W: HistoryRow>(rows: &[&RowChange<W>]) -> (usize, Vec<u8>) {
+/// One COPY of the first rows, those of one table up to the bounds, and how many these are. `rows` is not empty.
+#[must_use]
+pub fn encode_chunk<W: HistoryRow>(rows: &[&RowChange<W>]) -> (usize, Vec<u8>) {
     let table = rows[0].write.table();
     let mut encoder = CopyEncoder::new();
     let mut taken = 0;

@@ -28,6 +28,7 @@ mod sink;
 
 pub use check::{POSTGRES_VERSION_MIN, Server};
 pub use connections::ConnectionSettings;
+pub use copy::{encode_chunk, in_index_order};
 pub use database::Database;
 pub use facts::{DatabaseFacts, JobFacts};
 pub use maintain::{Maintained, Retention};

@@ -1,5 +1,5 @@
 //! What the measurements of this folder share: measurements like a fleet's, and fleetlog's pure parts as workloads, which
-//! the clock (`benches/pure.rs`) and the counter of instructions (`bin/instructions.rs`) both run.
+//! the clock (`benches/pure.rs`) and the counter of instructions (`bin/instructions/`) both run.
 
 pub mod pure;
 pub mod telemetry;

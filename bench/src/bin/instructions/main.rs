@@ -5,6 +5,8 @@
 //! needs to start and to make its data is left out. (The difference of a short and a long run would leave it out as well,
 //! but not what varies in it.)
 
+mod seeds;
+
 use std::{
     collections::BTreeMap,
     fs,

@@ -57,11 +57,12 @@ struct Bench {
 }
 
 /// Rows that read what the producers sent.
-const OF_WIDE: [&str; 4] = [
+const OF_WIDE: [&str; 5] = [
     "producer, bare client",
     "producer crate",
     "hot catch-up, 10,000 units",
     "history catch-up, btree (unit, time)",
+    "history catch-up, batches of",
 ];
 
 fn main() -> anyhow::Result<()> {

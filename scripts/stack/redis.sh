@@ -11,6 +11,8 @@ redis_start() {
   fi
   port="$(port_for redis)" || exit 1
   mkdir -p "$REDIS_HOME"
+  # auto-aof-rewrite-min-size: from 64 MB on (the default) a fleet of 10,000 units, each written once a second, has the file
+  # rewritten every six seconds, and each time a core is taken for a second.
   # set-proc-title: Redis would write over the command line by which the stack knows its own process.
   cat >"$REDIS_HOME/redis.conf" <<EOF
 bind 127.0.0.1
@@ -20,6 +22,7 @@ daemonize no
 set-proc-title no
 appendonly yes
 appendfsync everysec
+auto-aof-rewrite-min-size 1gb
 save ""
 maxmemory-policy noeviction
 EOF

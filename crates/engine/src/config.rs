@@ -24,8 +24,10 @@ pub struct EngineConfig {
     pub retry_delay_ms: u64,
     /// Longest pause between tries.
     pub retry_delay_ms_max: u64,
-    /// How long a lane that is behind may hold a write, at most; it holds it for a tenth of what it is behind.
+    /// How long a lane that catches up may hold a write.
     pub hold_ms_max: u64,
+    /// A lane catches up from when as much work lies before it as takes so long, until it is at the end of the log.
+    pub catch_up_ms: u64,
     /// How often an idle lane looks at its link, and moves progress over transaction markers.
     pub idle_interval_ms: u64,
     /// How often Kafka is told of progress (for lag tools only).
@@ -59,6 +61,7 @@ impl Default for EngineConfig {
             retry_delay_ms: 50,
             retry_delay_ms_max: 2_000,
             hold_ms_max: 2_000,
+            catch_up_ms: 100,
             idle_interval_ms: 1_000,
             offset_commit_interval_ms: 1_000,
             drain_deadline_ms: 8_000,

@@ -1,6 +1,6 @@
 //! Where a projection lands.
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, time::Duration};
 
 use crate::{LaneId, Link, Progress, UnitOfWork, Version};
 
@@ -112,6 +112,12 @@ pub trait Sink: Send + Sync + 'static {
     /// Whether a commit is a chain of steps, each whole by itself (Redis), and not one step (SQL). What a lane has to
     /// write may then be several commits: the states of some entities first, progress with the last of them.
     const IN_PARTS: bool;
+
+    /// How far apart a lane's writes begin, at least: for a store to which each of them costs much, whatever is in it. What
+    /// comes meanwhile goes with the next one; the first after a quiet while goes at once.
+    fn write_interval(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Looks once, at start, whether the store can keep the guarantees (eviction policy, schema version).
     ///

@@ -13,7 +13,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use fail::fail_point;
@@ -30,18 +30,15 @@ use crate::{
     DeadLetter, EngineConfig, Failure, Origin,
     fault::Interrupt,
     intake::{LaneFeed, Taking},
-    memory::{LaneShares, WritesOf},
     metrics::LaneMetrics,
     ports::{DeadLetters, Schemas},
     status::{Counts, LaneState, LaneStatus, ProjectionStatus},
 };
 
 use ahead::{Adding, Ahead, Flight, Landed, Round, Source, Tally, offsets};
+use round::Pace;
 pub(crate) use start::SharedLogs;
 pub(crate) use telling::Telling;
-
-/// How often a lane that holds its write looks whether more is to come.
-const HOLD_LOOK: Duration = Duration::from_millis(20);
 
 /// What the lanes of one projection share.
 pub(crate) struct Shared<P, S, C> {
@@ -78,6 +75,8 @@ pub(crate) struct Work<P: Projection, D> {
     /// What is being written: as long as there is one, a write of it is under way, or about to be.
     round: Option<Round<P, D>>,
     flight: Option<Flight<P::Write, D>>,
+    /// When the next write begins.
+    pace: Pace,
     /// What the cache takes of memory.
     cached_bytes: usize,
     /// When to look at the link, or to write a move over markers.
@@ -136,7 +135,7 @@ where
     async fn work(self: &Arc<Self>, work: &mut Work<P, C::Decode>) -> Interrupt {
         loop {
             let room = self.room(work);
-            let Work { core, flight, idle_at, ahead, .. } = &mut *work;
+            let Work { core, flight, idle_at, ahead, pace, .. } = &mut *work;
             let (flying, holding) = (flight.is_some(), flight.is_none() && !ahead.is_empty());
             let can_take = !(flying || holding) || !room.is_none();
             let next = tokio::select! {
@@ -144,7 +143,7 @@ where
                 () = self.stop.cancelled() => Next::Stop,
                 landed = landing(flight) => Next::Landed(Box::new(landed)),
                 taking = self.feed.take(core.cursor(), room.events, room.bytes), if can_take => Next::Taking(taking),
-                () = tokio::time::sleep(HOLD_LOOK), if holding => Next::Due,
+                () = tokio::time::sleep_until(pace.look_at()), if holding => Next::Due,
                 () = tokio::time::sleep_until(*idle_at), if !flying && !holding => Next::Idle,
             };
             let done = match next {
@@ -165,30 +164,6 @@ where
                 return interrupt;
             }
         }
-    }
-
-    /// What may still be taken ahead of the write under way.
-    fn room(&self, work: &Work<P, C::Decode>) -> Room {
-        let EngineConfig { batch_events_max, batch_bytes_max, .. } = *self.shared.config;
-        let waiting = work.round.as_ref().map_or(0, |round| round.ahead.tally.write_bytes);
-        let held_bytes = waiting + work.ahead.tally.write_bytes;
-        Room {
-            events: batch_events_max.saturating_sub(work.ahead.items(&self.shared.projection)),
-            bytes: self.shares().batch_room(held_bytes).min(batch_bytes_max),
-        }
-    }
-
-    fn writes_of() -> WritesOf {
-        match (size_of::<P::Cache>() > 0, S::IN_PARTS) {
-            (false, _) => WritesOf::Rows,
-            (true, false) => WritesOf::States,
-            (true, true) => WritesOf::StatesInPieces,
-        }
-    }
-
-    /// What this lane may hold of each kind.
-    fn shares(&self) -> LaneShares {
-        LaneShares::of(self.feed.lane_bytes_max(), self.dedup_span_offsets, Self::writes_of())
     }
 
     /// The heart: drop what is stale or a duplicate → read states → project → dead letters acknowledged; then
@@ -463,18 +438,6 @@ where
         for (counter, by) in [(e, events), (d, tally.duplicates), (s, set_aside), (b, u64::from(is_batch))] {
             counter.fetch_add(by, Ordering::Relaxed);
         }
-    }
-}
-
-/// Room for more records in what the next write covers.
-struct Room {
-    events: usize,
-    bytes: usize,
-}
-
-impl Room {
-    fn is_none(&self) -> bool {
-        self.events == 0 || self.bytes == 0
     }
 }
 

@@ -3,18 +3,61 @@
 use std::{sync::Arc, time::Duration};
 
 use fleetlog_projection::{Projection, Sink, Writes};
+use tokio::time::Instant;
 
 use super::{
     Lane, Work,
     ahead::{Round, Tally},
     now,
 };
-use crate::{fault::Interrupt, ports::Schemas};
+use crate::{
+    EngineConfig,
+    fault::Interrupt,
+    memory::{LaneShares, WritesOf},
+    ports::Schemas,
+};
 
-/// Writes are not held for less.
-const HOLD_MIN: Duration = Duration::from_millis(100);
-/// A lane that had nothing to take for so long is not behind.
-const HOLD_UNFED: Duration = Duration::from_millis(50);
+/// A lane that had nothing to take for so long writes what it has, wherever the end of the log may be. Longer than the poll
+/// thread is with other lanes.
+const HOLD_UNFED: Duration = Duration::from_millis(250);
+/// No rate is told of a shorter time: what lay in the buffer is taken at once.
+const RATE_OVER_MIN: Duration = Duration::from_millis(50);
+/// How often a lane that holds its write looks whether more is to come.
+const HOLD_LOOK: Duration = Duration::from_millis(20);
+
+/// When a lane writes.
+pub(super) struct Pace {
+    /// The next write does not begin before.
+    write_at: Instant,
+    /// More than a moment's work lay before the lane, and it has not been at the end of the log since.
+    catches_up: bool,
+}
+
+impl Pace {
+    /// Of a lane that begins.
+    pub(super) fn new() -> Self {
+        Self { write_at: Instant::now(), catches_up: false }
+    }
+
+    /// When to look again whether what is held is due.
+    pub(super) fn look_at(&self) -> Instant {
+        let now = Instant::now();
+        if self.write_at > now { self.write_at } else { now + HOLD_LOOK }
+    }
+}
+
+/// Room for more records in what the next write covers.
+pub(super) struct Room {
+    pub(super) events: usize,
+    pub(super) bytes: usize,
+}
+
+impl Room {
+    pub(super) fn is_none(&self) -> bool {
+        self.events == 0 || self.bytes == 0
+    }
+}
+
 impl<P, S, C> Lane<P, S, C>
 where
     P: Projection,
@@ -51,23 +94,61 @@ where
             None => (Vec::new(), Tally { write_bytes: bytes_max, ..Tally::default() }),
         };
         self.tidy(work);
+        work.pace.write_at = Instant::now() + self.shared.sink.write_interval();
         work.flight = Some(self.fly(unit, sources, tally));
         Ok(())
     }
 
-    /// A lane that is behind holds its write for a tenth of that: the more events a write covers, the fewer writes. What
-    /// readers see was old before and is hardly older for it. Not at the end of the log, not beyond its room, and not when
-    /// nothing comes: what is old by its time alone (a sender's clock, something brought in later) is not behind.
-    fn holds(&self, work: &Work<P, C::Decode>) -> bool {
-        let ahead = &work.ahead;
-        let (Some((since, last)), Some(newest)) = (ahead.added, ahead.tally.recorded_at.last()) else {
+    /// Whether what was projected waits: for its turn, where writes of the sink keep a distance, or because the lane catches
+    /// up. The more events a write covers, the fewer writes; and until such a lane is at the end of the log, what readers see
+    /// is old anyway. Never beyond its room, and not when nothing comes.
+    fn holds(&self, work: &mut Work<P, C::Decode>) -> bool {
+        let Some((since, last)) = work.ahead.added else { return false };
+        if self.room(work).is_none() || work.cached_bytes > self.shares().cache_bytes {
             return false;
-        };
-        let behind_ms = u64::try_from(now().0.saturating_sub(newest.0)).unwrap_or_default();
-        let hold = Duration::from_millis((behind_ms / 10).min(self.shared.config.hold_ms_max));
+        }
+        let held = since.elapsed();
+        work.pace.catches_up = self.catches_up(work, held);
         let is_fed = self.feed.held_bytes() > 0 || last.elapsed() < HOLD_UNFED;
-        let has_room = !self.room(work).is_none() && work.cached_bytes <= self.shares().cache_bytes;
-        hold >= HOLD_MIN && since.elapsed() < hold && is_fed && has_room && !self.feed.at_end()
+        let hold = Duration::from_millis(self.shared.config.hold_ms_max);
+        Instant::now() < work.pace.write_at || (work.pace.catches_up && is_fed && held < hold)
+    }
+
+    /// Whether more lies before the lane than it takes in a moment (`catch_up_ms`), at the rate at which it took what it
+    /// `held` for so long; from then on until it is at the end, so that the last of it goes in one write too. The end is that
+    /// of the last look at it: a lane that keeps up has it behind itself.
+    fn catches_up(&self, work: &Work<P, C::Decode>, held: Duration) -> bool {
+        let rest = self.status.end().map_or(0, |end| end - work.core.cursor());
+        if rest <= 0 || self.feed.at_end() {
+            return false;
+        }
+        let moment = Duration::from_millis(self.shared.config.catch_up_ms).as_secs_f64();
+        let taken = work.ahead.tally.recorded_at.len() as f64;
+        work.pace.catches_up || rest as f64 * held.max(RATE_OVER_MIN).as_secs_f64() > taken * moment
+    }
+
+    /// What may still be taken ahead of the write under way.
+    pub(super) fn room(&self, work: &Work<P, C::Decode>) -> Room {
+        let EngineConfig { batch_events_max, batch_bytes_max, .. } = *self.shared.config;
+        let waiting = work.round.as_ref().map_or(0, |round| round.ahead.tally.write_bytes);
+        let held_bytes = waiting + work.ahead.tally.write_bytes;
+        Room {
+            events: batch_events_max.saturating_sub(work.ahead.items(&self.shared.projection)),
+            bytes: self.shares().batch_room(held_bytes).min(batch_bytes_max),
+        }
+    }
+
+    pub(super) fn writes_of() -> WritesOf {
+        match (size_of::<P::Cache>() > 0, S::IN_PARTS) {
+            (false, _) => WritesOf::Rows,
+            (true, false) => WritesOf::States,
+            (true, true) => WritesOf::StatesInPieces,
+        }
+    }
+
+    /// What this lane may hold of each kind.
+    pub(super) fn shares(&self) -> LaneShares {
+        LaneShares::of(self.feed.lane_bytes_max(), self.dedup_span_offsets, Self::writes_of())
     }
 
     /// Bounds the cache by what is written, or on its way to the store: what is needed again is read again, in one call a

@@ -8,7 +8,7 @@ use fleetlog_projection::{
 };
 use tokio::{sync::Mutex, time::Instant};
 
-use super::{Lane, Work, ahead::Ahead, mutants};
+use super::{Lane, Work, ahead::Ahead, mutants, round::Pace};
 use crate::{
     Failure,
     fault::Interrupt,
@@ -90,6 +90,7 @@ where
             flight: None,
             round: None,
             cached_bytes: 0,
+            pace: Pace::new(),
             idle_at: Instant::now(),
             set_aside_in_a_row: 0,
         })

@@ -180,7 +180,6 @@ pub(super) fn quick() -> EngineConfig {
         retry_delay_ms: 1,
         retry_delay_ms_max: 5,
         idle_interval_ms: 20,
-        // Its records are of 1970, so every lane would be behind.
         hold_ms_max: 0,
         assign_wait_ms: 50,
         offset_commit_interval_ms: 10,

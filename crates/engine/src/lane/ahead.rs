@@ -31,8 +31,8 @@ pub(super) struct Ahead<P: Projection, D> {
     /// What rows were made from, in case the store refuses some: then it is projected again without them.
     pub(super) sources: Vec<Source<D>>,
     pub(super) tally: Tally,
-    /// When the first of them was added, and when the last.
-    pub(super) added: Option<(Instant, Instant)>,
+    /// When the first of them was added.
+    pub(super) since: Option<Instant>,
 }
 
 /// What is being written: everything that was projected up to some moment.
@@ -68,7 +68,7 @@ impl<P: Projection, D> Default for Ahead<P, D> {
             set_aside: Vec::new(),
             sources: Vec::new(),
             tally: Tally::default(),
-            added: None,
+            since: None,
         }
     }
 }
@@ -96,8 +96,7 @@ impl<P: Projection, D> Ahead<P, D> {
     ) -> isize {
         let Projected { pending, rows, set_aside } = projected;
         let Source { taken, .. } = &source;
-        let now = Instant::now();
-        self.added = Some((self.added.map_or(now, |(first, _)| first), now));
+        self.since.get_or_insert_with(Instant::now);
         let (aside, tally) = (self.set_aside.len(), &mut self.tally);
         let recorded_before = tally.recorded_at.len();
         tally.duplicates += taken.duplicate.iter().filter(|duplicate| **duplicate).count() as u64;

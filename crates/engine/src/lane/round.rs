@@ -17,9 +17,6 @@ use crate::{
     ports::Schemas,
 };
 
-/// A lane that had nothing to take for so long writes what it has, wherever the end of the log may be. Longer than the poll
-/// thread is with other lanes.
-const HOLD_UNFED: Duration = Duration::from_millis(250);
 /// No rate is told of a shorter time: what lay in the buffer is taken at once.
 const RATE_OVER_MIN: Duration = Duration::from_millis(50);
 /// How often a lane that holds its write looks whether more is to come.
@@ -101,17 +98,16 @@ where
 
     /// Whether what was projected waits: for its turn, where writes of the sink keep a distance, or because the lane catches
     /// up. The more events a write covers, the fewer writes; and until such a lane is at the end of the log, what readers see
-    /// is old anyway. Never beyond its room, and not when nothing comes.
+    /// is old anyway. Never beyond its room.
     fn holds(&self, work: &mut Work<P, C::Decode>) -> bool {
-        let Some((since, last)) = work.ahead.added else { return false };
+        let Some(since) = work.ahead.since else { return false };
         if self.room(work).is_none() || work.cached_bytes > self.shares().cache_bytes {
             return false;
         }
         let held = since.elapsed();
         work.pace.catches_up = self.catches_up(work, held);
-        let is_fed = self.feed.held_bytes() > 0 || last.elapsed() < HOLD_UNFED;
         let hold = Duration::from_millis(self.shared.config.hold_ms_max);
-        Instant::now() < work.pace.write_at || (work.pace.catches_up && is_fed && held < hold)
+        Instant::now() < work.pace.write_at || (work.pace.catches_up && held < hold)
     }
 
     /// Whether more lies before the lane than it takes in a moment (`catch_up_ms`), at the rate at which it took what it

@@ -366,11 +366,13 @@ impl LaneCore {
         made_at: TimestampMs,
     ) -> UnitOfWork<W> {
         let Due { reach, is_last, rows, set_aside, beyond } = due;
-        let mut asides = std::mem::take(set_aside);
-        if !entities.is_empty() {
+        let is_time = is_last || !on(Mutant::SetAsidesWithLastPiece);
+        let mut asides = if is_time { std::mem::take(set_aside) } else { Vec::new() };
+        if is_time && !entities.is_empty() && !on(Mutant::SetAsidesBeyondLeft) {
             asides.append(beyond);
         }
-        let progress = if is_last { reach } else { self.progress };
+        let moves = is_last || on(Mutant::ProgressWithFirstPiece);
+        let progress = if moves { reach } else { self.progress };
         let writes = Writes { entities, rows: std::mem::take(rows), set_aside: asides };
         self.unit_to(progress, writes, made_at)
     }

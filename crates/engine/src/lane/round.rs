@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{
     Lane, Work,
     ahead::{Ahead, Round, Tally},
-    now,
+    mutants, now,
 };
 use crate::{
     EngineConfig,
@@ -77,7 +77,7 @@ where
         let Round { reach, ahead: now_due } =
             round.get_or_insert_with(|| Round { reach: core.reach(), ahead: std::mem::take(ahead) });
         let projection = &self.shared.projection;
-        let bytes_max = self.shares().piece_bytes;
+        let bytes_max = mutants::piece_bytes(self.shares().piece_bytes);
         let entities =
             self.caught("the last batches", || projection.changes(cache, &mut now_due.touched, bytes_max))?;
         let is_last = projection.touched_entities(&now_due.touched) == 0;

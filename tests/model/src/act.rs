@@ -270,7 +270,7 @@ impl System {
     }
 
     /// Writes the next piece of the round, or begins one with what is ahead, if no write is under way. As `launch` of the
-    /// engine, which besides may hold a round back: here the store may let a write wait as long as it likes.
+    /// engine, which besides may hold a round back: here one grows for as long as the store lets the write before it wait.
     fn launch(&self, state: &mut State, who: Who) {
         let owner = &mut state.owners[who];
         let Phase::Idle(work) = &mut owner.phase else { return };

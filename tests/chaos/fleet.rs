@@ -111,6 +111,9 @@ fn focus(mutant: Option<&str>) -> Option<&'static [&'static str]> {
     match mutant? {
         "progress-before-data" => Some(&["commit.between"]),
         "set-asides-last" | "covered-taken-again" => Some(&["redis.call"]),
+        "progress-with-first-piece" | "set-asides-with-last-piece" | "set-asides-beyond-left" => {
+            Some(&["commit.before", "commit.after", "step.committed"])
+        }
         "dead-letter-not-awaited" => Some(&["redis.call", "commit.after", "step.committed"]),
         _ => None,
     }

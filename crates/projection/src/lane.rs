@@ -160,6 +160,22 @@ impl<W> Writes<W> {
     }
 }
 
+/// What a round has to write beside states, when a piece of it is made. A round is what was projected up to some moment;
+/// where its states are more than one write may carry, it goes in pieces, each the states of some of its entities.
+#[derive(Debug)]
+pub struct Due<'a, W> {
+    /// Where the round takes the lane.
+    pub reach: Progress,
+    /// Whether no entity of the round is left for another piece.
+    pub is_last: bool,
+    /// Its rows, unless an earlier piece took them.
+    pub rows: &'a mut Vec<RowChange<W>>,
+    /// Its set-asides, unless an earlier piece took them.
+    pub set_aside: &'a mut Vec<SetAside>,
+    /// Set-asides of batches that were projected after the round, unless an earlier piece took them.
+    pub beyond: &'a mut Vec<SetAside>,
+}
+
 /// A lane's place: in the log, in the chain, in the duplicate window.
 ///
 /// Batches may be admitted ahead of the write that is under way; the next write covers all of them. What was admitted
@@ -338,6 +354,27 @@ impl LaneCore {
         let Writes { entities, rows, set_aside } = writes;
         let lane = self.lane.clone();
         UnitOfWork { lane, follows, leaves, progress, entities, rows, set_aside, made_at }
+    }
+
+    /// A piece of a round, with states of some of its entities as they are by now. So that nothing is past its set-asides,
+    /// and progress is past nothing that is missing, wherever the round ends early: what is set aside goes with the first
+    /// piece, also what was since then if states may cover it; progress goes with the last.
+    pub fn piece<W>(
+        &mut self,
+        entities: Vec<EntityChange<W>>,
+        due: Due<'_, W>,
+        made_at: TimestampMs,
+    ) -> UnitOfWork<W> {
+        let Due { reach, is_last, rows, set_aside, beyond } = due;
+        let is_time = is_last || !on(Mutant::SetAsidesWithLastPiece);
+        let mut asides = if is_time { std::mem::take(set_aside) } else { Vec::new() };
+        if is_time && !entities.is_empty() && !on(Mutant::SetAsidesBeyondLeft) {
+            asides.append(beyond);
+        }
+        let moves = is_last || on(Mutant::ProgressWithFirstPiece);
+        let progress = if moves { reach } else { self.progress };
+        let writes = Writes { entities, rows: std::mem::take(rows), set_aside: asides };
+        self.unit_to(progress, writes, made_at)
     }
 
     /// The write was taken.

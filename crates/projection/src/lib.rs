@@ -29,7 +29,7 @@ pub use chain::{Chain, Link, Verdict, judge};
 pub use dedup::DedupWindow;
 pub use fold::{Fold, FoldCache, FoldPending, Known};
 pub use hot::HotWrite;
-pub use lane::{Admission, Batch, LaneCore, LogLost, LogNow, Taken, Writes};
+pub use lane::{Admission, Batch, Due, LaneCore, LogLost, LogNow, Taken, Writes};
 pub use map::Map;
 pub use memory::MemorySink;
 pub use progress::{LaneId, LastRecord, Progress};

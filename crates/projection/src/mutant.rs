@@ -33,11 +33,17 @@ pub enum Mutant {
     CoveredTakenAgain,
     /// After *Fenced* a lane goes on without proof that the partition is still its own.
     OwnershipNotProved,
+    /// Progress goes with the first piece of a round, and not with the last.
+    ProgressWithFirstPiece,
+    /// Set-asides go with the last piece of a round, and not with the first.
+    SetAsidesWithLastPiece,
+    /// A piece leaves behind what was set aside after its round, though its states may cover that.
+    SetAsidesBeyondLeft,
 }
 
 impl Mutant {
     /// Every mutant.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::ProgressBeforeData,
         Self::LinkCheckOff,
         Self::AtOrPast,
@@ -51,6 +57,9 @@ impl Mutant {
         Self::IdleLinkNotRead,
         Self::CoveredTakenAgain,
         Self::OwnershipNotProved,
+        Self::ProgressWithFirstPiece,
+        Self::SetAsidesWithLastPiece,
+        Self::SetAsidesBeyondLeft,
     ];
 
     /// Its name, as it is given in the environment and shown in tables.
@@ -70,6 +79,9 @@ impl Mutant {
             Self::IdleLinkNotRead => "idle-link-not-read",
             Self::CoveredTakenAgain => "covered-taken-again",
             Self::OwnershipNotProved => "ownership-not-proved",
+            Self::ProgressWithFirstPiece => "progress-with-first-piece",
+            Self::SetAsidesWithLastPiece => "set-asides-with-last-piece",
+            Self::SetAsidesBeyondLeft => "set-asides-beyond-left",
         }
     }
 }

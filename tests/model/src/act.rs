@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use fleetlog_event::{Reason, TimestampMs};
 use fleetlog_projection::{
-    Admission, Batch, LaneCore, Projected, SetAside, Taken, UnitOfWork, Writes,
+    Admission, Batch, Due, LaneCore, Projected, SetAside, Taken, UnitOfWork, Writes,
     memory::World,
     mutant::{Mutant, on},
     parts::{Sending, Sent},
@@ -14,7 +14,7 @@ use crate::{
     action::{Action, Who},
     code::{Cache, Write},
     flight::{Flight, Landed, cut},
-    owner::{Ahead, Committing, Made, Owner, Phase, Work},
+    owner::{Ahead, Committing, Made, Owner, Phase, Round, Work},
     properties::Finding,
     system::{State, System},
 };
@@ -106,7 +106,7 @@ impl System {
         let started =
             LaneCore::start(self.lane.clone(), &stored, &self.now, self.scene.dedup_span_offsets, nonce);
         let Ok(core) = started else { return Self::stop(state, who) };
-        let mut work = Work { core, cache: Cache::default(), ahead: Ahead::default() };
+        let mut work = Work { core, cache: Cache::default(), ahead: Ahead::default(), round: None };
         let owner = &mut state.owners[who];
         owner.nonce = nonce;
         if let Some(survivor) = owner.survivor.take() {
@@ -269,17 +269,28 @@ impl System {
         }
     }
 
-    /// Writes what is ahead, if no write is under way.
+    /// Writes the next piece of the round, or begins one with what is ahead, if no write is under way. As `launch` of the
+    /// engine, which besides may hold a round back: here one grows for as long as the store lets the write before it wait.
     fn launch(&self, state: &mut State, who: Who) {
         let owner = &mut state.owners[who];
         let Phase::Idle(work) = &mut owner.phase else { return };
-        if owner.committing.is_some() || !work.ahead.any {
+        if owner.committing.is_some() || (work.round.is_none() && !work.ahead.any) {
             return;
         }
-        let Work { core, cache, ahead } = Arc::make_mut(work);
-        let Ahead { touched, rows, set_aside, sources, .. } = std::mem::take(ahead);
-        let entities = self.codes[who].changes(cache, touched);
-        let unit = core.unit(Writes { entities, rows, set_aside }, TimestampMs(0));
+        let Work { core, cache, ahead, round } = Arc::make_mut(work);
+        let Round { reach, ahead: now_due } =
+            round.get_or_insert_with(|| Round { reach: core.reach(), ahead: std::mem::take(ahead) });
+        // The least a piece can be: one entity.
+        let bytes_max = if self.scene.in_pieces { 0 } else { usize::MAX };
+        let entities = self.codes[who].changes(cache, &mut now_due.touched, bytes_max);
+        let is_last = now_due.touched.is_empty();
+        let Ahead { rows, set_aside, .. } = now_due;
+        let due = Due { reach: *reach, is_last, rows, set_aside, beyond: &mut ahead.set_aside };
+        let unit = core.piece(entities, due, TimestampMs(0));
+        let sources = round.take_if(|_| is_last).map(|round| round.ahead.sources).unwrap_or_default();
+        if self.scene.forgets {
+            self.codes[who].forget(cache);
+        }
         self.send(state, who, unit, sources, false);
     }
 
@@ -395,7 +406,7 @@ fn progress_alone(unit: &mut UnitOfWork<Write>) -> UnitOfWork<Write> {
 /// As `mutants::Survivor` of the engine.
 fn outlive(work: &mut Work, survivor: Arc<Work>) {
     let mut survivor = Arc::unwrap_or_clone(survivor);
-    survivor.ahead = Ahead::default();
+    (survivor.ahead, survivor.round) = (Ahead::default(), None);
     #[cfg(feature = "mutants")]
     work.core.inherit(&mut survivor.core);
     if on(Mutant::CacheKept) {

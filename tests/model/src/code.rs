@@ -19,8 +19,15 @@ use crate::{action::Who, scene::StoreKind};
 /// An entity's state: the offsets taken, in order, each with whose code took it.
 pub(crate) type Taken = Vec<(i64, u8)>;
 
-/// What is written beside states: whose code made the row.
+/// What is written beside states: of a row, whose code made it; of an entity see [`readable`].
 pub(crate) type Write = u8;
+
+/// What people read of a state, whoever wrote it: how much was taken, and whose code took the last. The second often
+/// stays as it was, and the first never does.
+pub(crate) fn readable(state: &Taken) -> Vec<Write> {
+    let count = u8::try_from(state.len()).expect("a short log");
+    state.last().map(|(_, code)| vec![count, *code]).unwrap_or_default()
+}
 
 /// Entities folded and not written yet.
 type Touched = <Fold<Folded> as Projection>::Touched;
@@ -64,7 +71,9 @@ impl FoldProjector for Folded {
         state.push((event.position.offset, self.0));
         judge_event(self.0, &event.event)
     }
-    fn writes(&self, _: &EntityKey, _: &Taken, _: &mut Vec<Write>) {}
+    fn writes(&self, _: &EntityKey, state: &Taken, out: &mut Vec<Write>) {
+        out.extend(readable(state));
+    }
 }
 
 #[derive(Debug)]
@@ -163,9 +172,25 @@ impl Code {
         }
     }
 
-    /// What is to be written of the entities touched.
-    pub(crate) fn changes(&self, cache: &mut Cache, touched: Vec<EntityKey>) -> Vec<EntityChange<Write>> {
+    /// What is to be written of the entities touched: of all of them, or of as many as make a piece, which are then taken
+    /// out.
+    pub(crate) fn changes(
+        &self,
+        cache: &mut Cache,
+        touched: &mut Vec<EntityKey>,
+        bytes_max: usize,
+    ) -> Vec<EntityChange<Write>> {
         let Self::Fold(fold) = self else { return Vec::new() };
-        fold.changes(&mut cache.0, &mut touched.into_iter().collect(), usize::MAX)
+        let mut set: Touched = touched.drain(..).collect();
+        let changes = fold.changes(&mut cache.0, &mut set, bytes_max);
+        touched.extend(set);
+        changes
+    }
+
+    /// Forgets every state that is written.
+    pub(crate) fn forget(&self, cache: &mut Cache) {
+        if let Self::Fold(fold) = self {
+            let _ = fold.forget(&mut cache.0, usize::MAX);
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use fleetlog_event::EntityKey;
 use fleetlog_projection::{
-    Batch, LaneCore, Link, RowChange, SetAside, Taken, UnitOfWork, parts::Parts, parts::Sending,
+    Batch, LaneCore, Link, Progress, RowChange, SetAside, Taken, UnitOfWork, parts::Parts, parts::Sending,
 };
 
 use crate::{
@@ -20,9 +20,11 @@ pub(crate) struct Work {
     pub(crate) core: LaneCore,
     pub(crate) cache: Cache,
     pub(crate) ahead: Ahead,
+    /// As long as there is one, a piece of it is under way, or about to be.
+    pub(crate) round: Option<Round>,
 }
 
-/// Batches that were projected and not written yet: the next write covers all of them.
+/// Batches that were projected and not written yet: the next round covers all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Ahead {
     pub(crate) touched: Vec<EntityKey>,
@@ -39,6 +41,15 @@ impl Ahead {
     pub(crate) fn items(&self) -> usize {
         self.touched.len() + self.rows.len() + self.set_aside.len()
     }
+}
+
+/// What is being written: everything that was projected up to some moment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Round {
+    /// Where the last piece of it takes the lane.
+    pub(crate) reach: Progress,
+    /// What is left of it to be written.
+    pub(crate) ahead: Ahead,
 }
 
 /// A batch, projected.

@@ -9,7 +9,7 @@ use fleetlog_projection::{
 use stateright::Property;
 
 use crate::{
-    code::{Taken, Write},
+    code::{Taken, Write, readable},
     owner::{Owner, Phase},
     scene::Scene,
     system::{State, System},
@@ -37,6 +37,10 @@ pub enum Finding {
     Trespassed = 128,
     /// The store said *already applied* of a part that it does not hold.
     Belied = 256,
+    /// A state covers an event that is neither in it nor set aside.
+    PastItsSetAsides = 512,
+    /// What people read of an entity is not what its state says.
+    Misread = 1024,
 }
 
 impl Finding {
@@ -78,6 +82,7 @@ impl System {
         if then.iter().any(back) {
             state.find(Finding::WentBack);
         }
+        self.inspect_entities(state, &world, view);
         let is_taken = |offset: i64| now.values().flatten().any(|(taken, _)| *taken == offset);
         let main = view.progress.map_or(0, |progress| progress.main);
         for &offset in view.ledger.keys() {
@@ -94,6 +99,21 @@ impl System {
         let mut below = self.expected.values().flatten().filter(|offset| **offset < main);
         if below.any(|offset| !is_taken(*offset) && !view.ledger.contains_key(offset)) {
             state.find(Finding::Missing);
+        }
+    }
+
+    fn inspect_entities(&self, state: &mut State, world: &World<Write>, lane: &LaneView<Write>) {
+        for (home, change) in &world.entities {
+            let Ok(taken) = serde_json::from_slice::<Taken>(&change.state) else { continue };
+            let is_in = |offset: i64| taken.iter().any(|(taken, _)| *taken == offset);
+            let covered = self.expected.get(home).into_iter().flatten();
+            let mut covered = covered.filter(|offset| **offset < change.version.next);
+            if covered.any(|offset| !is_in(*offset) && !lane.ledger.contains_key(offset)) {
+                state.find(Finding::PastItsSetAsides);
+            }
+            if change.writes != readable(&taken) {
+                state.find(Finding::Misread);
+            }
         }
     }
 
@@ -176,6 +196,8 @@ pub(crate) fn all(scene: &Scene) -> Vec<Property<System>> {
         Property::always("only what is there is already applied", never::<{ Finding::Belied as u16 }>),
         Property::always("no lane stops", never::<{ Finding::Stopped as u16 }>),
         Property::always("who was fenced goes on only as owner", never::<{ Finding::Trespassed as u16 }>),
+        Property::always("no state is past its set-asides", never::<{ Finding::PastItsSetAsides as u16 }>),
+        Property::always("people read what the state says", never::<{ Finding::Misread as u16 }>),
         Property::always("when all is quiet, state == fold(log)", |system: &System, state: &State| {
             !system.is_quiet(state) || system.is_caught_up(state)
         }),
@@ -185,7 +207,14 @@ pub(crate) fn all(scene: &Scene) -> Vec<Property<System>> {
             system.recovers(state)
         }));
     }
-    let faults = scene.faults;
+    all.extend(situations(scene));
+    all.extend(situations_of_rounds(scene));
+    all
+}
+
+/// What a scene has to meet, or it shows nothing.
+fn situations(scene: &Scene) -> Vec<Property<System>> {
+    let (mut all, faults) = (Vec::new(), scene.faults);
     if faults.rebalances + faults.losses > 0 {
         all.push(Property::sometimes("a lane is fenced", |_, state: &State| {
             state.owners.iter().any(|owner| owner.phase == Phase::Start { fenced: true })
@@ -211,11 +240,57 @@ pub(crate) fn all(scene: &Scene) -> Vec<Property<System>> {
             flights.any(|committing| committing.flight.met_itself())
         }));
     }
-    if faults.crashes > 0 && matches!(scene.store, crate::StoreKind::Parts(_)) {
+    // A piece is one call, unless something is set aside with it.
+    let has_parts = !scene.in_pieces || scene.log.iter().any(|event| event.rejected_by.contains(&true));
+    if faults.crashes > 0 && has_parts && matches!(scene.store, crate::StoreKind::Parts(_)) {
         all.push(Property::sometimes("a commit stands half done", |system: &System, state: &State| {
             let link = state.world.link(&system.lane);
             state.late.iter().any(|flight| {
                 matches!(flight.parts.standing(link), Standing::Done(done) if 0 < done && done < flight.parts.len())
+            })
+        }));
+    }
+    all
+}
+
+/// As [`situations`], of rounds that go in pieces.
+fn situations_of_rounds(scene: &Scene) -> Vec<Property<System>> {
+    let (mut all, faults) = (Vec::new(), scene.faults);
+    if !scene.in_pieces {
+        return all;
+    }
+    if faults.crashes + faults.rebalances + faults.losses > 0 {
+        all.push(Property::sometimes(
+            "states of a round are there, and nobody to end it",
+            |system: &System, state: &State| {
+                let main = state.world.lanes.get(&system.lane).and_then(|lane| lane.progress);
+                let main = main.map_or(0, |progress| progress.main);
+                let is_whole = state.world.link(&system.lane).is_some_and(|link| link == link.part(0));
+                let is_ahead = state.world.entities.values().any(|change| change.version.next > main);
+                is_whole && is_ahead && state.owners.iter().all(|owner| owner.work().is_none())
+            },
+        ));
+    }
+    if scene.log.iter().skip(2).any(|event| event.rejected_by == [true, true]) {
+        all.push(Property::sometimes(
+            "a piece takes along what is set aside past its round",
+            |_, state: &State| {
+                state.owners.iter().any(|owner| {
+                    let (Some(work), Some(committing)) = (owner.work(), &owner.committing) else {
+                        return false;
+                    };
+                    let unit = &committing.flight.unit;
+                    let reach = work.round.as_ref().map_or(unit.progress, |round| round.reach).main;
+                    unit.set_aside.iter().any(|aside| aside.record.offset >= reach)
+                })
+            },
+        ));
+    }
+    if scene.forgets {
+        all.push(Property::sometimes("states are read between two pieces", |_, state: &State| {
+            state.owners.iter().any(|owner| match &owner.phase {
+                Phase::Reading { work, .. } => owner.committing.is_none() && work.round.is_some(),
+                _ => false,
             })
         }));
     }

@@ -72,6 +72,10 @@ pub struct Scene {
     pub ends_with_marker: bool,
     /// The store.
     pub store: StoreKind,
+    /// Whether a round goes in pieces, the state of one entity each, as where states are more than a write may carry.
+    pub in_pieces: bool,
+    /// Whether a lane forgets states as soon as they are written, or on their way, as one whose cache is full.
+    pub forgets: bool,
     /// Most events that are taken at once, and most entities, rows and set-asides ahead of a write under way.
     pub batch_max: usize,
     /// Whether records are read ahead while a commit is under way.

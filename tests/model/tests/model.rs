@@ -14,6 +14,8 @@ fn scene(name: &'static str, store: StoreKind, log: &[Happening], faults: Faults
         log: log.to_vec(),
         ends_with_marker: false,
         store,
+        in_pieces: false,
+        forgets: false,
         batch_max: 2,
         prefetches: false,
         reads_at_once: true,
@@ -40,6 +42,23 @@ const GOOD: [Happening; 3] = [Happening::good(1, 1), Happening::good(2, 2), Happ
 const DISPUTED: [Happening; 3] = [Happening::good(1, 1), Happening::disputed(1, 2), Happening::good(1, 1)];
 /// An event nobody takes, before others of the same and of another entity.
 const POISONED: [Happening; 3] = [Happening::poison(1, 1), Happening::good(1, 2), Happening::good(2, 3)];
+/// One is set aside while its entity waits for its piece, whose state then covers it.
+const POISONED_LATE: [Happening; 4] =
+    [Happening::good(1, 1), Happening::good(2, 2), Happening::poison(2, 3), Happening::good(2, 4)];
+/// Besides, the entity that was written first comes again before that.
+const REPEATED_LATE: [Happening; 5] = [
+    Happening::good(1, 1),
+    Happening::good(2, 2),
+    Happening::good(1, 3),
+    Happening::poison(2, 4),
+    Happening::good(2, 5),
+];
+/// The last is one before it once more.
+const POISONED_REPEATED: [Happening; 4] =
+    [Happening::poison(1, 1), Happening::good(1, 2), Happening::good(2, 3), Happening::good(1, 2)];
+/// The second event is rejected by the second owner's code.
+const DISPUTED_SECOND: [Happening; 3] =
+    [Happening::good(1, 1), Happening::disputed(2, 2), Happening::good(2, 3)];
 /// A row that the store refuses, one that the second owner's code rejects.
 const REFUSED: [Happening; 3] = [Happening::refused(1, 1), Happening::good(1, 2), Happening::disputed(2, 3)];
 
@@ -89,6 +108,52 @@ fn a_transaction_of_rows_some_of_which_are_refused() {
     assert_holds(scene("whole: timeout, rebalance", StoreKind::Whole, &REFUSED, faults));
 }
 
+/// A scene whose rounds go in pieces. Three at once: two entities and what is set aside.
+fn pieces(name: &'static str, log: &[Happening], faults: Faults) -> Scene {
+    Scene { in_pieces: true, batch_max: 3, ..scene(name, PARTS, log, faults) }
+}
+
+#[test]
+fn pieces_without_faults() {
+    let scene = pieces("pieces: no fault, cache full", &REPEATED_LATE, NONE);
+    let scene = Scene { ends_with_marker: true, prefetches: true, tries_recovery: true, ..scene };
+    assert_holds(Scene { forgets: true, ..scene });
+}
+
+#[test]
+fn pieces_when_killed_and_replies_are_lost() {
+    let faults = Faults { crashes: 1, timeouts: 1, ..NONE };
+    let scene = pieces("pieces: crash, timeout", &POISONED, faults);
+    assert_holds(Scene { tries_recovery: true, ..scene });
+}
+
+#[test]
+fn pieces_that_are_past_their_round() {
+    let faults = Faults { crashes: 1, ..NONE };
+    let scene = pieces("pieces: crash, cache full", &REPEATED_LATE, faults);
+    assert_holds(Scene { forgets: true, tries_recovery: true, ..scene });
+}
+
+#[test]
+fn pieces_whose_tail_is_lost() {
+    let faults = Faults { losses: 1, timeouts: 1, ..NONE };
+    let scene = pieces("pieces: loss, timeout", &POISONED_REPEATED, faults);
+    assert_holds(Scene { tries_recovery: true, ..scene });
+}
+
+#[test]
+fn pieces_between_which_the_partition_goes_to_an_owner_with_other_code() {
+    let faults = Faults { rebalances: 1, timeouts: 1, ..NONE };
+    assert_holds(pieces("pieces: rebalance, timeout", &DISPUTED_SECOND, faults));
+}
+
+#[test]
+fn pieces_between_which_forgotten_states_are_read() {
+    let faults = Faults { rebalances: 1, losses: 1, ..NONE };
+    let scene = pieces("pieces: rebalance, loss, cache full", &GOOD, faults);
+    assert_holds(Scene { batch_max: 2, forgets: true, ..scene });
+}
+
 /// Found by this model in the Redis sink, which read a lane's link and then its states: a write came in between, the
 /// store lost it again, and the next commit, which followed the link, went on from states that were no more.
 #[test]
@@ -136,4 +201,27 @@ fn large_killed_and_rebalanced() {
 fn large_rows_with_crash_timeout_and_rebalance() {
     let faults = Faults { crashes: 1, timeouts: 1, rebalances: 1, losses: 0 };
     assert_holds(scene("whole: crash, timeout, rebalance", StoreKind::Whole, &REFUSED, faults));
+}
+
+#[test]
+#[ignore = "millions of states: make model"]
+fn large_pieces_with_a_zombie_a_lost_reply_and_a_lost_tail() {
+    let faults = Faults { timeouts: 1, rebalances: 1, losses: 1, ..NONE };
+    assert_holds(pieces("pieces: timeout, rebalance, loss", &DISPUTED_SECOND[..2], faults));
+}
+
+#[test]
+#[ignore = "millions of states: make model"]
+fn large_pieces_past_their_round_killed_and_rebalanced() {
+    let faults = Faults { rebalances: 1, crashes: 1, ..NONE };
+    let scene = pieces("pieces: crash, rebalance", &POISONED_LATE, faults);
+    assert_holds(Scene { batch_max: 2, ..scene });
+}
+
+#[test]
+#[ignore = "millions of states: make model"]
+fn large_pieces_and_forgotten_states_killed_and_rebalanced() {
+    let faults = Faults { rebalances: 1, crashes: 1, ..NONE };
+    let scene = pieces("pieces: crash, rebalance, cache full", &GOOD, faults);
+    assert_holds(Scene { batch_max: 2, prefetches: true, forgets: true, ..scene });
 }

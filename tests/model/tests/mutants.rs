@@ -12,6 +12,8 @@ fn scenes() -> Vec<Scene> {
         log: log.to_vec(),
         ends_with_marker: false,
         store,
+        in_pieces: false,
+        forgets: false,
         batch_max: 2,
         prefetches: true,
         reads_at_once: true,
@@ -26,12 +28,21 @@ fn scenes() -> Vec<Scene> {
     let loss_and_rebalance = Faults { losses: 1, rebalances: 1, ..Faults::default() };
     let disputed = [Happening::disputed(1, 1), Happening::good(1, 2), Happening::good(2, 3)];
     let poisoned = [Happening::poison(1, 1), Happening::good(1, 2), Happening::good(2, 3)];
+    let poisoned_late =
+        [Happening::good(1, 1), Happening::good(2, 2), Happening::poison(2, 3), Happening::good(2, 4)];
+    let pieces = |name, log: &[Happening], batch_max| Scene {
+        in_pieces: true,
+        batch_max,
+        ..scene(name, StoreKind::Parts(1), log, crash)
+    };
     vec![
         scene("a loss", StoreKind::Parts(1), &two, loss),
         scene("a crash", StoreKind::Parts(1), &poisoned, crash),
         scene("a rebalance", StoreKind::Parts(1), &two, rebalance),
         scene("a rebalance to other code", StoreKind::Parts(1), &disputed, rebalance),
         scene("a loss and a rebalance", StoreKind::Parts(1), &two, loss_and_rebalance),
+        pieces("a crash, in pieces", &poisoned, 3),
+        pieces("a crash, past a round", &poisoned_late, 2),
     ]
 }
 

@@ -38,6 +38,14 @@ pub(super) fn nonce() -> u64 {
     if on(Mutant::NonceReused) { u64::from(std::process::id()) } else { rand::random() }
 }
 
+/// How much a piece of a round may be, where it goes in pieces. The few entities of a test would fit one: with a mutant
+/// that is about pieces each entity is one.
+pub(super) fn piece_bytes(bytes_max: usize) -> usize {
+    let about_pieces =
+        [Mutant::ProgressWithFirstPiece, Mutant::SetAsidesWithLastPiece, Mutant::SetAsidesBeyondLeft];
+    if bytes_max < usize::MAX && about_pieces.into_iter().any(on) { 0 } else { bytes_max }
+}
+
 /// Breaks `unit`'s place in the chain, or its atomicity.
 ///
 /// # Errors

@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fleetlog_projection::{Projection, Sink, Writes};
+use fleetlog_projection::{Due, Projection, Sink};
 use tokio::time::Instant;
 
 use super::{
     Lane, Work,
-    ahead::{Round, Tally},
-    now,
+    ahead::{Ahead, Round, Tally},
+    mutants, now,
 };
 use crate::{
     EngineConfig,
@@ -74,18 +74,13 @@ where
         let Round { reach, ahead: now_due } =
             round.get_or_insert_with(|| Round { reach: core.reach(), ahead: std::mem::take(ahead) });
         let projection = &self.shared.projection;
-        let bytes_max = self.shares().piece_bytes;
+        let bytes_max = mutants::piece_bytes(self.shares().piece_bytes);
         let entities =
             self.caught("the last batches", || projection.changes(cache, &mut now_due.touched, bytes_max))?;
-        let mut set_aside = std::mem::take(&mut now_due.set_aside);
-        if !entities.is_empty() {
-            // States are written as they are by now: nothing that they cover may be missing in the ledger.
-            set_aside.append(&mut ahead.set_aside);
-        }
-        let writes = Writes { entities, rows: std::mem::take(&mut now_due.rows), set_aside };
         let is_last = projection.touched_entities(&now_due.touched) == 0;
-        let progress = if is_last { *reach } else { *core.progress() };
-        let unit = core.unit_to(progress, writes, now());
+        let Ahead { rows, set_aside, .. } = now_due;
+        let due = Due { reach: *reach, is_last, rows, set_aside, beyond: &mut ahead.set_aside };
+        let unit = core.piece(entities, due, now());
         let (sources, tally) = match round.take_if(|_| is_last) {
             Some(Round { ahead, .. }) => (ahead.sources, ahead.tally),
             None => (Vec::new(), Tally { write_bytes: bytes_max, ..Tally::default() }),

@@ -1,9 +1,11 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use fleetlog_event::{EntityKey, Reason, Reject};
 use uuid::Uuid;
 
 use super::*;
+use crate::{Base, Version};
 
 const SPAN: i64 = 5;
 
@@ -193,4 +195,33 @@ fn what_the_ledger_names_is_forgotten_once_progress_is_past_it() {
     take(&mut core, batch(50, 50..55, 55));
     write(&mut core);
     assert_eq!(core.rulings().named, BTreeSet::from([60]));
+}
+
+#[test]
+fn a_round_sets_aside_with_its_first_piece_and_moves_progress_with_its_last() {
+    let aside = |offset| SetAside {
+        record: record(offset),
+        reject: Reject::new(Reason::OutOfRange, ""),
+        event_type: None,
+    };
+    let states = || {
+        let version = Version { log: LogId(Uuid::from_u128(1)), partition: 0, next: 9, revision: 0 };
+        let (key, home, base) = (EntityKey::from("k"), "k".to_owned(), Base::Unknown);
+        vec![EntityChange::<()> { key, home, version, state: Vec::new(), writes: Vec::new(), base }]
+    };
+    let mut core = start(&Stored::default(), log(1, 0, 90)).expect("starts");
+    take(&mut core, batch(0, 0..4, 4));
+    let (reach, mut set_aside, mut beyond) = (core.reach(), vec![aside(1)], vec![aside(5)]);
+    take(&mut core, batch(4, 4..8, 8));
+    let mut piece = |entities, is_last, beyond: &mut Vec<SetAside>| {
+        let due = Due { reach, is_last, rows: &mut Vec::new(), set_aside: &mut set_aside, beyond };
+        let unit = core.piece(entities, due, TimestampMs(0));
+        core.written(unit.leaves, unit.progress);
+        let asides: Vec<i64> = unit.set_aside.iter().map(|aside| aside.record.offset).collect();
+        (unit.progress.main, asides)
+    };
+    assert_eq!(piece(states(), false, &mut beyond), (0, vec![1, 5]), "states may cover 5");
+    beyond.push(aside(6));
+    assert_eq!(piece(Vec::new(), false, &mut beyond), (0, vec![]), "nothing covers 6");
+    assert_eq!(piece(states(), true, &mut beyond), (4, vec![6]), "as far as the round, not further");
 }

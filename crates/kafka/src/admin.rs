@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Deref,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -42,8 +43,30 @@ pub struct ClusterFacts {
 /// (librdkafka's log lines of this client are not drained).
 #[derive(Clone)]
 pub struct Admin {
-    pub(crate) client: Arc<AdminClient<TracingContext>>,
+    pub(crate) client: Arc<AdminHandle>,
     pub(crate) brokers: String,
+}
+
+/// An administration client. Its thread looks every 100 ms whether it is to end, and whoever drops the client waits for that:
+/// here a thread of the runtime, so that a command or a start does not.
+pub(crate) struct AdminHandle(Option<AdminClient<TracingContext>>);
+
+impl Deref for AdminHandle {
+    type Target = AdminClient<TracingContext>;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.as_ref().unwrap_or_else(|| unreachable!("it is there until it is dropped"))
+    }
+}
+
+impl Drop for AdminHandle {
+    fn drop(&mut self) {
+        let client = self.0.take();
+        // Outside a runtime it is dropped here. A runtime that ends waits for it.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn_blocking(move || drop(client));
+        }
+    }
 }
 
 impl Admin {
@@ -56,7 +79,7 @@ impl Admin {
             .client()
             .create_with_context(TracingContext)
             .map_err(|error| ClusterError::kafka("creating an administration client", error))?;
-        Ok(Self { client: Arc::new(client), brokers: settings.brokers.clone() })
+        Ok(Self { client: Arc::new(AdminHandle(Some(client))), brokers: settings.brokers.clone() })
     }
 
     /// The cluster's id and brokers; fails if no broker answers within `timeout`.

@@ -60,6 +60,15 @@ pub(super) struct Tally {
     pub(super) write_bytes: usize,
 }
 
+impl Tally {
+    /// A piece took states, so that `after` of `before` entities are left: what is taken next has their room.
+    pub(super) fn give_back(&mut self, before: usize, after: usize) {
+        let times = self.recorded_at.len() * size_of::<TimestampMs>();
+        let states = self.write_bytes.saturating_sub(times);
+        self.write_bytes = times + (states as f64 * after as f64 / before.max(1) as f64) as usize;
+    }
+}
+
 impl<P: Projection, D> Default for Ahead<P, D> {
     fn default() -> Self {
         Self {

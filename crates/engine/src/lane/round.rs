@@ -74,11 +74,16 @@ where
         let Round { reach, ahead: now_due } =
             round.get_or_insert_with(|| Round { reach: core.reach(), ahead: std::mem::take(ahead) });
         let projection = &self.shared.projection;
+        let before = projection.touched_entities(&now_due.touched);
         let bytes_max = mutants::piece_bytes(self.shares().piece_bytes);
         let entities =
             self.caught("the last batches", || projection.changes(cache, &mut now_due.touched, bytes_max))?;
-        let is_last = projection.touched_entities(&now_due.touched) == 0;
-        let Ahead { rows, set_aside, .. } = now_due;
+        let after = projection.touched_entities(&now_due.touched);
+        let is_last = after == 0;
+        let Ahead { rows, set_aside, tally, .. } = now_due;
+        if !is_last {
+            tally.give_back(before, after);
+        }
         let due = Due { reach: *reach, is_last, rows, set_aside, beyond: &mut ahead.set_aside };
         let unit = core.piece(entities, due, now());
         let (sources, tally) = match round.take_if(|_| is_last) {

@@ -7,7 +7,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 use crate::project;
 
 /// For each crate of ours, the ones below it that it may use. What is not listed is forbidden.
-const MAY_USE: [(&str, &[&str]); 19] = [
+const MAY_USE: [(&str, &[&str]); 20] = [
     ("event", &[]),
     ("trust", &[]),
     ("codec", &["event", "trust"]),
@@ -22,6 +22,8 @@ const MAY_USE: [(&str, &[&str]); 19] = [
     ("verify", &["event", "codec", "kafka", "projection", "trust"]),
     // Judges what the readers in kafka and the sinks tell; asks nobody itself.
     ("doctor", &["event", "codec", "kafka", "sink-redis", "sink-timescale"]),
+    // Tools over the topics: no store, no engine.
+    ("dead-letters", &["event", "codec", "kafka", "producer"]),
     ("vda5050", &["event"]),
     ("simulate", &["event"]),
     ("presence", &["event"]),
@@ -62,6 +64,7 @@ const MAY_USE: [(&str, &[&str]); 19] = [
             "presence",
             "capacity",
             "trust",
+            "dead-letters",
         ],
     ),
 ];

@@ -147,6 +147,8 @@ impl Deployment {
         let entities_per_s = telemetry_entities_per_s(load);
         let cuts: Vec<Cut<'_>> = catalogue
             .sources()
+            // `ops` is what people do: a few events a day.
+            .filter(|topic| groups(&topic.stem) > 0.0)
             .map(|topic| {
                 let event_cpu_s = lane_cpu_s(&topic.stem, load, figures);
                 let lanes_needed = rates.of_topic(&topic.stem) * load.growth * event_cpu_s / load.usable();

@@ -10,6 +10,7 @@ use figment::{
     Jail,
     providers::{Format, Toml},
 };
+use fleetlog_dead_letters::{Letter, RawLetter, readable};
 use fleetlog_event::TimestampMs;
 use fleetlog_kafka::OwnedRecord;
 use fleetlog_testkit::{
@@ -196,15 +197,19 @@ fn check_dead_letter(input: &[u8]) -> Answer {
         value: Some(Bytes::copy_from_slice(input)),
         headers: parts.chunks(2).map(header).collect(),
     };
-    let row = dlq::row("x-", &record);
-    if row.place != "robot-dlq/3/9223372036854775807" || row.origin.is_empty() {
-        return Err(format!("it has no place or no origin: {row:?}"));
+    let letter = Letter::read(&record, "robot-dlq");
+    let origin = letter.origin.to_string();
+    if letter.place.to_string() != "robot-dlq/3/9223372036854775807" || origin.is_empty() {
+        return Err(format!("it has no place or no origin: {letter:?}"));
     }
     for (name, value) in &record.headers {
-        drop(dlq::shown(&name.to_string(), value.as_deref()));
+        drop(readable(name, value.as_deref()));
+    }
+    if RawLetter::of(&record).restore().as_ref() != Ok(&record) {
+        return Err("an export that does not restore the record".to_owned());
     }
     if dlq::hex_dump(input).len() > 4_000 {
         return Err("a long dump".to_owned());
     }
-    Ok(if row.origin.starts_with("x-robot-dlq") { "origin is its own place" } else { "origin read" })
+    Ok(if origin.starts_with("x-robot-dlq") { "origin is its own place" } else { "origin read" })
 }

@@ -17,6 +17,8 @@ pub enum KeyKind {
     Fingerprint,
     /// The digest of an imported file.
     File,
+    /// The consumer group.
+    Group,
     /// No order: partitions may be added.
     None,
 }
@@ -133,10 +135,11 @@ pub struct Catalogue {
     pub topics: Vec<Topic>,
 }
 
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 7] = [
     ("robot.toml", include_str!("../../../topics/robot.toml")),
     ("telemetry.toml", include_str!("../../../topics/telemetry.toml")),
     ("task.toml", include_str!("../../../topics/task.toml")),
+    ("ops.toml", include_str!("../../../topics/ops.toml")),
     ("schemas.toml", include_str!("../../../topics/schemas.toml")),
     ("import-places.toml", include_str!("../../../topics/import-places.toml")),
     ("vda5050-dlq.toml", include_str!("../../../topics/vda5050-dlq.toml")),

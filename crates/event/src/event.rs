@@ -3,7 +3,8 @@
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    Check, EntityKey, EventMeta, Reject, robot::RobotEvent, task::TaskEvent, telemetry::TelemetryEvent,
+    Check, EntityKey, EventMeta, Reject, ops::OpsEvent, robot::RobotEvent, task::TaskEvent,
+    telemetry::TelemetryEvent,
 };
 
 /// A fact that can stand on the log: one Avro record schema, one topic, one entity.
@@ -31,7 +32,7 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
 }
 
 /// Makes structs events: for each its checks (`{ field: rule }`, and `[list { field: rule }]` for the elements of a
-/// list), and an example of its fields without `meta`. `UNIT_HEAD` or `TASK_HEAD` says what their heads need.
+/// list), and an example of its fields without `meta`. `UNIT_HEAD`, `TASK_HEAD` or `OPS_HEAD` says what their heads need.
 macro_rules! events {
     (topic $topic:literal, head $head:ident by $check_head:ident, entity $entity:expr; $(
         $name:ident {
@@ -224,18 +225,20 @@ pub enum FleetEvent {
     Telemetry(TelemetryEvent),
     /// Topic `task`.
     Task(TaskEvent),
+    /// Topic `ops`.
+    Ops(OpsEvent),
 }
 
 impl FleetEvent {
     /// Every event type that fleetlog knows.
     pub fn types() -> impl Iterator<Item = EventType> {
-        RobotEvent::TYPES.iter().chain(TelemetryEvent::TYPES).chain(TaskEvent::TYPES).copied()
+        Self::TYPES.iter().copied()
     }
 
     /// What is declared of the event type called `name`; none if there is no such event.
     #[must_use]
     pub fn declared(name: &str) -> Option<Declared> {
-        let of = [RobotEvent::declared, TelemetryEvent::declared, TaskEvent::declared];
+        let of = [RobotEvent::declared, TelemetryEvent::declared, TaskEvent::declared, OpsEvent::declared];
         of.into_iter().find_map(|declared| declared(name))
     }
 }
@@ -246,6 +249,7 @@ macro_rules! dispatch {
             FleetEvent::Robot($event) => $body,
             FleetEvent::Telemetry($event) => $body,
             FleetEvent::Task($event) => $body,
+            FleetEvent::Ops($event) => $body,
         }
     };
 }
@@ -263,15 +267,14 @@ impl FleetEvent {
 }
 
 impl EventSet for FleetEvent {
-    const TOPICS: &'static [&'static str] = &["robot", "telemetry", "task"];
+    const TOPICS: &'static [&'static str] = &["robot", "telemetry", "task", "ops"];
     const TYPES: &'static [EventType] = &{
         let mut all = [EventType { name: "", topic: "" }; ALL_TYPES];
-        let sets = [RobotEvent::TYPES, TelemetryEvent::TYPES, TaskEvent::TYPES];
         let (mut n, mut set) = (0, 0);
-        while set < sets.len() {
+        while set < SETS.len() {
             let mut i = 0;
-            while i < sets[set].len() {
-                all[n] = sets[set][i];
+            while i < SETS[set].len() {
+                all[n] = SETS[set][i];
                 (n, i) = (n + 1, i + 1);
             }
             set += 1;
@@ -284,7 +287,8 @@ impl EventSet for FleetEvent {
         match topic {
             "robot" => RobotEvent::decode(name, decoder).map(|event| event.map(Self::Robot)),
             "telemetry" => TelemetryEvent::decode(name, decoder).map(|event| event.map(Self::Telemetry)),
-            _ => TaskEvent::decode(name, decoder).map(|event| event.map(Self::Task)),
+            "task" => TaskEvent::decode(name, decoder).map(|event| event.map(Self::Task)),
+            _ => OpsEvent::decode(name, decoder).map(|event| event.map(Self::Ops)),
         }
     }
     fn event_type(&self) -> EventType {
@@ -304,4 +308,7 @@ impl EventSet for FleetEvent {
     }
 }
 
-const ALL_TYPES: usize = RobotEvent::TYPES.len() + TelemetryEvent::TYPES.len() + TaskEvent::TYPES.len();
+/// The types of each topic, in the order of [`FleetEvent::TOPICS`](EventSet::TOPICS).
+const SETS: [&[EventType]; 4] = [RobotEvent::TYPES, TelemetryEvent::TYPES, TaskEvent::TYPES, OpsEvent::TYPES];
+
+const ALL_TYPES: usize = SETS[0].len() + SETS[1].len() + SETS[2].len() + SETS[3].len();

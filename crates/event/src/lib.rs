@@ -13,6 +13,7 @@ mod reject;
 mod validate;
 
 pub mod catalogue;
+pub mod ops;
 pub mod robot;
 pub mod task;
 pub mod telemetry;

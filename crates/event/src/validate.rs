@@ -54,6 +54,9 @@ pub(crate) const UNIT_HEAD: &[Check] = &[SITE_UID, UNIT_UID, SOURCE];
 /// What the head of every event about a task has to have; asked by [`task_head`].
 pub(crate) const TASK_HEAD: &[Check] = &[SITE_UID, SOURCE];
 
+/// What the head of every event about the work of tools has to have; asked by [`ops_head`].
+pub(crate) const OPS_HEAD: &[Check] = &[SOURCE];
+
 const SITE_UID: Check = Check { field: "meta.site_uid", rule: Rule::Id };
 const UNIT_UID: Check = Check { field: "meta.unit_uid", rule: Rule::Id };
 const SOURCE: Check = Check { field: "meta.source", rule: Rule::Id };
@@ -68,6 +71,11 @@ pub(crate) fn unit_head(meta: &EventMeta) -> Result<(), Reject> {
 /// Asks [`TASK_HEAD`].
 pub(crate) fn task_head(meta: &EventMeta) -> Result<(), Reject> {
     id("meta.site_uid", &meta.site_uid)?;
+    id("meta.source", &meta.source)
+}
+
+/// Asks [`OPS_HEAD`].
+pub(crate) fn ops_head(meta: &EventMeta) -> Result<(), Reject> {
     id("meta.source", &meta.source)
 }
 

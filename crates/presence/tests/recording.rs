@@ -68,7 +68,7 @@ impl World {
                 let state = self.status.entry(key.to_string()).or_default();
                 UnitStatus.apply(state, &Recorded { position, recorded_at, key, event }).unwrap();
             }
-            FleetEvent::Task(_) => {}
+            FleetEvent::Task(_) | FleetEvent::Ops(_) => {}
         }
     }
 

@@ -92,6 +92,7 @@ impl Found {
             }
             FleetEvent::Robot(robot) => self.take_robot(event, robot),
             FleetEvent::Task(task) => self.take_task(task),
+            FleetEvent::Ops(_) => unreachable!("no message of a vehicle is an operator's action"),
         }
     }
 

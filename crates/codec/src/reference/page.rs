@@ -26,7 +26,11 @@ fn topics() -> String {
     let mut out = String::from("| topic | key | events |\n|---|---|---|\n");
     for topic in FleetEvent::TOPICS {
         let names: Vec<String> = of_topic(topic).map(|event| link(&event)).collect();
-        let key = if *topic == "task" { "task id" } else { "unit, `s{site}.u{unit}`" };
+        let key = match *topic {
+            "task" => "task id",
+            "ops" => "consumer group",
+            _ => "unit, `s{site}.u{unit}`",
+        };
         push(&mut out, &format!("| `{topic}` | {key} | {} |", names.join(", ")));
     }
     out
@@ -52,8 +56,11 @@ fn events() -> String {
 fn section(reference: &EventReference) -> String {
     let EventReference { event, version, doc, fields: of_event } = reference;
     let mut out = format!("### {}\n\n{doc} `{}`, version {version}.", event.short_name(), event.name);
-    let unit = declares(event, "meta.unit_uid");
-    out.push_str(if unit { "\n" } else { " `meta.unit_uid` may be absent.\n" });
+    out.push_str(match (declares(event, "meta.site_uid"), declares(event, "meta.unit_uid")) {
+        (_, true) => "\n",
+        (true, false) => " `meta.unit_uid` may be absent.\n",
+        (false, false) => " `meta.site_uid` may be empty, `meta.unit_uid` absent.\n",
+    });
     if of_event.is_empty() {
         out.push_str("\nNothing beside the head.\n");
     } else {

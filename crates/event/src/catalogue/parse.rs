@@ -224,11 +224,12 @@ impl Fields<'_> {
     }
 }
 
-const KEYS: [(&str, KeyKind); 5] = [
+const KEYS: [(&str, KeyKind); 6] = [
     ("unit", KeyKind::Unit),
     ("task", KeyKind::Task),
     ("fingerprint", KeyKind::Fingerprint),
     ("file", KeyKind::File),
+    ("group", KeyKind::Group),
     ("none", KeyKind::None),
 ];
 const CLEANUPS: [(&str, Cleanup); 2] = [("delete", Cleanup::Delete), ("compact", Cleanup::Compact)];

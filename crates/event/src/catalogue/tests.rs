@@ -9,7 +9,7 @@ fn the_files_of_the_project_are_sound_and_hold_every_event() {
     let catalogue = Catalogue::builtin();
     let listed: Vec<&String> = catalogue.topics.iter().flat_map(|topic| &topic.events).collect();
     assert_eq!(listed.len(), FleetEvent::types().count());
-    assert_eq!(catalogue.sources().count(), 3);
+    assert_eq!(catalogue.sources().count(), 4);
     assert_eq!(catalogue.topic("telemetry").unwrap().retention, Retention::Millis(7 * 86_400_000));
 }
 
@@ -26,6 +26,8 @@ fn expand_gives_every_topic_its_physical_form() {
             "prod-telemetry-dlq",
             "prod-task",
             "prod-task-dlq",
+            "prod-ops",
+            "prod-ops-dlq",
             "prod-schemas",
             "prod-import-places",
             "prod-vda5050-dlq"
@@ -39,7 +41,8 @@ fn expand_gives_every_topic_its_physical_form() {
     assert_eq!(task.configs["min.insync.replicas"], "2");
     assert_eq!(dead.configs["retention.ms"], (30 * 86_400_000_i64).to_string());
     assert_eq!(dead.configs["message.timestamp.type"], "LogAppendTime");
-    assert_eq!(specs[6].configs["cleanup.policy"], "compact");
+    assert_eq!((specs[6].partitions, specs[6].configs["retention.ms"].as_str()), (1, "-1"));
+    assert_eq!(specs[8].configs["cleanup.policy"], "compact");
 }
 
 #[test]

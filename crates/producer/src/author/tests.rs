@@ -58,7 +58,9 @@ fn one_of_each() -> Vec<FleetEvent> {
 fn every_event_has_its_method_and_goes_out_as_it_is_made() {
     let events = one_of_each();
     let made: BTreeSet<&str> = events.iter().map(|event| event.event_type().name).collect();
-    let all: BTreeSet<&str> = FleetEvent::types().map(|event| event.name).collect();
+    // What operators did is written down by the tools alone.
+    let services = FleetEvent::types().filter(|event| event.topic != "ops");
+    let all: BTreeSet<&str> = services.map(|event| event.name).collect();
     assert_eq!(made, all, "an event without a method in crates/producer/src/author.rs");
     let encoder = Encoder::single_object();
     let mut ids = BTreeSet::new();

@@ -1,0 +1,84 @@
+//! `fleetlog dlq stats`
+
+use std::collections::BTreeMap;
+
+use fleetlog_dead_letters::Stats as Counts;
+use serde_json::json;
+
+use super::{
+    failure::failure,
+    select::{Select, StateArg},
+    tell_gaps, tools,
+};
+use crate::{
+    commands::migrate,
+    config::Config,
+    exit::Code,
+    output::{self, Format},
+    when,
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Stats {
+    #[command(flatten)]
+    select: Box<Select>,
+    /// Only these reasons, such as unknown_schema
+    #[arg(long, value_delimiter = ',')]
+    reason: Vec<String>,
+    /// By what became of them
+    #[arg(long, value_enum, default_value_t)]
+    state: StateArg,
+}
+
+pub(super) async fn run(stats: &Stats, config: &Config, format: Format) -> anyhow::Result<Code> {
+    let selector = stats.select.selector(config, &stats.reason, None)?;
+    let tools = tools(config, &stats.select.dlq_topic)?;
+    let (counts, found) = tools.stats(&selector, stats.state.into()).await.map_err(failure)?;
+    tell_gaps(&found);
+    match format {
+        Format::Json => {
+            let mut all = serde_json::to_value(&counts)?;
+            all["oldest_age_ms"] = json!(counts.oldest_ms.map(age_ms));
+            output::json(&all)?;
+        }
+        Format::Table => print(&counts),
+    }
+    Ok(Code::Done)
+}
+
+fn age_ms(at_ms: i64) -> i64 {
+    migrate::now().0.saturating_sub(at_ms)
+}
+
+/// Counts for people: one table, the largest of each kind first, hours in their order.
+pub(super) fn print(counts: &Counts) {
+    let states: Vec<String> = counts.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    output::line(&format!("{} dead letters{}", counts.letters, in_brackets(&states.join(", "))));
+    if let (Some(oldest), Some(newest)) = (counts.oldest_ms, counts.newest_ms) {
+        let time = |ms| format!("{} ({})", output::time(ms), when::ago(age_ms(ms)));
+        output::line(&format!("oldest {}\nnewest {}", time(oldest), time(newest)));
+        let kinds = [
+            ("reason", &counts.reasons),
+            ("class", &counts.classes),
+            ("type", &counts.types),
+            ("group", &counts.groups),
+        ];
+        let by_kind = kinds.into_iter().flat_map(|(kind, of_kind)| rows(kind, largest_first(of_kind)));
+        let by_hour = rows("hour", counts.hours.iter().collect());
+        output::table(["by", "", "dead letters"], by_kind.chain(by_hour));
+    }
+}
+
+fn in_brackets(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(" ({text})") }
+}
+
+fn largest_first(counts: &BTreeMap<String, u64>) -> Vec<(&String, &u64)> {
+    let mut all: Vec<_> = counts.iter().collect();
+    all.sort_by(|a, b| b.1.cmp(a.1).then_with(|| a.0.cmp(b.0)));
+    all
+}
+
+fn rows<'a>(kind: &'a str, counts: Vec<(&'a String, &'a u64)>) -> impl Iterator<Item = [String; 3]> + 'a {
+    counts.into_iter().map(move |(name, count)| [kind.to_owned(), name.clone(), count.to_string()])
+}

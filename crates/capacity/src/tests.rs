@@ -71,7 +71,7 @@ fn the_file_of_figures_is_read_and_every_figure_says_where_it_comes_from() {
         assert!(!figure.from.is_empty(), "{name}");
     }
     assert_eq!(figures.hot_us_per_event.basis, Basis::Measured);
-    assert!(figures.estimated().contains(&"sql_wal_bytes_per_row"));
+    assert!(figures.estimated().contains(&"redis_overhead"));
 }
 
 #[test]

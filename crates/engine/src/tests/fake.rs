@@ -101,11 +101,28 @@ impl Switch {
 pub(super) struct HangingSink {
     pub(super) inner: MemorySink<Position>,
     pub(super) hang: Arc<Switch>,
+    pub(super) write_interval: Duration,
+}
+
+impl HangingSink {
+    pub(super) fn new() -> Self {
+        Self { inner: MemorySink::new(), hang: Arc::default(), write_interval: Duration::ZERO }
+    }
+
+    /// How many writes were taken.
+    pub(super) fn writes(&self, lane: &LaneId) -> u64 {
+        let link = self.inner.lane(lane).link.expect("wrote").to_string();
+        link.split('.').nth(1).and_then(|text| text.parse().ok()).expect("nonce.counter.part")
+    }
 }
 
 impl Sink for HangingSink {
     type Write = Position;
     const IN_PARTS: bool = false;
+
+    fn write_interval(&self) -> Duration {
+        self.write_interval
+    }
 
     async fn check(&self) -> Result<(), SinkError> {
         Ok(())
@@ -191,7 +208,7 @@ pub(super) fn quick() -> EngineConfig {
 
 impl World {
     pub(super) fn start(group: FakeGroup, config: EngineConfig) -> Self {
-        let sink = HangingSink { inner: MemorySink::new(), hang: Arc::default() };
+        let sink = HangingSink::new();
         Self::start_with(group, config, sink)
     }
 

@@ -3,7 +3,7 @@
 pub(crate) mod fake;
 mod rounds;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::atomic::Ordering;
 
 use fleetlog_projection::{LaneId, MemorySink, Sink as _};
 
@@ -369,7 +369,7 @@ async fn given_trouble_of_the_consumer_it_shows_until_it_reads_again() {
 #[tokio::test]
 async fn given_a_store_that_hangs_a_stop_ends_at_the_deadline_and_the_next_owner_goes_on() {
     let config = EngineConfig { drain_deadline_ms: 50, ..quick() };
-    let sink = HangingSink { inner: MemorySink::new(), hang: Arc::default() };
+    let sink = HangingSink::new();
     let group = FakeGroup::new(2);
     let world = World::start_with(group.clone(), config, sink.clone());
     sink.hang.set(true);
@@ -384,7 +384,7 @@ async fn given_a_store_that_hangs_a_stop_ends_at_the_deadline_and_the_next_owner
 
 #[tokio::test]
 async fn given_a_store_that_answers_late_the_assignment_does_not_wait_for_it() {
-    let sink = HangingSink { inner: MemorySink::new(), hang: Arc::default() };
+    let sink = HangingSink::new();
     sink.inner.set_down(true);
     let group = FakeGroup::new(2);
     group.send(100);

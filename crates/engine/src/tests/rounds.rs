@@ -1,6 +1,9 @@
 //! Folds whose states are more than one write carries, and lanes that are behind.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use fleetlog_codec::{Decoder, NoSource};
 use fleetlog_event::{EntityKey, Reason, Recorded, Reject, catalogue::Catalogue, robot::RobotEvent};
@@ -11,7 +14,7 @@ use fleetlog_projection::{
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio_util::sync::CancellationToken;
 
-use super::fake::{FakeDeadLetters, FakeGroup, World, quick, until};
+use super::fake::{FakeDeadLetters, FakeGroup, HangingSink, World, quick, until};
 use crate::{End, EngineConfig, ProjectionRunner, ProjectionRuntime, RunnerParts, metrics::EngineMetrics};
 
 const LOSSES: usize = 8;
@@ -173,10 +176,28 @@ async fn given_a_lane_that_catches_up_its_writes_are_held_and_few_but_end_with_w
         group.send(5_000);
         let world = World::start(group, config.clone());
         world.until_all().await;
-        let link = world.sink.inner.lane(&super::lane(0)).link.expect("wrote").to_string();
-        let writes: u64 =
-            link.split('.').nth(1).and_then(|text| text.parse().ok()).expect("nonce.counter.part");
-        assert!(writes <= 10, "{link}: some fifty batches");
+        let writes = world.sink.writes(&super::lane(0));
+        assert!(writes <= 10, "{writes} of some fifty batches");
         assert_eq!(world.stop().await, End::Stopped);
     }
+}
+
+#[tokio::test]
+async fn given_a_sink_whose_writes_keep_a_distance_the_first_goes_at_once_and_what_comes_meanwhile_together()
+{
+    let config = EngineConfig { batch_bytes_max: 32 << 10, ..quick() };
+    let write_interval = Duration::from_millis(500);
+    let (group, begun) = (FakeGroup::new(1), Instant::now());
+    let world =
+        World::start_with(group.clone(), config, HangingSink { write_interval, ..HangingSink::new() });
+    group.send(1);
+    world.until_all().await;
+    let first = begun.elapsed();
+    group.send(5_000);
+    world.until_all().await;
+    let writes = world.sink.writes(&super::lane(0));
+    assert!(writes <= 3, "{writes} of some fifty batches");
+    // From the beginning of the first write on, which was no earlier than the lane.
+    assert!(begun.elapsed() >= write_interval, "{:?}, the first after {first:?}", begun.elapsed());
+    assert_eq!(world.stop().await, End::Stopped);
 }

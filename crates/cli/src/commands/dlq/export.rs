@@ -9,11 +9,7 @@ use std::{
 use anyhow::Context;
 use fleetlog_dead_letters::{ExportLine, ToolError};
 
-use super::{
-    failure::failure,
-    select::{Select, StateArg},
-    tell_gaps, tools,
-};
+use super::{failure::failure, select::Looked, tell_gaps};
 use crate::{
     config::Config,
     exit::{Code, Failure},
@@ -23,13 +19,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Export {
     #[command(flatten)]
-    select: Box<Select>,
-    /// Only these reasons, such as unknown_schema
-    #[arg(long, value_delimiter = ',')]
-    reason: Vec<String>,
-    /// By what became of them
-    #[arg(long, value_enum, default_value_t)]
-    state: StateArg,
+    letters: Looked,
     /// No more than so many, the oldest
     #[arg(long)]
     max: Option<usize>,
@@ -51,8 +41,7 @@ impl From<ToolError> for Ended {
 }
 
 pub(super) async fn run(export: &Export, config: &Config) -> anyhow::Result<Code> {
-    let selector = export.select.selector(config, &export.reason, export.max)?;
-    let tools = tools(config, &export.select.dlq_topic)?;
+    let (tools, selector, states) = export.letters.at(config, export.max)?;
     let mut out: Box<dyn Write> = match &export.out {
         Some(path) => Box::new(BufWriter::new(create(path)?)),
         None => Box::new(output::stream()),
@@ -61,7 +50,7 @@ pub(super) async fn run(export: &Export, config: &Config) -> anyhow::Result<Code
         serde_json::to_writer(&mut out, line).map_err(|error| Ended::Output(error.into()))?;
         out.write_all(b"\n").map_err(Ended::Output)
     };
-    let (exported, found) = match tools.export(&selector, export.state.into(), write).await {
+    let (exported, found) = match tools.export(&selector, states, write).await {
         Ok(done) => done,
         Err(Ended::Tool(error)) => return Err(failure(error).into()),
         Err(Ended::Output(error)) => return Err(unwritten(export, error)),

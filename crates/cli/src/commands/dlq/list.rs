@@ -3,11 +3,7 @@
 use fleetlog_dead_letters::{Letter, State};
 use serde::Serialize;
 
-use super::{
-    failure::failure,
-    select::{Select, StateArg},
-    tell_gaps, tools,
-};
+use super::{failure::failure, one_line, select::Looked, tell_gaps};
 use crate::{
     config::Config,
     exit::Code,
@@ -17,13 +13,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct List {
     #[command(flatten)]
-    select: Box<Select>,
-    /// Only these reasons, such as unknown_schema
-    #[arg(long, value_delimiter = ',')]
-    reason: Vec<String>,
-    /// By what became of them
-    #[arg(long, value_enum, default_value_t)]
-    state: StateArg,
+    letters: Looked,
     /// At most so many
     #[arg(long, default_value_t = 100)]
     limit: usize,
@@ -39,9 +29,8 @@ pub(super) struct Row<'a> {
 }
 
 pub(super) async fn run(list: &List, config: &Config, format: Format) -> anyhow::Result<Code> {
-    let selector = list.select.selector(config, &list.reason, None)?;
-    let tools = tools(config, &list.select.dlq_topic)?;
-    let found = tools.find(&selector, list.state.into()).await.map_err(failure)?;
+    let (tools, selector, states) = list.letters.at(config, None)?;
+    let found = tools.find(&selector, states).await.map_err(failure)?;
     tell_gaps(&found);
     let rows: Vec<Row<'_>> =
         found.letters.iter().take(list.limit).map(|(letter, state)| Row { letter, state }).collect();
@@ -102,7 +91,7 @@ fn error_text(letter: &Letter, state: &State) -> String {
 
 /// At most so many characters on one line; a mark says that there is more.
 fn cut(text: &str, characters_max: usize) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let line = one_line(text);
     if line.chars().count() <= characters_max {
         return line;
     }

@@ -89,3 +89,8 @@ fn tell_gaps(found: &Found) {
         );
     }
 }
+
+/// Without control characters: what somebody sent must not move the cursor.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

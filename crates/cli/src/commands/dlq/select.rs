@@ -1,6 +1,6 @@
 //! Selectors as people type them.
 
-use fleetlog_dead_letters::{Place, Selector, StateFilter};
+use fleetlog_dead_letters::{Place, Selector, StateFilter, Tools};
 use fleetlog_event::TimestampMs;
 
 use super::failure::failure;
@@ -53,7 +53,7 @@ pub(super) struct Select {
 
 /// Which letters by what became of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum StateArg {
+enum StateArg {
     /// Those that wait for somebody
     #[default]
     Open,
@@ -102,6 +102,31 @@ impl Select {
         };
         selector.check().map_err(|error| failure(error.into()))?;
         Ok(selector)
+    }
+}
+
+/// Which dead letters, for the commands that look at them without changing anything.
+#[derive(Debug, clap::Args)]
+pub(super) struct Looked {
+    #[command(flatten)]
+    select: Box<Select>,
+    /// Only these reasons, such as unknown_schema
+    #[arg(long, value_delimiter = ',')]
+    reason: Vec<String>,
+    /// By what became of them
+    #[arg(long, value_enum, default_value_t)]
+    state: StateArg,
+}
+
+impl Looked {
+    /// The tools on the topics asked for, the selector, checked, and the states.
+    pub(super) fn at(
+        &self,
+        config: &Config,
+        max: Option<usize>,
+    ) -> anyhow::Result<(Tools, Selector, StateFilter)> {
+        let selector = self.select.selector(config, &self.reason, max)?;
+        Ok((super::tools(config, &self.select.dlq_topic)?, selector, self.state.into()))
     }
 }
 

@@ -3,7 +3,7 @@
 use fleetlog_dead_letters::{Place, Shown, State, readable};
 use serde_json::{Value, json};
 
-use super::{failure::failure, list::Row, tools};
+use super::{failure::failure, list::Row, one_line, tools};
 use crate::{
     commands::events,
     config::Config,
@@ -91,11 +91,6 @@ fn print_facts(Shown { letter, state, .. }: &Shown, event_type: Option<&str>) {
     ] {
         output::line(&format!("{name:<13} {}", one_line(&value)));
     }
-}
-
-/// Without control characters: what somebody sent must not move the cursor.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn plain(value: &Value) -> String {

@@ -5,11 +5,7 @@ use std::collections::BTreeMap;
 use fleetlog_dead_letters::Stats as Counts;
 use serde_json::json;
 
-use super::{
-    failure::failure,
-    select::{Select, StateArg},
-    tell_gaps, tools,
-};
+use super::{failure::failure, select::Looked, tell_gaps};
 use crate::{
     commands::migrate,
     config::Config,
@@ -21,19 +17,12 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Stats {
     #[command(flatten)]
-    select: Box<Select>,
-    /// Only these reasons, such as unknown_schema
-    #[arg(long, value_delimiter = ',')]
-    reason: Vec<String>,
-    /// By what became of them
-    #[arg(long, value_enum, default_value_t)]
-    state: StateArg,
+    letters: Looked,
 }
 
 pub(super) async fn run(stats: &Stats, config: &Config, format: Format) -> anyhow::Result<Code> {
-    let selector = stats.select.selector(config, &stats.reason, None)?;
-    let tools = tools(config, &stats.select.dlq_topic)?;
-    let (counts, found) = tools.stats(&selector, stats.state.into()).await.map_err(failure)?;
+    let (tools, selector, states) = stats.letters.at(config, None)?;
+    let (counts, found) = tools.stats(&selector, states).await.map_err(failure)?;
     tell_gaps(&found);
     match format {
         Format::Json => {

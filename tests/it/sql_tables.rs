@@ -107,6 +107,7 @@ async fn store<P: MapProjector<Write: HistoryRow>>(
         entities: Vec::new(),
         rows: rows.into_iter().map(|write| RowChange { offset: 5, write }).collect(),
         set_aside: Vec::new(),
+        entries: Vec::new(),
         made_at: TimestampMs(0),
     };
     assert_eq!(database.sink::<P::Write>().commit(&unit).await.unwrap(), Commit::Applied);

@@ -129,6 +129,7 @@ async fn fill_by<P: Projection, S: Sink<Write = P::Write>>(
             entities: projection.settle(&mut cache, projected.pending),
             rows: projected.rows,
             set_aside: projected.set_aside,
+            entries: Vec::new(),
             made_at: given::START,
         };
         assert_eq!(sink.commit(&unit).await.unwrap(), Commit::Applied);

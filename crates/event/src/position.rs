@@ -18,6 +18,15 @@ impl fmt::Display for LogId {
     }
 }
 
+impl std::str::FromStr for LogId {
+    type Err = uuid::Error;
+
+    /// Any form of a UUID: Kafka's tools show ids in another one, which is none.
+    fn from_str(text: &str) -> Result<Self, uuid::Error> {
+        uuid::Uuid::parse_str(text).map(Self)
+    }
+}
+
 /// Where an event lies: log, partition, offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position {

@@ -56,6 +56,13 @@ impl<P: FoldProjector> Projection for Fold<P> {
         P::Event::TOPICS
     }
 
+    fn home(&self, key: &EntityKey) -> Option<String> {
+        Some(self.0.home(key))
+    }
+    fn forget_entity(&self, cache: &mut Self::Cache, key: &EntityKey) -> usize {
+        cache.remove(key).map_or(0, |known| Self::entry_bytes(key) + known.state_bytes())
+    }
+
     fn missing(&self, cache: &Self::Cache, records: &[&Record]) -> Vec<(EntityKey, String)> {
         let mut missing = HashMap::<EntityKey, String, RandomState>::default();
         for record in records {

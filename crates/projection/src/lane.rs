@@ -6,8 +6,8 @@
 use fleetlog_event::{EventId, LogId, TimestampMs};
 
 use crate::{
-    Chain, DedupWindow, EntityChange, LaneId, LaneScope, LastRecord, Link, Progress, Record, RowChange,
-    Rulings, SetAside, Stored, UnitOfWork,
+    Chain, DedupWindow, EntityChange, EntryChange, LaneId, LaneScope, LastRecord, Link, Progress, Record,
+    RowChange, Rulings, SetAside, Stored, UnitOfWork,
     mutant::{Mutant, on},
 };
 
@@ -144,11 +144,13 @@ pub struct Writes<W> {
     pub rows: Vec<RowChange<W>>,
     /// Events not taken.
     pub set_aside: Vec<SetAside>,
+    /// Entries of the ledger that a command changes.
+    pub entries: Vec<EntryChange>,
 }
 
 impl<W> Default for Writes<W> {
     fn default() -> Self {
-        Self { entities: Vec::new(), rows: Vec::new(), set_aside: Vec::new() }
+        Self { entities: Vec::new(), rows: Vec::new(), set_aside: Vec::new(), entries: Vec::new() }
     }
 }
 
@@ -156,7 +158,10 @@ impl<W> Writes<W> {
     /// Whether nothing but progress would move.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entities.is_empty() && self.rows.is_empty() && self.set_aside.is_empty()
+        self.entities.is_empty()
+            && self.rows.is_empty()
+            && self.set_aside.is_empty()
+            && self.entries.is_empty()
     }
 }
 
@@ -351,9 +356,20 @@ impl LaneCore {
         let beyond = on(Mutant::ProgressOffByOne) && !writes.is_empty() && progress != self.progress;
         let progress = Progress { main: progress.main + i64::from(beyond), ..progress };
         let (follows, leaves) = self.chain.next();
-        let Writes { entities, rows, set_aside } = writes;
+        let Writes { entities, rows, set_aside, entries } = writes;
         let lane = self.lane.clone();
-        UnitOfWork { lane, follows, leaves, progress, entities, rows, set_aside, made_at }
+        UnitOfWork { lane, follows, leaves, progress, entities, rows, set_aside, entries, made_at }
+    }
+
+    /// The write that carries out commands, up to `inbox`: made when nothing is under way and all that was admitted is
+    /// written, so that it stands between two batches.
+    pub fn unit_of_commands<W>(
+        &mut self,
+        inbox: i64,
+        writes: Writes<W>,
+        made_at: TimestampMs,
+    ) -> UnitOfWork<W> {
+        self.unit_to(Progress { inbox, ..self.progress }, writes, made_at)
     }
 
     /// A piece of a round, with states of some of its entities as they are by now. So that nothing is past its set-asides,
@@ -373,7 +389,7 @@ impl LaneCore {
         }
         let moves = is_last || on(Mutant::ProgressWithFirstPiece);
         let progress = if moves { reach } else { self.progress };
-        let writes = Writes { entities, rows: std::mem::take(rows), set_aside: asides };
+        let writes = Writes { entities, rows: std::mem::take(rows), set_aside: asides, entries: Vec::new() };
         self.unit_to(progress, writes, made_at)
     }
 

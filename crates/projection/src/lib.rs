@@ -4,6 +4,7 @@
 //! is what an author writes; a [`Projection`] is what a lane drives; a [`UnitOfWork`] is what a step hands to a [`Sink`].
 
 pub mod chain;
+mod command;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod dedup;
@@ -12,6 +13,7 @@ mod fold;
 pub mod given;
 mod hot;
 mod lane;
+mod ledger;
 mod map;
 pub mod memory;
 pub mod mutant;
@@ -26,10 +28,12 @@ mod unit_of_work;
 mod weight;
 
 pub use chain::{Chain, Link, Verdict, judge};
+pub use command::{Act, Command, InboxRecord, NotACommand, inbox_name};
 pub use dedup::DedupWindow;
 pub use fold::{Fold, FoldCache, FoldPending, Known};
 pub use hot::HotWrite;
 pub use lane::{Admission, Batch, Due, LaneCore, LogLost, LogNow, Taken, Writes};
+pub use ledger::{EntryChange, EntryState, LedgerEntry};
 pub use map::Map;
 pub use memory::MemorySink;
 pub use progress::{LaneId, LastRecord, Progress};

@@ -27,6 +27,12 @@ impl<P: MapProjector> Projection for Map<P> {
     fn topics(&self) -> &'static [&'static str] {
         P::Event::TOPICS
     }
+    fn home(&self, _: &EntityKey) -> Option<String> {
+        None
+    }
+    fn forget_entity(&self, (): &mut (), _: &EntityKey) -> usize {
+        0
+    }
     fn missing(&self, (): &(), _: &[&Record]) -> Vec<(EntityKey, String)> {
         Vec::new()
     }

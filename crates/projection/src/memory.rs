@@ -7,18 +7,22 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    ops::Range,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 mod world;
 
+use fleetlog_event::LogId;
+
 use crate::{
-    Commit, EntityChange, Fault, HotWrite, LaneId, RefusedAt, Sink, SinkError, Stored, UnitOfWork, Verdict,
+    Commit, EntityChange, Fault, HotWrite, LaneId, LedgerEntry, RefusedAt, Sink, SinkError, Stored,
+    UnitOfWork, Verdict,
     mutant::{Mutant, on},
     parts::{Part, Parts, Standing},
 };
-pub use world::{LaneView, LedgerEntry, World};
+pub use world::{LaneView, World};
 
 /// Trouble with one call (read, or atomic step of a commit).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,7 +286,7 @@ impl MemorySink<HotWrite> {
 /// A commit as atomic steps. With rows it is one (a transaction of a SQL store); without, it is as Redis has it, only
 /// cut finer: set-asides, then entities, then progress, each in steps of their own.
 fn cut<W>(unit: &UnitOfWork<W>, per_step: usize) -> Parts {
-    if !unit.rows.is_empty() {
+    if !unit.rows.is_empty() || !unit.entries.is_empty() {
         return Parts::whole(unit);
     }
     let (set_asides, entities) = (unit.set_aside.len(), unit.entities.len());
@@ -334,6 +338,32 @@ impl<W: Clone + Send + Sync + 'static> Sink for MemorySink<W> {
 
     async fn read(&self, lane: &LaneId, homes: &[String]) -> Result<Stored, SinkError> {
         self.call(|store| Ok(store.now.read(lane, homes)))
+    }
+
+    async fn entries(
+        &self,
+        lane: &LaneId,
+        _: LogId,
+        offsets: &[i64],
+    ) -> Result<BTreeMap<i64, LedgerEntry>, SinkError> {
+        self.call(|store| {
+            let Some(view) = store.now.lanes.get(lane) else { return Ok(BTreeMap::new()) };
+            let found = offsets.iter().filter_map(|offset| Some((*offset, view.ledger.get(offset)?.clone())));
+            Ok(found.collect())
+        })
+    }
+
+    async fn not_taken(
+        &self,
+        lane: &LaneId,
+        _: LogId,
+        range: Range<i64>,
+    ) -> Result<BTreeSet<i64>, SinkError> {
+        self.call(|store| {
+            let Some(view) = store.now.lanes.get(lane) else { return Ok(BTreeSet::new()) };
+            let named = view.ledger.range(range).filter(|(_, entry)| !entry.state.is_taken());
+            Ok(named.map(|(offset, _)| *offset).collect())
+        })
     }
 
     async fn commit(&self, unit: &UnitOfWork<W>) -> Result<Commit, SinkError> {

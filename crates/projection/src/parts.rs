@@ -51,13 +51,17 @@ pub enum Standing {
 
 impl Parts {
     /// Cuts greedily: a part is full when it holds `items_max` (at least 1) entities and set-asides, or when one more
-    /// would make it larger than `bytes_max`. At least one part is made, if only to move progress.
+    /// would make it larger than `bytes_max`. At least one part is made, if only to move progress. A unit that changes
+    /// entries of the ledger is one part whatever its size, so that an entry closes with what it is about.
     pub fn cut<W>(
         unit: &UnitOfWork<W>,
         items_max: usize,
         bytes_max: usize,
         size_bytes: impl Fn(&Item<'_, W>) -> usize,
     ) -> Self {
+        if !unit.entries.is_empty() {
+            return Self::whole(unit);
+        }
         let set_asides = unit.set_aside.iter().map(Item::SetAside);
         let entities = unit.entities.iter().map(Item::Entity);
         let mut items: Vec<Item<'_, W>> = set_asides.chain(entities).collect();

@@ -94,6 +94,9 @@ pub trait Projection: Send + Sync + 'static {
     /// Stems of the topics it reads.
     fn topics(&self) -> &'static [&'static str];
 
+    /// Where the state of an entity lives; none where there are no states (a map).
+    fn home(&self, key: &EntityKey) -> Option<String>;
+
     /// The entities of the batch whose states have to be read before [`Self::project`], each once, with their homes.
     fn missing(&self, cache: &Self::Cache, records: &[&Record]) -> Vec<(EntityKey, String)>;
 
@@ -144,6 +147,9 @@ pub trait Projection: Send + Sync + 'static {
 
     /// Forgets states of about so many bytes, none that is not written; of how many indeed. They can be read again.
     fn forget(&self, cache: &mut Self::Cache, bytes: usize) -> usize;
+
+    /// Forgets what is known of an entity, which is written: it is read again when it is needed. Of how many bytes.
+    fn forget_entity(&self, cache: &mut Self::Cache, key: &EntityKey) -> usize;
 
     /// Folds one batch and says what to write of it: for those who write batch by batch.
     fn settle(&self, cache: &mut Self::Cache, pending: Self::Pending) -> Vec<EntityChange<Self::Write>> {

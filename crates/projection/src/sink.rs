@@ -1,8 +1,16 @@
 //! Where a projection lands.
 
-use std::{error::Error, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    fmt,
+    ops::Range,
+    time::Duration,
+};
 
-use crate::{LaneId, Link, Progress, UnitOfWork, Version};
+use fleetlog_event::LogId;
+
+use crate::{LaneId, LedgerEntry, Link, Progress, UnitOfWork, Version};
 
 /// How a failure is to be treated. Listed case by case where errors are made; never "retry everything".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -133,6 +141,29 @@ pub trait Sink: Send + Sync + 'static {
     /// Transient or Permanent; never Fenced (the caller compares the link with its own).
     fn read(&self, lane: &LaneId, homes: &[String])
     -> impl Future<Output = Result<Stored, SinkError>> + Send;
+
+    /// The entries that the lane's ledger has of these offsets of a log. What is read here is only ever changed on the
+    /// chain: whoever writes by it finds out there whether it still holds.
+    ///
+    /// # Errors
+    /// Transient or Permanent.
+    fn entries(
+        &self,
+        lane: &LaneId,
+        log: LogId,
+        offsets: &[i64],
+    ) -> impl Future<Output = Result<BTreeMap<i64, LedgerEntry>, SinkError>> + Send;
+
+    /// The offsets in a range of a log that the lane's ledger names and that were not taken later on.
+    ///
+    /// # Errors
+    /// As [`Self::entries`].
+    fn not_taken(
+        &self,
+        lane: &LaneId,
+        log: LogId,
+        range: Range<i64>,
+    ) -> impl Future<Output = Result<BTreeSet<i64>, SinkError>> + Send;
 
     /// Stores a unit of work on the chain. The same unit may be given again after a Transient failure, whose
     /// outcome is unknown: what was stored of it is recognised by its links.

@@ -3,7 +3,7 @@
 use fleetlog_event::{EntityKey, LogId, Reject, TimestampMs};
 use serde::{Deserialize, Serialize};
 
-use crate::{LaneId, Link, Progress, Record};
+use crate::{EntryChange, LaneId, Link, Progress, Record};
 
 /// How far an entity's state is: it holds the effect of every event below `next` that was not set aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -82,7 +82,8 @@ pub struct SetAside {
 }
 
 /// What one step writes. Taken whole or not at all (SQL), or part by part with each part on the chain (Redis):
-/// set-asides first, then entities, progress last.
+/// set-asides first, then entities, progress last. One that changes entries of the ledger is taken whole by every store:
+/// an event counts from the moment on in which its entry is closed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UnitOfWork<W> {
     /// Whose step it is.
@@ -99,6 +100,8 @@ pub struct UnitOfWork<W> {
     pub rows: Vec<RowChange<W>>,
     /// Events not taken: entries of the lane's ledger.
     pub set_aside: Vec<SetAside>,
+    /// Entries of the ledger that a command changes; they are there.
+    pub entries: Vec<EntryChange>,
     /// When the step was made, for the ledger entries (the only time in it; passed in).
     pub made_at: TimestampMs,
 }

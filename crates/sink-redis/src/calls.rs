@@ -3,13 +3,12 @@
 use std::{borrow::Cow, collections::HashMap, ops::Range};
 
 use fleetlog_projection::{
-    Base, EntityChange, Fault, HotWrite, Progress, SetAside, SinkError, UnitOfWork, Version,
+    Base, EntityChange, Fault, HotWrite, LedgerEntry, Progress, SetAside, SinkError, UnitOfWork, Version,
     parts::{Item, Parts},
 };
 use redis::Cmd;
-use serde::Serialize;
 
-use crate::sink::RedisSinkSettings;
+use crate::{ledger::entry_json, sink::RedisSinkSettings};
 
 /// A unit of work, cut into calls: each carries one of its [`Parts`].
 pub(crate) struct Plan<'a> {
@@ -87,7 +86,14 @@ impl<'a> Plan<'a> {
         let set_asides = &self.unit.set_aside[part.set_asides.clone()];
         cmd.arg(set_asides.len());
         for set_aside in set_asides {
-            cmd.arg(set_aside.record.offset).arg(ledger_entry(set_aside, self.unit.made_at.0));
+            let entry = LedgerEntry::new(set_aside, self.unit.made_at);
+            cmd.arg(set_aside.record.offset).arg(entry_json(&entry));
+        }
+        // Together with what they are about: such a unit is one part.
+        let entries = &self.unit.entries;
+        cmd.arg(2 * entries.len());
+        for change in entries {
+            cmd.arg(change.offset).arg(entry_json(&change.entry));
         }
         for entity in entities {
             entity_args(&mut cmd, entity, extent, self.unit.made_at.0);
@@ -286,29 +292,4 @@ impl<'a> Lists<'a> {
             }
         }
     }
-}
-
-/// An entry of the ledger, as it is stored.
-#[derive(Serialize)]
-struct LedgerEntry<'a> {
-    reason: &'static str,
-    detail: &'a str,
-    key: Option<Cow<'a, str>>,
-    event_type: Option<&'a str>,
-    /// `open` until a redrive or skip closes it.
-    state: &'static str,
-    /// ms since 1970.
-    made_at: i64,
-}
-
-fn ledger_entry(set_aside: &SetAside, made_at_ms: i64) -> String {
-    let entry = LedgerEntry {
-        reason: set_aside.reject.reason.as_str(),
-        detail: &set_aside.reject.detail,
-        key: set_aside.record.key.as_deref().map(String::from_utf8_lossy),
-        event_type: set_aside.event_type.as_deref(),
-        state: "open",
-        made_at: made_at_ms,
-    };
-    serde_json::to_string(&entry).unwrap_or_else(|error| panic!("a ledger entry has no JSON form: {error}"))
 }

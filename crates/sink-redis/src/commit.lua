@@ -4,6 +4,7 @@
 --       must not, ? if both is well,
 --       number of progress arguments, field, value, ...
 --       number of set-asides, then offset, JSON of each
+--       number of entries that a command changes, then offset, JSON of each
 --       per home: number of set arguments, number of removed fields, expiry ('' untouched, '-' never, else ms),
 --                 field, value, ..., removed field, ...
 --       per list: number of add arguments, number of removed members, score, member, ..., removed member, ...
@@ -69,6 +70,8 @@ if set_asides > 0 then
   end
   redis.call('HSET', lane, 'named_max', string.format('%.0f', named_max))
 end
+
+call('HSET', ledger, number())
 
 for i = 3, 2 + homes do
   local set, removed = number(), number()

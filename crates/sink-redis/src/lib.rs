@@ -22,6 +22,7 @@ mod fuzz;
 mod hot;
 mod keys;
 mod lease;
+mod ledger;
 pub mod metrics;
 mod sink;
 

@@ -1,9 +1,14 @@
 //! The sink itself: reading a lane, and carrying a commit through its calls.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
+
 use fleetlog_event::LogId;
 use fleetlog_projection::{
-    Commit, Fault, HotWrite, LaneId, LastRecord, Link, Progress, Sink, SinkError, Stored, StoredState,
-    UnitOfWork, Version,
+    Commit, Fault, HotWrite, LaneId, LastRecord, LedgerEntry, Link, Progress, Sink, SinkError, Stored,
+    StoredState, UnitOfWork, Version,
     parts::{Reply, Sending, Sent},
 };
 use redis::{FromRedisValue, Pipeline, Value};
@@ -217,6 +222,24 @@ impl Sink for RedisSink {
             stored.states.extend(next.states);
         }
         Ok(stored)
+    }
+
+    async fn entries(
+        &self,
+        lane: &LaneId,
+        _: LogId,
+        offsets: &[i64],
+    ) -> Result<BTreeMap<i64, LedgerEntry>, SinkError> {
+        self.ledger_entries(lane, offsets).await
+    }
+
+    async fn not_taken(
+        &self,
+        lane: &LaneId,
+        _: LogId,
+        range: Range<i64>,
+    ) -> Result<BTreeSet<i64>, SinkError> {
+        self.ledger_not_taken(lane, range).await
     }
 
     async fn commit(&self, unit: &UnitOfWork<HotWrite>) -> Result<Commit, SinkError> {

@@ -1,12 +1,21 @@
 //! The progress row and the ledger of set-asides.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
-use fleetlog_event::LogId;
-use fleetlog_projection::{LaneId, LastRecord, Link, Progress, SetAside, Stored, UnitOfWork};
+use fleetlog_event::{LogId, Reason, Reject, TimestampMs};
+use fleetlog_projection::{
+    EntryChange, EntryState, LaneId, LastRecord, LedgerEntry, Link, Progress, SetAside, Stored, UnitOfWork,
+};
 use sqlx::{Row, postgres::PgRow};
 
-use crate::{connections::Lease, fault::Failure};
+use crate::{
+    connections::Lease,
+    fault::{BUG, Failure},
+};
 
 /// Of a lane's link, progress and ledger, all at one moment.
 const READ: &str = "
@@ -43,6 +52,28 @@ const SET_ASIDE: &str = "
     FROM unnest($7::bigint[], $8::text[], $9::text[], $10::text[], $11::bytea[], $12::bigint[])
          AS e (log_offset, reason, detail, event_type, record_key, recorded_ms)
     ON CONFLICT DO NOTHING";
+
+/// What a command changes of an entry; when and of which record it was made stays.
+const CHANGE: &str = "
+    UPDATE fleetlog_set_aside s
+    SET status = e.status, reason = e.reason, detail = e.detail, event_type = e.event_type, replays = e.replays,
+        changed_at = fleetlog_time($6)
+    FROM unnest($7::bigint[], $8::text[], $9::text[], $10::text[], $11::text[], $12::integer[])
+         AS e (log_offset, status, reason, detail, event_type, replays)
+    WHERE s.projection = $1 AND s.version = $2 AND s.topic = $3 AND s.partition = $4 AND s.log = $5
+      AND s.log_offset = e.log_offset";
+
+const ENTRIES: &str = "
+    SELECT log_offset, status, reason, detail, event_type, record_key, round(extract(epoch FROM made_at) * 1000)::bigint AS made_at,
+           replays, round(extract(epoch FROM changed_at) * 1000)::bigint AS changed_at
+    FROM fleetlog_set_aside
+    WHERE projection = $1 AND version = $2 AND topic = $3 AND partition = $4 AND log = $5 AND log_offset = ANY($6)";
+
+const NOT_TAKEN: &str = "
+    SELECT log_offset
+    FROM fleetlog_set_aside
+    WHERE projection = $1 AND version = $2 AND topic = $3 AND partition = $4 AND log = $5
+      AND log_offset >= $6 AND log_offset < $7 AND status <> 'redriven'";
 
 /// Entries of one statement.
 const ENTRIES_MAX: usize = 5_000;
@@ -172,6 +203,76 @@ pub(crate) async fn enter<W>(lease: &mut Lease<'_>, unit: &UnitOfWork<W>) -> Res
         home.bounded(query.execute(lease.connection())).await?;
     }
     Ok(())
+}
+
+/// Changes entries, which are there.
+pub(crate) async fn change<W>(lease: &mut Lease<'_>, unit: &UnitOfWork<W>) -> Result<(), Failure> {
+    let home = lease.home();
+    for entries in unit.entries.chunks(ENTRIES_MAX) {
+        let column =
+            |of: fn(&EntryChange) -> &str| entries.iter().map(|e| storable(of(e))).collect::<Vec<_>>();
+        let replays = |e: &EntryChange| i32::try_from(e.entry.replays).unwrap_or(i32::MAX);
+        let query = for_lane(CHANGE, &unit.lane)
+            .bind(unit.progress.log.0)
+            .bind(unit.made_at.0)
+            .bind(entries.iter().map(|e| e.offset).collect::<Vec<_>>())
+            .bind(column(|e| e.entry.state.as_str()))
+            .bind(column(|e| e.entry.reject.reason.as_str()))
+            .bind(column(|e| &e.entry.reject.detail))
+            .bind(entries.iter().map(|e| e.entry.event_type.as_deref().map(storable)).collect::<Vec<_>>())
+            .bind(entries.iter().map(replays).collect::<Vec<_>>());
+        let done = home.bounded(query.execute(lease.connection())).await?;
+        if done.rows_affected() != entries.len() as u64 {
+            let what = format!("lane {}: {} of {} entries", unit.lane, done.rows_affected(), entries.len());
+            return Err(Failure::States { what: format!("{what} to be changed are there"), remedy: BUG });
+        }
+    }
+    Ok(())
+}
+
+/// The entries of these offsets.
+pub(crate) async fn entries(
+    lease: &mut Lease<'_>,
+    lane: &LaneId,
+    log: LogId,
+    offsets: &[i64],
+) -> Result<BTreeMap<i64, LedgerEntry>, Failure> {
+    let home = lease.home();
+    let query = for_lane(ENTRIES, lane).bind(log.0).bind(offsets);
+    let rows = home.bounded(query.fetch_all(lease.connection())).await?;
+    Ok(rows.iter().map(entry).collect::<Result<_, _>>()?)
+}
+
+fn entry(row: &PgRow) -> Result<(i64, LedgerEntry), sqlx::Error> {
+    let unknown = |what: String| sqlx::Error::Decode(format!("{what}: of a newer fleetlog?").into());
+    let (status, reason): (String, String) = (row.try_get("status")?, row.try_get("reason")?);
+    let key: Option<Vec<u8>> = row.try_get("record_key")?;
+    let entry = LedgerEntry {
+        reject: Reject::new(
+            Reason::parse(&reason).ok_or_else(|| unknown(format!("reason `{reason}`")))?,
+            row.try_get::<String, _>("detail")?,
+        ),
+        event_type: row.try_get("event_type")?,
+        key: key.map(|key| String::from_utf8_lossy(&key).into_owned()),
+        made_at: TimestampMs(row.try_get("made_at")?),
+        state: EntryState::parse(&status).ok_or_else(|| unknown(format!("status `{status}`")))?,
+        replays: row.try_get::<i32, _>("replays")?.cast_unsigned(),
+        changed_at: row.try_get::<Option<i64>, _>("changed_at")?.map(TimestampMs),
+    };
+    Ok((row.try_get("log_offset")?, entry))
+}
+
+/// The offsets in a range that the ledger names and that were not taken later on.
+pub(crate) async fn not_taken(
+    lease: &mut Lease<'_>,
+    lane: &LaneId,
+    log: LogId,
+    range: Range<i64>,
+) -> Result<BTreeSet<i64>, Failure> {
+    let home = lease.home();
+    let query = for_lane(NOT_TAKEN, lane).bind(log.0).bind(range.start).bind(range.end);
+    let rows = home.bounded(query.fetch_all(lease.connection())).await?;
+    Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
 }
 
 /// PostgreSQL holds no NUL in text, and a detail may quote the very value that was refused for it.

@@ -1,10 +1,17 @@
 //! The sink: a unit of work as one transaction.
 
-use std::{fmt, marker::PhantomData, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    marker::PhantomData,
+    ops::Range,
+    time::Duration,
+};
 
+use fleetlog_event::LogId;
 use fleetlog_projection::{
-    Commit, EntityRow, Fault, HistoryRow, LaneId, Link, Sink, SinkError, Stored, Table, UnitOfWork, Verdict,
-    judge,
+    Commit, EntityRow, Fault, HistoryRow, LaneId, LedgerEntry, Link, Sink, SinkError, Stored, Table,
+    UnitOfWork, Verdict, judge,
 };
 
 use crate::{
@@ -69,13 +76,31 @@ impl<W: HistoryRow> Sink for SqlSink<W> {
             Some(table) => entities::read(&mut lease, table, lane, homes).await,
             None => return Err(no_states(lane)),
         };
-        match read {
-            Ok(stored) => {
-                lease.give_back();
-                Ok(stored)
-            }
-            Err(failure) => Err(self.failed(failure, &tried)),
-        }
+        self.given_back(lease, read, &tried)
+    }
+
+    async fn entries(
+        &self,
+        lane: &LaneId,
+        log: LogId,
+        offsets: &[i64],
+    ) -> Result<BTreeMap<i64, LedgerEntry>, SinkError> {
+        let tried = || format!("read of the ledger of lane {lane}");
+        let mut lease = self.lease(&tried).await?;
+        let entries = ledger::entries(&mut lease, lane, log, offsets).await;
+        self.given_back(lease, entries, &tried)
+    }
+
+    async fn not_taken(
+        &self,
+        lane: &LaneId,
+        log: LogId,
+        range: Range<i64>,
+    ) -> Result<BTreeSet<i64>, SinkError> {
+        let tried = || format!("search of the ledger of lane {lane}");
+        let mut lease = self.lease(&tried).await?;
+        let named = ledger::not_taken(&mut lease, lane, log, range).await;
+        self.given_back(lease, named, &tried)
     }
 
     async fn commit(&self, unit: &UnitOfWork<W>) -> Result<Commit, SinkError> {
@@ -124,6 +149,22 @@ impl<W: HistoryRow> SqlSink<W> {
 
     async fn lease(&self, tried: &impl Fn() -> String) -> Result<Lease<'_>, SinkError> {
         self.database.lease().await.map_err(|failure| self.failed(failure, tried))
+    }
+
+    /// What was read, and the connection goes back if it is well.
+    fn given_back<T>(
+        &self,
+        lease: Lease<'_>,
+        read: Result<T, Failure>,
+        tried: &impl Fn() -> String,
+    ) -> Result<T, SinkError> {
+        match read {
+            Ok(read) => {
+                lease.give_back();
+                Ok(read)
+            }
+            Err(failure) => Err(self.failed(failure, tried)),
+        }
     }
 
     fn failed(&self, failure: Failure, tried: &impl Fn() -> String) -> SinkError {
@@ -189,6 +230,7 @@ async fn transaction<W: HistoryRow>(
     }
     fail::fail_point!("sql.rows");
     ledger::enter(lease, unit).await?;
+    ledger::change(lease, unit).await?;
     // A lost answer leaves the outcome open. The retry finds it out: the stored link is `leaves`, or it is `follows`.
     lease.run("COMMIT").await?;
     fail::fail_point!("sql.committed");

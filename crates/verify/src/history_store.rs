@@ -47,10 +47,11 @@ impl HistoryStore {
         Ok(Self { pool })
     }
 
-    /// The offsets of `[from, to)` that the lane's ledger names.
+    /// The offsets that the lane's ledger names and whose events were not taken later on, by a redrive.
     pub(crate) async fn ledger(&self, lane: &LaneId, log: LogId) -> Result<BTreeSet<i64>, VerifyError> {
         let query = "SELECT log_offset FROM fleetlog_set_aside \
-                     WHERE projection = $1 AND version = $2 AND topic = $3 AND partition = $4 AND log = $5";
+                     WHERE projection = $1 AND version = $2 AND topic = $3 AND partition = $4 AND log = $5 \
+                     AND status <> 'redriven'";
         let rows = sqlx::query_scalar::<_, i64>(query)
             .bind(&lane.projection)
             .bind(lane.version.cast_signed())

@@ -113,11 +113,30 @@ impl HotStore {
         Ok(Some(LaneProgress { log: LogId(log), main }))
     }
 
-    /// The offsets that a lane's ledger names; `lane` is `{projection}@{version}:{topic}:{partition}`.
+    /// The offsets that a lane's ledger names and whose events were not taken later on, by a redrive; `lane` is
+    /// `{projection}@{version}:{topic}:{partition}`.
     pub(crate) async fn ledger(&self, lane: &str) -> Result<BTreeSet<i64>, VerifyError> {
+        #[derive(serde::Deserialize)]
+        struct Entry {
+            state: String,
+        }
         let key = format!("{}:set_aside", self.lane_key(lane));
-        let offsets = self.connection.clone().hkeys(&key).await;
-        offsets.map_err(|source| VerifyError::Redis { what: format!("reading `{key}`"), source })
+        let entries: BTreeMap<i64, String> = self
+            .connection
+            .clone()
+            .hgetall(&key)
+            .await
+            .map_err(|source| VerifyError::Redis { what: format!("reading `{key}`"), source })?;
+        let mut named = BTreeSet::new();
+        for (offset, json) in entries {
+            let entry: Entry = serde_json::from_str(&json).map_err(|error| {
+                VerifyError::Malformed(format!("redis: `{key}`, entry {offset}: {error}"))
+            })?;
+            if entry.state != "redriven" {
+                named.insert(offset);
+            }
+        }
+        Ok(named)
     }
 
     /// Entities, each with its places in the named lists, at one moment.

@@ -137,6 +137,7 @@ async fn another_owners_write_fences_the_lane_which_goes_on_from_what_is_stored(
             entities: Vec::new(),
             rows: Vec::new(),
             set_aside: Vec::new(),
+            entries: Vec::new(),
             made_at: TimestampMs(0),
         };
         // The lane may have written in between; then it is this write that is fenced.

@@ -399,8 +399,8 @@ impl System {
 fn progress_alone(unit: &mut UnitOfWork<Write>) -> UnitOfWork<Write> {
     let leaves = unit.leaves.part(u32::MAX);
     let follows = unit.follows.replace(leaves);
-    let (entities, rows, set_aside) = (Vec::new(), Vec::new(), Vec::new());
-    UnitOfWork { follows, leaves, entities, rows, set_aside, lane: unit.lane.clone(), ..*unit }
+    let (entities, rows, set_aside, entries) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    UnitOfWork { follows, leaves, entities, rows, set_aside, entries, lane: unit.lane.clone(), ..*unit }
 }
 
 /// As `mutants::Survivor` of the engine.

@@ -191,6 +191,7 @@ fn unit<W>(lane: &Lane, set_aside: Vec<SetAside>) -> UnitOfWork<W> {
         entities: Vec::new(),
         rows: Vec::new(),
         set_aside,
+        entries: Vec::new(),
         made_at: migrate::now(),
     }
 }

@@ -59,11 +59,12 @@ pub(super) async fn before_commit<S: Sink>(
     }
     if on(Mutant::ProgressBeforeData) {
         let (leaves, lane, progress) = (unit.leaves.part(u32::MAX), unit.lane.clone(), unit.progress);
-        let (entities, rows, set_aside) = (Vec::new(), Vec::new(), Vec::new());
+        let (entities, rows, set_aside, entries) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let follows = unit.follows.replace(leaves);
         let made_at = unit.made_at;
-        sink.commit(&UnitOfWork { lane, follows, leaves, progress, entities, rows, set_aside, made_at })
-            .await?;
+        let moved =
+            UnitOfWork { lane, follows, leaves, progress, entities, rows, set_aside, entries, made_at };
+        sink.commit(&moved).await?;
         fail::fail_point!("commit.between");
     }
     Ok(())

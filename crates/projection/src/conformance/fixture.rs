@@ -88,6 +88,7 @@ impl<'h, H: Harness> Owner<'h, H> {
             entities: if H::STORES_ENTITIES { self.entities(plan) } else { Vec::new() },
             rows: if H::STORES_ROWS { self.rows(plan) } else { Vec::new() },
             set_aside: (first_set_aside..main).map(set_aside).collect(),
+            entries: Vec::new(),
             made_at: TimestampMs(1_700_000_000_000 + plan.value),
         }
     }

@@ -2,22 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use fleetlog_event::{Reject, TimestampMs};
-
 use crate::{
-    EntityChange, LaneId, Link, Progress, Stored, StoredState, UnitOfWork, Verdict, judge, parts::Parts,
+    EntityChange, LaneId, LedgerEntry, Link, Progress, Stored, StoredState, UnitOfWork, Verdict, judge,
+    parts::Parts,
 };
-
-/// What a lane's ledger holds about an event that was set aside.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct LedgerEntry {
-    /// Why.
-    pub reject: Reject,
-    /// The event's full name, if it could be read.
-    pub event_type: Option<String>,
-    /// When the entry was made.
-    pub made_at: TimestampMs,
-}
 
 /// What a store holds for one lane.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -97,15 +85,15 @@ impl<W: Clone> World<W> {
         let view = self.lanes.entry(unit.lane.clone()).or_default();
         view.link = Some(parts.links(index).1);
         for set_aside in &unit.set_aside[part.set_asides.clone()] {
-            let (reject, event_type) = (set_aside.reject.clone(), set_aside.event_type.clone());
-            let entry = LedgerEntry { reject, event_type, made_at: unit.made_at };
             // An entry that is there stays: a closed one must not be opened again by a late write.
-            view.ledger.entry(set_aside.record.offset).or_insert(entry);
+            let entry = || LedgerEntry::new(set_aside, unit.made_at);
+            view.ledger.entry(set_aside.record.offset).or_insert_with(entry);
         }
         if parts.is_last(index) {
             for row in &unit.rows {
                 view.rows.entry(row.offset).or_default().push(row.write.clone());
             }
+            view.ledger.extend(unit.entries.iter().map(|change| (change.offset, change.entry.clone())));
             view.progress = Some(unit.progress);
         }
         for change in &unit.entities[part.entities.clone()] {

@@ -38,6 +38,7 @@ fn unit(set_asides: usize, entities: usize) -> UnitOfWork<()> {
         entities: (0..entities).map(entity).collect(),
         rows: Vec::new(),
         set_aside: (0..set_asides).map(set_aside).collect(),
+        entries: Vec::new(),
         made_at: TimestampMs(0),
     }
 }

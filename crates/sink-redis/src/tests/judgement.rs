@@ -23,6 +23,7 @@ pub(super) fn progress_only(
         entities: Vec::new(),
         rows: Vec::new(),
         set_aside: Vec::new(),
+        entries: Vec::new(),
         made_at: TimestampMs(0),
     }
 }

@@ -35,6 +35,7 @@ fn unit(lane: &LaneId, chain: &mut Chain, homes: &[String], next: i64) -> UnitOf
         entities: homes.iter().map(entity).collect(),
         rows: Vec::new(),
         set_aside: Vec::new(),
+        entries: Vec::new(),
         made_at: NOON,
     }
 }

@@ -83,6 +83,7 @@ async fn values_of_every_type_come_back_as_they_were() {
             .map(|(offset, (at, _))| RowChange { offset, write: Every { full: offset % 2 == 0, at } })
             .collect(),
         set_aside: Vec::new(),
+        entries: Vec::new(),
         made_at: TimestampMs(0),
     };
     assert_eq!(database.open().sink().commit(&unit).await.unwrap(), Commit::Applied);

@@ -220,6 +220,7 @@ pub(crate) fn unit(lane: &LaneId, chain: &mut Chain, rows: Vec<TestRow>) -> Unit
         entities: Vec::new(),
         rows,
         set_aside: Vec::new(),
+        entries: Vec::new(),
         made_at: NOON,
     }
 }

@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use fleetlog_codec::{Decoder, FirstFound, RegistryAuth, RegistryClient, RegistrySettings, SchemaSource};
 use fleetlog_engine::{DeadLetter, EngineConfig, Origin, ports::DeadLetters};
-use fleetlog_event::catalogue::Catalogue;
+use fleetlog_event::catalogue::{Catalogue, TopicSpec};
 use fleetlog_kafka::{Admin, ClusterError, ClusterFacts, KafkaSettings, SchemaTopic, Trouble, watch_trouble};
 use fleetlog_producer::{EventProducer, ProducerMetrics, ProducerSettings, Schemas};
-use fleetlog_projection::SetAside;
+use fleetlog_projection::{SetAside, inbox_name};
 use fleetlog_projections::{Described, event_history::EventRow};
 use fleetlog_sink_redis::{RedisSink, RedisSinkSettings};
 use fleetlog_sink_timescale::{ConnectionSettings, Database, SqlSink};
@@ -114,6 +114,18 @@ pub(crate) async fn answer(admin: &Admin, config: &Config) -> Result<ClusterFact
         Ok(answer) => answer.map_err(|error| silence(error, trouble.as_ref())),
         Err(_) => Err(silence(ClusterError::Interrupted("the question".to_owned()), trouble.as_ref())),
     }
+}
+
+/// The topics that the cluster has to have: those of the catalogue, and an inbox for each projection and topic that it reads.
+pub(crate) fn topic_specs(config: &Config, catalogue: &Catalogue) -> Vec<TopicSpec> {
+    let replication = replication(config);
+    let mut specs = catalogue.expand(&config.kafka.topic_prefix, replication);
+    for projection in fleetlog_projections::all() {
+        let group = group(config, &projection);
+        let inbox = |stem: &&str| catalogue.topic(stem)?.inbox(inbox_name(&group, stem), replication);
+        specs.extend(projection.topics.iter().filter_map(inbox));
+    }
+    specs
 }
 
 /// The topic files of a folder, or those compiled in.

@@ -50,6 +50,16 @@ pub enum Retention {
     Millis(i64),
 }
 
+impl Retention {
+    /// So many times as long.
+    fn times(self, times: i64) -> Self {
+        match self {
+            Self::Forever => Self::Forever,
+            Self::Millis(ms) => Self::Millis(ms.saturating_mul(times)),
+        }
+    }
+}
+
 impl fmt::Display for Retention {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const UNITS: [(&str, i64); 4] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
@@ -109,14 +119,42 @@ impl Topic {
     pub fn is_source(&self) -> bool {
         !self.events.is_empty()
     }
+
+    /// The inbox of a consumer group that reads this topic, under that physical name: commands to its lanes. A lane follows
+    /// the partition of its own number, so there are as many as the topic has. None where nothing can be set aside.
+    #[must_use]
+    pub fn inbox(&self, name: String, replication: Option<i32>) -> Option<TopicSpec> {
+        let dead = self.dead_letters.as_ref()?;
+        let replicas = replication.unwrap_or(self.replication);
+        Some(TopicSpec {
+            name,
+            stem: self.stem.clone(),
+            partitions: self.partitions,
+            replication: replicas,
+            configs: configs(
+                Cleanup::Delete,
+                dead.retention,
+                TimestampType::LogAppendTime,
+                self.min_insync_replicas.min(replicas),
+                dead.message_bytes_max.saturating_add(COMMAND_BYTES),
+            ),
+            keyed: true,
+        })
+    }
 }
+
+/// What a command may have beside the dead letter that it carries, in bytes.
+const COMMAND_BYTES: i32 = 65_536;
+
+/// How many times as long as a dead letter a parked one is kept: it waits for a release, not for a person on call.
+const PARKED_RETENTIONS: i64 = 3;
 
 /// A topic as the cluster has to have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicSpec {
     /// The physical name, prefix included.
     pub name: String,
-    /// The stem it comes from (`task` for `prod-task` and for `prod-task-dlq`).
+    /// The stem it comes from (`task` for `prod-task`, for `prod-task-dlq` and for every inbox of it).
     pub stem: String,
     /// How many partitions.
     pub partitions: i32,
@@ -124,7 +162,8 @@ pub struct TopicSpec {
     pub replication: i32,
     /// Topic configuration by Kafka's names.
     pub configs: BTreeMap<&'static str, String>,
-    /// Whether order hangs on the number of partitions, which then must never change.
+    /// Whether something hangs on the number of partitions, which then must never change: order per key, or which lane a
+    /// command reaches.
     pub keyed: bool,
 }
 
@@ -173,7 +212,8 @@ impl Catalogue {
         self.topics.iter().filter(|topic| topic.is_source())
     }
 
-    /// The topics a cluster has to have, dead letters included. `replication` overrides the files' (a cluster of one
+    /// The topics a cluster has to have, dead letters and parked ones included; inboxes belong to groups ([`Topic::inbox`]).
+    /// `replication` overrides the files' (a cluster of one
     /// broker can only have 1); fewer replicas than `min_insync_replicas` lower that too.
     #[must_use]
     pub fn expand(&self, prefix: &str, replication: Option<i32>) -> Vec<TopicSpec> {
@@ -211,6 +251,20 @@ impl Catalogue {
                     ),
                     keyed: false,
                 });
+                specs.push(TopicSpec {
+                    name: parking_name(&name),
+                    stem: topic.stem.clone(),
+                    partitions: 1,
+                    replication: replicas,
+                    configs: configs(
+                        Cleanup::Delete,
+                        dead.retention.times(PARKED_RETENTIONS),
+                        TimestampType::LogAppendTime,
+                        min_insync,
+                        dead.message_bytes_max,
+                    ),
+                    keyed: false,
+                });
             }
         }
         specs
@@ -227,6 +281,12 @@ pub fn physical_name(prefix: &str, stem: &str) -> String {
 #[must_use]
 pub fn dead_letter_name(physical: &str) -> String {
     format!("{physical}-dlq")
+}
+
+/// The name of the topic where dead letters lie that were redriven as often as they may be: `prod-task-parking`.
+#[must_use]
+pub fn parking_name(physical: &str) -> String {
+    format!("{physical}-parking")
 }
 
 fn configs(

@@ -172,9 +172,7 @@ impl Plan {
                 topic: spec.name.clone(),
                 kind: RefusalKind::Partitions,
                 difference,
-                way_out: "the topic is keyed, and another number of partitions would break the order per key: \
-                          create a new topic under another name, send new events there, and rebuild the projections"
-                    .to_owned(),
+                way_out: fixed_for_good(spec).to_owned(),
             });
         } else if to < from {
             self.refusals.push(Refusal {
@@ -209,6 +207,16 @@ impl Plan {
         {
             warn("unclean.leader.election.enable is true: a replica that lags may become leader and lose events".into());
         }
+    }
+}
+
+fn fixed_for_good(spec: &TopicSpec) -> &'static str {
+    if spec.name.ends_with("-inbox") {
+        "each lane follows the partition of its own number, and a command in another would reach none: correct the \
+         number in the topic's file, or, while no command waits, delete the inbox and apply again"
+    } else {
+        "the topic is keyed, and another number of partitions would break the order per key: \
+         create a new topic under another name, send new events there, and rebuild the projections"
     }
 }
 
@@ -317,6 +325,13 @@ mod tests {
             assert_eq!(plan.changes, []);
             assert!(plan.refusals[0].way_out.contains("rebuild"), "{plan}");
         }
+    }
+
+    #[test]
+    fn partitions_of_an_inbox_are_refused_with_a_way_out_of_its_own() {
+        let plan = plan(spec("g-task-inbox", 6, true), facts(3));
+        assert_eq!((plan.changes.len(), plan.refusals[0].kind), (0, RefusalKind::Partitions));
+        assert!(plan.refusals[0].way_out.contains("would reach none"), "{plan}");
     }
 
     #[test]

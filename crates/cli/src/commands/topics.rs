@@ -30,8 +30,7 @@ pub(crate) struct Source {
 
 pub(crate) async fn run(command: &Command, config: &Config, format: Format) -> anyhow::Result<Code> {
     let (Command::Plan(source) | Command::Apply(source)) = command;
-    let desired = wiring::catalogue(source.dir.as_deref())?
-        .expand(&config.kafka.topic_prefix, wiring::replication(config));
+    let desired = wiring::topic_specs(config, &wiring::catalogue(source.dir.as_deref())?);
     let admin = wiring::admin(config).await?;
     let plan = admin.plan(&desired).await?;
     match format {

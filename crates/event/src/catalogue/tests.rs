@@ -22,27 +22,47 @@ fn expand_gives_every_topic_its_physical_form() {
         [
             "prod-robot",
             "prod-robot-dlq",
+            "prod-robot-parking",
             "prod-telemetry",
             "prod-telemetry-dlq",
+            "prod-telemetry-parking",
             "prod-task",
             "prod-task-dlq",
+            "prod-task-parking",
             "prod-ops",
             "prod-ops-dlq",
+            "prod-ops-parking",
             "prod-schemas",
             "prod-import-places",
             "prod-vda5050-dlq"
         ]
     );
-    let (task, dead) = (&specs[4], &specs[5]);
-    assert!(task.keyed && !dead.keyed);
-    assert_eq!((task.partitions, dead.partitions), (6, 3));
+    let [task, dead, parked] = &specs[6..9] else { unreachable!() };
+    assert!(task.keyed && !dead.keyed && !parked.keyed);
+    assert_eq!((task.partitions, dead.partitions, parked.partitions), (6, 3, 1));
     assert_eq!(task.configs["retention.ms"], "-1");
     assert_eq!(task.configs["message.timestamp.type"], "CreateTime");
     assert_eq!(task.configs["min.insync.replicas"], "2");
     assert_eq!(dead.configs["retention.ms"], (30 * 86_400_000_i64).to_string());
     assert_eq!(dead.configs["message.timestamp.type"], "LogAppendTime");
-    assert_eq!((specs[6].partitions, specs[6].configs["retention.ms"].as_str()), (1, "-1"));
-    assert_eq!(specs[8].configs["cleanup.policy"], "compact");
+    let longer = BTreeMap::from([("retention.ms", (90 * 86_400_000_i64).to_string())]);
+    assert_eq!(parked.configs, dead.configs.clone().into_iter().chain(longer).collect());
+    assert_eq!((specs[9].partitions, specs[9].configs["retention.ms"].as_str()), (1, "-1"));
+    assert_eq!(specs[12].configs["cleanup.policy"], "compact");
+}
+
+#[test]
+fn an_inbox_has_a_partition_for_each_lane_and_room_for_a_dead_letter() {
+    let catalogue = Catalogue::builtin();
+    let inbox = catalogue.topic("task").unwrap().inbox("prod-g-task-inbox".into(), None).unwrap();
+    let specs = catalogue.expand("prod-", None);
+    let spec = |name: &str| specs.iter().find(|spec| spec.name == name).unwrap();
+    let (task, dead) = (spec("prod-task"), spec("prod-task-dlq"));
+    assert_eq!((inbox.name.as_str(), inbox.stem.as_str()), ("prod-g-task-inbox", "task"));
+    assert_eq!((inbox.partitions, inbox.replication, inbox.keyed), (task.partitions, task.replication, true));
+    let larger = BTreeMap::from([("max.message.bytes", "1376256".to_owned())]);
+    assert_eq!(inbox.configs, dead.configs.clone().into_iter().chain(larger).collect());
+    assert_eq!(catalogue.topic("schemas").unwrap().inbox(String::new(), None), None);
 }
 
 #[test]

@@ -94,7 +94,7 @@ impl<'a> Cluster<'a> {
         let patience = looks.patience();
         let overview = looks.bounded(async { Ok(admin.overview(patience).await?) }).await.map_err(away)?;
         let catalogue = Catalogue::builtin();
-        let desired = catalogue.expand(&config.kafka.topic_prefix, wiring::replication(config));
+        let desired = wiring::topic_specs(config, &catalogue);
         Ok(Self {
             looks,
             settings,

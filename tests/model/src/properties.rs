@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use fleetlog_projection::{
-    LedgerEntry,
     memory::{LaneView, World},
     parts::Standing,
 };

@@ -14,6 +14,7 @@ mod config;
 mod cpu;
 mod dead_letter;
 mod fault;
+mod halting;
 mod intake;
 mod kafka_logs;
 mod lane;
@@ -34,4 +35,4 @@ pub use intake::{CommitError, EndOfMembership, Intake, KafkaIntake, LaneAt, Poll
 pub use kafka_logs::KafkaLogs;
 pub use runner::{End, Outcome, ProjectionRunner, RunMode, RunnerParts, Stats, StatusHandle, group_name};
 pub use runtime::ProjectionRuntime;
-pub use status::{LaneSnapshot, LaneState, StatusSnapshot};
+pub use status::{LaneSnapshot, LaneState, StatusSnapshot, Stillstand};

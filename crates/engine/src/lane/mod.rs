@@ -3,6 +3,7 @@
 //! The decisions are [`LaneCore`]'s, which is pure; this carries them out. The main path is [`Lane::step`].
 
 mod ahead;
+mod breaker;
 mod faults;
 mod mutants;
 mod round;
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     DeadLetter, EngineConfig, Failure, Origin,
     fault::Interrupt,
+    halting::Halting,
     intake::{LaneFeed, Taking},
     metrics::LaneMetrics,
     ports::{DeadLetters, Schemas},
@@ -36,6 +38,7 @@ use crate::{
 };
 
 use ahead::{Adding, Ahead, Flight, Landed, Round, Source, Tally, offsets};
+pub(crate) use breaker::{Breaker, Limits, Trip};
 use round::Pace;
 pub(crate) use start::SharedLogs;
 pub(crate) use telling::Telling;
@@ -51,6 +54,8 @@ pub(crate) struct Shared<P, S, C> {
     /// The consumer group, for dead letters.
     pub(crate) group: String,
     pub(crate) status: Arc<ProjectionStatus>,
+    /// What is known of halts, and where a lane tells that its breaker tripped.
+    pub(crate) halting: Halting,
     /// Told why this projection stops.
     pub(crate) fail: Box<dyn Fn(Failure) + Send + Sync>,
 }
@@ -81,8 +86,8 @@ pub(crate) struct Work<P: Projection, D> {
     cached_bytes: usize,
     /// When to look at the link, or to write a move over markers.
     idle_at: Instant,
-    /// Set aside without one event taken between, counted by whole batches.
-    set_aside_in_a_row: usize,
+    /// Whether too much is set aside.
+    breaker: Breaker,
 }
 
 impl<P: Projection, D> Work<P, D> {
@@ -187,7 +192,7 @@ where
         fail_point!("step.states-read");
         let projected = self.project(work, &taken, work.core.rulings(), &decode)?;
         fail_point!("step.projected");
-        self.check_flood(work, fresh.len(), projected.set_aside.len())?;
+        self.check_flood(work, fresh.len(), &projected.set_aside)?;
         self.publish(work, &projected.set_aside).await?;
         let Work { ahead, cache, cached_bytes, .. } = work;
         let (writes, rows_max) =
@@ -280,6 +285,7 @@ where
         writes.set_aside.extend(unit.set_aside.into_iter().filter(|aside| !covered(aside)));
         let new: Vec<SetAside> =
             writes.set_aside.iter().filter(|aside| !known.contains(&aside.record.offset)).cloned().collect();
+        self.check_refused(work, &new)?;
         self.publish(work, &new).await?;
         let unit = work.core.unit_to(unit.progress, writes, now());
         Ok(self.fly(unit, sources, tally))
@@ -459,8 +465,8 @@ async fn landing<W: Send + 'static, D>(flight: &mut Option<Flight<W, D>>) -> Res
     }
 }
 
-/// The wall clock: for ledger entries and dead letters, never for a projection.
-fn now() -> TimestampMs {
+/// The wall clock: for ledger entries, dead letters and halts, never for a projection.
+pub(crate) fn now() -> TimestampMs {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     TimestampMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

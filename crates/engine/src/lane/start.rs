@@ -92,7 +92,7 @@ where
             cached_bytes: 0,
             pace: Pace::new(),
             idle_at: Instant::now(),
-            set_aside_in_a_row: 0,
+            breaker: self.shared.halting.breaker(&self.shared.config),
         })
     }
 

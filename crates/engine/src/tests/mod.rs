@@ -1,6 +1,7 @@
 //! Each row of the table of faults, on a cluster that does what the test says: given, when, then.
 
 pub(crate) mod fake;
+mod halts;
 mod rounds;
 
 use std::sync::atomic::Ordering;

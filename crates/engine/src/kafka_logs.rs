@@ -12,7 +12,10 @@ use fleetlog_kafka::{
 };
 use fleetlog_projection::{Headers, LaneScope, LogNow, Record};
 use futures_util::{FutureExt as _, future::BoxFuture};
-use tokio::sync::mpsc::{Receiver, Sender};
+use tokio::sync::{
+    Semaphore,
+    mpsc::{Receiver, Sender},
+};
 
 use crate::{
     Failure,
@@ -25,11 +28,16 @@ pub struct KafkaLogs {
     admin: Admin,
     offsets: Offsets,
     settings: KafkaSettings,
+    searches: Arc<Semaphore>,
 }
 
 /// What a piece of a search holds at most, and how much of the log is looked through at most between two.
 const PIECE_BYTES_MAX: usize = 1 << 20;
 const PIECE_OFFSETS_MAX: i64 = 100_000;
+/// What a search may fetch ahead.
+const QUEUE_KBYTES: &str = "4096";
+/// Searches of a process at a time: each is a client of its own, with what it fetches ahead.
+const SEARCHES: usize = 2;
 /// Pieces that wait to be taken.
 const PIECES_AHEAD: usize = 2;
 
@@ -43,6 +51,7 @@ impl KafkaLogs {
             admin: Admin::new(settings)?,
             offsets: Offsets::new(settings)?,
             settings: settings.clone(),
+            searches: Arc::new(Semaphore::new(SEARCHES)),
         })
     }
 
@@ -86,13 +95,19 @@ impl Logs for KafkaLogs {
 
     fn search(&self, part: LogPart, keys: Arc<HashSet<Bytes>>) -> Receiver<Result<Piece, Failure>> {
         let (sender, pieces) = tokio::sync::mpsc::channel(PIECES_AHEAD);
-        let settings = self.settings.clone();
-        tokio::task::spawn_blocking(move || {
-            let searched = search(&settings, &part, &keys, &sender);
-            if let Err(Ended::Failed(failure)) = searched {
-                // Nobody waits any more if the lane was stopped meanwhile.
-                let _ = sender.blocking_send(Err(failure));
-            }
+        let (mut settings, searches) = (self.settings.clone(), Arc::clone(&self.searches));
+        settings.properties.insert("queued.max.messages.kbytes".to_owned(), QUEUE_KBYTES.to_owned());
+        tokio::spawn(async move {
+            // Never closed.
+            let Ok(turn) = searches.acquire_owned().await else { return };
+            let searching = move || {
+                if let Err(Ended::Failed(failure)) = search(&settings, &part, &keys, &sender) {
+                    // Nobody waits any more if the lane was stopped meanwhile.
+                    let _ = sender.blocking_send(Err(failure));
+                }
+            };
+            drop(tokio::task::spawn_blocking(searching).await);
+            drop(turn);
         });
         pieces
     }
@@ -123,8 +138,7 @@ fn search(
     let log = log.map_err(|error| Ended::Failed(Failure::transient(error.to_string())))?;
     let low = log.get(&(topic.clone(), *partition)).map_or(0, |range| range.low);
     let range = PartitionRange { partition: *partition, from: (*from).max(low), to: Some(*to) };
-    let (mut piece, mut bytes) = (Piece { records: Vec::new(), next: range.from }, 0);
-    let mut told = range.from;
+    let (mut piece, mut bytes) = (Piece { from: range.from, records: Vec::new(), next: range.from }, 0);
     let send = |piece: Piece| sender.blocking_send(Ok(piece)).map_err(|_| Ended::Unwanted);
     LogReader::open_within(settings, topic, &[range], &log)?.for_each(|record| {
         piece.next = record.offset() + 1;
@@ -133,9 +147,10 @@ fn search(
             bytes += record.size_bytes();
             piece.records.push(record);
         }
-        if bytes >= PIECE_BYTES_MAX || piece.next - told >= PIECE_OFFSETS_MAX {
-            (told, bytes) = (piece.next, 0);
-            return send(std::mem::take(&mut piece));
+        if bytes >= PIECE_BYTES_MAX || piece.next - piece.from >= PIECE_OFFSETS_MAX {
+            bytes = 0;
+            let next = Piece { from: piece.next, records: Vec::new(), next: piece.next };
+            return send(std::mem::replace(&mut piece, next));
         }
         Ok(())
     })?;

@@ -100,6 +100,8 @@ pub struct LogPart {
 /// A piece of what was searched for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Piece {
+    /// From where on the log was looked through: where the part begins, or what is left of it, or the piece before ended.
+    pub from: i64,
     /// The records, by offset.
     pub records: Vec<Record>,
     /// Everything below was looked through.

@@ -8,7 +8,7 @@ use fleetlog_projection::{Fault, LaneId, Projected, Projection, Record, Rulings,
 use crate::{
     Failure,
     ports::{Logs, Schemas},
-    refold::{Anew, Means, Refold},
+    refold::{Means, Refold, RefoldError},
 };
 
 /// What a redrive is rehearsed with: the code and the schemas of this process, and the lane as it is stored.
@@ -101,18 +101,19 @@ where
         let log = means.scope.log;
         let not_taken: BTreeSet<i64> = self.sink.not_taken(self.lane, log, 0..main).await.map_err(failed)?;
         let mut refold = Refold::new(keys.iter().cloned(), records, self.dedup_span_offsets);
-        refold.on(means, main, &not_taken).await?;
+        refold.on(means, main, &not_taken).await.map_err(|error| match error {
+            RefoldError::Failed(failure) => failure,
+            RefoldError::Panicked => {
+                Failure::permanent(format!("`{}` panicked: a bug", self.projection.id()))
+            }
+        })?;
         let mut refolded = refold.finish(self.projection);
         for (key, state) in keys.into_iter().zip(stored.states) {
             let offsets = by_key.remove(&key).unwrap_or_default();
-            let own = refolded.rejected.iter().filter(|(_, a)| a.record.key_text() == Some(key.as_str()));
-            let rejected = own.map(|(offset, aside)| (*offset, aside.clone())).collect();
-            let change = refolded.changes.remove(&key);
-            let anew = Anew { change, stored: state.map(|state| state.version), rejected, offsets };
-            let (anew, why_not) = anew.placed(&log);
+            let (anew, why_not) = refolded.take(&key, state, offsets).placed(&log);
             for offset in &anew.offsets {
                 let rejected = anew.rejected.get(offset).map(|aside| aside.reject.clone());
-                let outcome = why_not.clone().or(rejected).map_or(Ok(()), Err);
+                let outcome = rejected.or_else(|| why_not.clone()).map_or(Ok(()), Err);
                 rehearsal.outcomes.insert(*offset, outcome);
             }
             if why_not.is_none() && anew.change.is_some() {

@@ -37,13 +37,15 @@ pub enum Reason {
     RefusedByStore,
     /// It was redriven, and what came after it in its entity is gone from the log: folded anew, the entity would become older.
     NoPlace,
+    /// It was redriven, and the projector panicked.
+    Panicked,
     /// Passed by an operator (`fleetlog progress skip`).
     Skipped,
 }
 
 impl Reason {
     /// Every reason, in the order of the documentation.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::EmptyPayload,
         Self::NoKey,
         Self::UnknownFraming,
@@ -58,6 +60,7 @@ impl Reason {
         Self::UnknownTask,
         Self::RefusedByStore,
         Self::NoPlace,
+        Self::Panicked,
         Self::Skipped,
     ];
 
@@ -79,6 +82,7 @@ impl Reason {
             Self::UnknownTask => "unknown_task",
             Self::RefusedByStore => "refused_by_store",
             Self::NoPlace => "no_place",
+            Self::Panicked => "panicked",
             Self::Skipped => "skipped",
         }
     }

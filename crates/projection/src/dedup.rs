@@ -78,6 +78,12 @@ impl DedupWindow {
         }
     }
 
+    /// How far back it reaches.
+    #[must_use]
+    pub fn span_offsets(&self) -> i64 {
+        self.span_offsets
+    }
+
     /// Finds the duplicates among the next records of the log, and remembers every record of them. `event_id` reads
     /// the id off a record; a record without a readable one is never a duplicate.
     ///

@@ -121,14 +121,13 @@ impl HotStore {
             state: String,
         }
         let key = format!("{}:set_aside", self.lane_key(lane));
-        let entries: BTreeMap<i64, String> = self
-            .connection
-            .clone()
-            .hgetall(&key)
-            .await
-            .map_err(|source| VerifyError::Redis { what: format!("reading `{key}`"), source })?;
+        let failed = |source| VerifyError::Redis { what: format!("reading `{key}`"), source };
+        let mut connection = self.connection.clone();
+        // Step by step: a ledger is kept for ever, and Redis serves nobody else during a call.
+        let mut entries = connection.hscan::<_, (i64, String)>(&key).await.map_err(failed)?;
         let mut named = BTreeSet::new();
-        for (offset, json) in entries {
+        while let Some(entry) = entries.next_item().await {
+            let (offset, json) = entry.map_err(failed)?;
             let entry: Entry = serde_json::from_str(&json).map_err(|error| {
                 VerifyError::Malformed(format!("redis: `{key}`, entry {offset}: {error}"))
             })?;

@@ -204,9 +204,19 @@ impl Follower {
     fn hand_over(&mut self, client: &BaseConsumer<TracingContext>, message: &BorrowedMessage<'_>) {
         let at = InboxAt { topic: message.topic().to_owned(), partition: message.partition() };
         let Some(followed) = self.followed.get_mut(&at) else { return };
-        // What was fetched before a seek, or behind a pause.
-        if followed.paused || message.offset() < followed.next {
+        // Behind a pause; it is read again after it.
+        if followed.paused {
             return;
+        }
+        if message.offset() < followed.next {
+            let (wanted, offset) = (followed.next, message.offset());
+            warn!(
+                topic = at.topic,
+                partition = at.partition,
+                wanted,
+                offset,
+                "the inbox was made anew; reading it from its begin"
+            );
         }
         followed.next = message.offset() + 1;
         if followed.writer.push(record(message)) == Some(false) {

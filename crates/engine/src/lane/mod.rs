@@ -8,6 +8,7 @@ mod carry_out;
 mod faults;
 mod mutants;
 mod orders;
+mod prepare;
 mod round;
 mod start;
 mod telling;
@@ -92,7 +93,7 @@ pub(crate) struct Work<P: Projection, D> {
     /// When the next write begins.
     pace: Pace,
     /// Commands on their way.
-    orders: Orders<P>,
+    orders: Orders<P, D>,
     /// What the cache takes of memory.
     cached_bytes: usize,
     /// When to look at the link, or to write a move over markers.
@@ -153,7 +154,7 @@ where
             let room = self.room(work);
             let Work { core, flight, idle_at, ahead, pace, orders, .. } = &mut *work;
             let (flying, holding) = (flight.is_some(), flight.is_none() && !ahead.is_empty());
-            let can_take = !orders.are_due() && (!(flying || holding) || !room.is_none());
+            let can_take = !orders.want_rest(core) && (!(flying || holding) || !room.is_none());
             let next = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => Next::Stop,
@@ -193,6 +194,7 @@ where
     async fn step(self: &Arc<Self>, work: &mut Work<P, C::Decode>, batch: Batch) -> Result<(), Interrupt> {
         let bytes = batch.records.iter().map(Record::size_bytes).sum::<usize>();
         self.shared.status.counts.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        let batch = work.orders.before_skips(batch);
         let event_id = |record: &Record| self.shared.schemas.event_id(record.value.as_deref());
         let admission = work.core.admit(batch, event_id);
         let Admission::Take(taken) = admission.map_err(|lost| Interrupt::Permanent(lost.to_string()))? else {
@@ -259,6 +261,7 @@ where
         match outcome? {
             Commit::Applied | Commit::AlreadyApplied => {
                 work.core.written(unit.leaves, unit.progress);
+                work.orders.note(&unit.set_aside);
                 fail_point!("step.committed");
                 self.count(&tally, &unit);
                 self.moved(work);
@@ -480,10 +483,10 @@ where
 }
 
 /// What a lane does next.
-enum Next<P: Projection> {
+enum Next<P: Projection, D> {
     Stop,
     Landed(Box<Result<Landed<P::Write>, Interrupt>>),
-    Ordered(Ordered<P>),
+    Ordered(Ordered<P, D>),
     Taking(Taking),
     /// A write that was held may be due.
     Due,

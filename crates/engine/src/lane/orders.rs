@@ -1,45 +1,40 @@
 //! What a lane does about the commands on its inbox: they are carried out between two batches, each in one write that
 //! does the work and changes the ledger (DESIGN §3).
 //!
-//! A command waits until progress is past the position it names. What needs the log (entities folded anew) is searched for
-//! beside the lane's work; then no more is taken until all that was is written, the rest of the log is folded, and the
-//! write is made. A command whose entry is not open changes nothing. So it does not matter how often one is read.
+//! A command waits until progress is past the position it names. What needs schemas or the log (entities folded anew) is
+//! looked up beside the lane's work (`prepare.rs`); then no more is taken until all that was is written, the rest of the
+//! log is folded, and the write is made (`carry_out.rs`). A command whose entry is not open changes nothing. So it does not
+//! matter how often one is read.
+//!
+//! A position is skipped out of turn, as soon as the lane comes to it: the commands before may wait for what is behind it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    mem::{Discriminant, discriminant},
     sync::{Arc, PoisonError},
     time::Duration,
 };
 
-use fleetlog_event::{EntityKey, LogId, Reject};
+use fleetlog_event::{EntityKey, Reject};
 use fleetlog_projection::{
-    Act, Command, EntryState, Fault, LaneScope, LedgerEntry, NotACommand, Projection, Record, RefusedAt,
-    Sink,
-    mutant::{Mutant, on},
+    Act, Batch, Command, LaneCore, NotACommand, Projection, Record, RefusedAt, SetAside, Sink,
 };
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use super::{Lane, Work, telling::tell};
-use crate::{
-    Failure, InboxFeed,
-    fault::Interrupt,
-    inbox::InboxAt,
-    ports::Schemas,
-    refold::{Means, Refold},
+use super::{
+    Lane, Work,
+    prepare::{Folded, Prepared, wanted},
+    telling::tell,
 };
+use crate::{InboxFeed, fault::Interrupt, inbox::InboxAt, ports::Schemas};
 
 /// Commands that are carried out together at most, and their bytes.
 const COMMANDS_MAX: usize = 256;
 const COMMANDS_BYTES_MAX: usize = 1 << 20;
-
 /// How long the first of them waits for more: one search of the log is for all that are carried out together.
 const GATHER: Duration = Duration::from_millis(20);
-
-/// How far a search may be behind progress when the lane stops for the rest of it, and how often it is let go on before.
-const REST_OFFSETS_MAX: i64 = 10_000;
-const SEARCHES_MAX: u32 = 5;
 
 /// A record of the inbox.
 pub(super) struct Gathered {
@@ -49,37 +44,109 @@ pub(super) struct Gathered {
 }
 
 /// A lane's commands.
-pub(super) struct Orders<P: Projection> {
+pub(super) struct Orders<P: Projection, D> {
     waiting: VecDeque<Gathered>,
+    /// Records that are to be skipped once the lane comes to them, and why.
+    skips: Vec<(Record, String)>,
     /// Until when what has come waits for more.
     gather_until: Option<Instant>,
-    stage: Stage<P>,
+    /// How many of those that wait are carried out one by one, since one of them makes the projector panic.
+    singly: usize,
+    /// What the ledger names beyond what was read of it for the commands at work.
+    noted: BTreeSet<i64>,
+    stage: Stage<P, D>,
 }
 
-enum Stage<P: Projection> {
+enum Stage<P: Projection, D> {
     Idle,
-    /// The log is searched.
-    Searching(Vec<Gathered>, AbortOnDropHandle<Result<Refold<P>, Interrupt>>),
+    /// What they need is looked up.
+    Preparing(Vec<Gathered>, AbortOnDropHandle<Result<Prepared<P, D>, Interrupt>>),
     /// To be carried out as soon as all that was taken is written.
-    Due(Vec<Gathered>, Option<Box<Refold<P>>>),
+    Due(Vec<Gathered>, Box<Prepared<P, D>>),
 }
 
 /// What there is to do.
-pub(super) enum Ordered<P: Projection> {
+pub(super) enum Ordered<P: Projection, D> {
     /// Something lies in the inbox.
     Came,
-    /// A search is over.
-    Searched(Box<Result<Refold<P>, Interrupt>>),
+    /// What was looked up is there.
+    Prepared(Box<Result<Prepared<P, D>, Interrupt>>),
 }
 
-impl<P: Projection> Orders<P> {
+impl<P: Projection, D> Orders<P, D> {
     pub(super) fn none() -> Self {
-        Self { waiting: VecDeque::new(), gather_until: None, stage: Stage::Idle }
+        Self {
+            waiting: VecDeque::new(),
+            skips: Vec::new(),
+            gather_until: None,
+            singly: 0,
+            noted: BTreeSet::new(),
+            stage: Stage::Idle,
+        }
     }
 
-    /// Whether the lane is to come to rest.
-    pub(super) fn are_due(&self) -> bool {
-        matches!(self.stage, Stage::Due(..))
+    /// Whether the lane is to come to rest: for commands that are due, or because it has come to a position to be skipped.
+    pub(super) fn want_rest(&self, core: &LaneCore) -> bool {
+        matches!(self.stage, Stage::Due(..)) || self.skip_at(core.cursor()).is_some()
+    }
+
+    fn skip_at(&self, cursor: i64) -> Option<usize> {
+        self.skips.iter().position(|(record, _)| record.offset == cursor)
+    }
+
+    /// The part of a batch before the first position that is to be skipped.
+    pub(super) fn before_skips(&self, mut batch: Batch) -> Batch {
+        let within = |offset: &i64| (batch.begin..batch.next).contains(offset);
+        let offsets = self.skips.iter().map(|(record, _)| record.offset);
+        if let Some(first) = offsets.filter(within).min() {
+            batch.records.retain(|record| record.offset < first);
+            batch.next = first;
+        }
+        batch
+    }
+
+    /// Events were set aside while commands are at work.
+    pub(super) fn note(&mut self, set_aside: &[SetAside]) {
+        if !matches!(self.stage, Stage::Idle) {
+            self.noted.extend(set_aside.iter().map(|aside| aside.record.offset));
+        }
+    }
+
+    /// What the ledger names beyond what was read of it.
+    pub(super) fn noted(&self) -> &BTreeSet<i64> {
+        &self.noted
+    }
+
+    /// Commands have to wait once more, in their place; if there are several, each for itself where `singly`.
+    pub(super) fn put_back(&mut self, batch: Vec<Gathered>, singly: bool) {
+        if singly {
+            self.singly = batch.len();
+        }
+        batch.into_iter().rev().for_each(|gathered| self.waiting.push_front(gathered));
+    }
+
+    /// The commands at the front that can be carried out together.
+    fn due(&mut self, core: &LaneCore, end: Option<i64>) -> Vec<Gathered> {
+        let (main, log) = (core.progress().main, core.scope().log);
+        let is_due = |command: &Command| match (&command.act, command.offset()) {
+            _ if command.log != log => true,
+            (_, None) => true,
+            // Nothing lies there that could be skipped.
+            (Act::Skip { .. }, Some(offset)) => offset < main || end.is_some_and(|end| offset >= end),
+            (_, Some(offset)) => offset < main,
+        };
+        let mut acts: BTreeMap<i64, Discriminant<Act>> = BTreeMap::new();
+        let mut fits = |gathered: &&Gathered| {
+            let Ok(command) = &gathered.command else { return true };
+            // Another act on the same position is judged by what the first one leaves.
+            let kind = discriminant(&command.act);
+            let same = command.offset().is_none_or(|offset| *acts.entry(offset).or_insert(kind) == kind);
+            same && is_due(command)
+        };
+        let count_max = if self.singly > 0 { 1 } else { COMMANDS_MAX };
+        let count = self.waiting.iter().take(count_max).take_while(&mut fits).count();
+        self.singly = self.singly.saturating_sub(count);
+        self.waiting.drain(..count).collect()
     }
 }
 
@@ -103,29 +170,25 @@ where
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits for the next thing to do about commands.
-    pub(super) async fn ordered(&self, orders: &mut Orders<P>) -> Ordered<P> {
-        match &mut orders.stage {
-            Stage::Searching(_, search) => {
-                let found = search.await;
-                let panicked = |error| Interrupt::Permanent(format!("searching: {error}: this is a bug"));
-                Ordered::Searched(Box::new(found.map_err(panicked).and_then(|found| found)))
-            }
-            Stage::Idle if orders.waiting.is_empty() => match self.feed() {
-                Some(feed) => {
-                    feed.ready().await;
-                    if !feed.has(skips) {
-                        // Kept over the turns of the lane's loop, each of which waits here anew.
-                        let until = *orders.gather_until.get_or_insert_with(|| Instant::now() + GATHER);
-                        tokio::time::sleep_until(until).await;
-                    }
-                    orders.gather_until = None;
-                    Ordered::Came
-                }
-                None => std::future::pending().await,
-            },
-            Stage::Idle | Stage::Due(..) => std::future::pending().await,
+    /// Waits for the next thing to do about commands. Cancel-safe.
+    pub(super) async fn ordered(&self, orders: &mut Orders<P, C::Decode>) -> Ordered<P, C::Decode> {
+        let Orders { stage, waiting, gather_until, .. } = orders;
+        let is_idle = matches!(stage, Stage::Idle) && waiting.is_empty();
+        tokio::select! {
+            biased;
+            () = self.skip_ordered() => Ordered::Came,
+            prepared = preparing(stage) => Ordered::Prepared(Box::new(prepared)),
+            () = self.gathered(gather_until), if is_idle => Ordered::Came,
         }
+    }
+
+    /// Something came, and a while has passed in which more may have come.
+    async fn gathered(&self, gather_until: &mut Option<Instant>) {
+        let Some(feed) = self.feed() else { return std::future::pending().await };
+        feed.ready().await;
+        // Kept over the turns of the lane's loop, each of which waits here anew.
+        let until = *gather_until.get_or_insert_with(|| Instant::now() + GATHER);
+        tokio::time::sleep_until(until).await;
     }
 
     /// Resolves once there is a command to skip a position: what a lane that cannot get over it waits for.
@@ -134,25 +197,35 @@ where
         feed.until(skips).await;
     }
 
-    /// Something came, or a search is over.
+    /// Something came, or what was looked up is there.
     pub(super) fn take_order(
-        self: &Arc<Self>,
+        &self,
         work: &mut Work<P, C::Decode>,
-        ordered: Ordered<P>,
+        ordered: Ordered<P, C::Decode>,
     ) -> Result<(), Interrupt> {
+        let Work { orders, core, .. } = work;
         match ordered {
             Ordered::Came => {
-                let records =
-                    self.feed().map_or_else(Vec::new, |feed| feed.take(COMMANDS_MAX, COMMANDS_BYTES_MAX));
-                let gathered = records
-                    .iter()
-                    .map(|record| Gathered { at: record.offset, command: Command::read(record) });
-                work.orders.waiting.extend(gathered);
+                orders.gather_until = None;
+                let taken = self.feed().map(|feed| feed.take(COMMANDS_MAX, COMMANDS_BYTES_MAX));
+                for record in taken.into_iter().flatten() {
+                    let command = Command::read(&record);
+                    if let Ok(Command { act: Act::Skip { record, why }, log, .. }) = &command
+                        && *log == core.scope().log
+                    {
+                        orders.skips.push((record.clone(), why.clone()));
+                    }
+                    orders.waiting.push_back(Gathered { at: record.offset, command });
+                }
             }
-            Ordered::Searched(found) => {
-                let refold = (*found)?;
-                if let Stage::Searching(batch, _) = std::mem::replace(&mut work.orders.stage, Stage::Idle) {
-                    work.orders.stage = Stage::Due(batch, Some(Box::new(refold)));
+            Ordered::Prepared(prepared) => {
+                let prepared = (*prepared)?;
+                if let Stage::Preparing(batch, _) = std::mem::replace(&mut orders.stage, Stage::Idle) {
+                    if matches!(prepared.folded, Folded::Panicked) && batch.len() > 1 {
+                        orders.put_back(batch, true);
+                    } else {
+                        orders.stage = Stage::Due(batch, Box::new(prepared));
+                    }
                 }
             }
         }
@@ -164,103 +237,41 @@ where
         self: &Arc<Self>,
         work: &mut Work<P, C::Decode>,
     ) -> Result<(), Interrupt> {
-        if matches!(work.orders.stage, Stage::Idle) && !work.orders.waiting.is_empty() {
-            let (main, log) = (work.core.progress().main, work.core.scope().log);
-            let batch = due(
-                &mut work.orders.waiting,
-                |command| command.log != log || command.offset().is_none_or(|offset| offset < main),
-                main,
-            );
-            if !batch.is_empty() {
-                work.orders.stage = self.begun(work, batch);
-            }
-        }
-        if work.orders.are_due()
-            && work.is_all_written()
-            && let Stage::Due(batch, refold) = std::mem::replace(&mut work.orders.stage, Stage::Idle)
-        {
-            self.carry_out(work, batch, refold.map(|refold| *refold)).await?;
-        }
-        Ok(())
-    }
-
-    fn begun(self: &Arc<Self>, work: &Work<P, C::Decode>, batch: Vec<Gathered>) -> Stage<P> {
-        let folds = self.shared.projection.home(&EntityKey::from("")).is_some();
-        let needs_log = |gathered: &Gathered| {
-            matches!(&gathered.command, Ok(Command { act: Act::Redrive { .. } | Act::FoldAnew { .. }, .. }))
-        };
-        if !folds || !batch.iter().any(needs_log) {
-            return Stage::Due(batch, None);
-        }
-        let wanted = wanted(&batch, work.core.scope().log);
-        let (lane, scope) = (Arc::clone(self), *work.core.scope());
-        let search = tokio::spawn(async move { lane.search(scope, wanted).await });
-        Stage::Searching(batch, AbortOnDropHandle::new(search))
-    }
-
-    /// Folds what is wanted up to about where the lane is by now, beside its work.
-    async fn search(
-        self: Arc<Self>,
-        scope: LaneScope,
-        (mut keys, mut placed): (HashSet<EntityKey>, Vec<Record>),
-    ) -> Result<Refold<P>, Interrupt> {
-        let offsets: Vec<i64> = placed.iter().map(|record| record.offset).collect();
-        let entries = self.entries(scope.log, &offsets).await?;
-        placed.retain(|record| is_open(&entries, record.offset));
-        keys.extend(placed.iter().filter_map(|record| record.key_text().map(EntityKey::from)));
-        let mut refold = Refold::new(keys, placed, self.dedup_span_offsets);
-        for _ in 0..SEARCHES_MAX {
-            let main = self.status.progress().unwrap_or_default();
-            if main - refold.upto().max(0) <= REST_OFFSETS_MAX && refold.upto() >= 0 {
-                break;
-            }
-            self.fold_on(&mut refold, scope, main).await?;
-        }
-        Ok(refold)
-    }
-
-    /// Folds on up to `to`, however long that takes.
-    pub(super) async fn fold_on(
-        &self,
-        refold: &mut Refold<P>,
-        scope: LaneScope,
-        to: i64,
-    ) -> Result<(), Interrupt> {
-        let mut pauses = self.pauses();
-        let sink = &self.shared.sink;
-        let from = refold.upto().max(0);
-        let read = || sink.not_taken(&self.lane, scope.log, from..to);
-        let not_taken: BTreeSet<i64> = self.persist("reading the ledger", read).await?;
-        let means = Means {
-            projection: &self.shared.projection,
-            schemas: &self.shared.schemas,
-            logs: self.shared.logs.port(),
-            topic: &self.lane.topic,
-            scope,
-        };
         loop {
-            match refold.on(&means, to, &not_taken).await {
-                Ok(()) => return Ok(()),
-                Err(Failure { fault: Fault::Transient, what }) => {
-                    tell!(warn, self.lane, "searching the log: {what}; trying again");
-                    self.pause(pauses.next()).await?;
+            if matches!(work.orders.stage, Stage::Idle) && !work.orders.waiting.is_empty() {
+                let batch = work.orders.due(&work.core, self.status.end());
+                if !batch.is_empty() {
+                    work.orders.noted.clone_from(&work.core.rulings().named);
+                    work.orders.stage = self.begun(work, batch);
                 }
-                Err(failure) => return Err(Interrupt::Permanent(format!("lane {}: {failure}", self.lane))),
+            }
+            if !work.is_all_written() {
+                return Ok(());
+            }
+            let main = work.core.progress().main;
+            work.orders.skips.retain(|(record, _)| record.offset >= main);
+            if let Some(index) = work.orders.skip_at(work.core.cursor()) {
+                let (record, why) = work.orders.skips.swap_remove(index);
+                return self.skip(work, record, why).await;
+            }
+            match std::mem::replace(&mut work.orders.stage, Stage::Idle) {
+                Stage::Due(batch, prepared) => self.carry_out(work, batch, *prepared).await?,
+                other => {
+                    work.orders.stage = other;
+                    return Ok(());
+                }
             }
         }
     }
 
-    /// The ledger's entries of these offsets.
-    pub(super) async fn entries(
-        &self,
-        log: LogId,
-        offsets: &[i64],
-    ) -> Result<BTreeMap<i64, LedgerEntry>, Interrupt> {
-        if offsets.is_empty() {
-            return Ok(BTreeMap::new());
+    fn begun(self: &Arc<Self>, work: &Work<P, C::Decode>, batch: Vec<Gathered>) -> Stage<P, C::Decode> {
+        let (lane, scope) = (Arc::clone(self), *work.core.scope());
+        let wanted = wanted(batch.iter().filter_map(|gathered| gathered.command.as_ref().ok()), scope.log);
+        if wanted.is_nothing() {
+            return Stage::Due(batch, Box::new(Prepared::nothing()));
         }
-        let sink = &self.shared.sink;
-        self.persist("reading the ledger", || sink.entries(&self.lane, log, offsets)).await
+        let preparing = tokio::spawn(async move { lane.prepare(scope, wanted).await });
+        Stage::Preparing(batch, AbortOnDropHandle::new(preparing))
     }
 
     pub(super) fn tell_carried_out(&self, tally: &BTreeMap<&'static str, usize>) {
@@ -276,8 +287,8 @@ where
         tell!(warn, self.lane, entity = key.as_str(), "not folded anew: {reject}");
     }
 
-    pub(super) fn refuses_entities(&self, at: &[RefusedAt]) -> Interrupt {
-        let what = format!("lane {}: the store refuses rows where there are none: {at:?}", self.lane);
+    pub(super) fn refuses(&self, at: &[RefusedAt]) -> Interrupt {
+        let what = format!("lane {}: the store refuses what it was not given: {at:?}", self.lane);
         Interrupt::Permanent(format!("{what}; this is a bug of the sink"))
     }
 
@@ -286,45 +297,16 @@ where
     }
 }
 
+/// Waits for what is looked up; for ever if nothing is.
+async fn preparing<P: Projection, D: Send + 'static>(
+    stage: &mut Stage<P, D>,
+) -> Result<Prepared<P, D>, Interrupt> {
+    let Stage::Preparing(_, preparing) = stage else { return std::future::pending().await };
+    let panicked = |error| Interrupt::Permanent(format!("preparing commands: {error}: this is a bug"));
+    preparing.await.map_err(panicked).and_then(|prepared| prepared)
+}
+
 /// Whether a record is a command to skip a position.
 fn skips(record: &Record) -> bool {
     matches!(Command::read(record), Ok(Command { act: Act::Skip { .. }, .. }))
-}
-
-/// Takes the commands off the front that can be carried out together: those that are due, or one that skips.
-fn due(waiting: &mut VecDeque<Gathered>, is_due: impl Fn(&Command) -> bool, main: i64) -> Vec<Gathered> {
-    let is_skip =
-        |gathered: &Gathered| matches!(&gathered.command, Ok(Command { act: Act::Skip { .. }, .. }));
-    let ready = |gathered: &Gathered| gathered.command.as_ref().map_or(true, &is_due);
-    if let Some(first) = waiting.front().filter(|first| is_skip(first)) {
-        let at = first.command.as_ref().ok().and_then(Command::offset);
-        let is_next = at.is_some_and(|offset| offset <= main) || ready(first);
-        return if is_next { waiting.drain(..1).collect() } else { Vec::new() };
-    }
-    let count = waiting.iter().take_while(|gathered| !is_skip(gathered) && ready(gathered)).count();
-    waiting.drain(..count).collect()
-}
-
-/// The entities to be folded anew, and the records to be placed, of this log.
-fn wanted(batch: &[Gathered], log: LogId) -> (HashSet<EntityKey>, Vec<Record>) {
-    let (mut keys, mut placed) = (HashSet::new(), Vec::new());
-    let commands = batch.iter().filter_map(|gathered| gathered.command.as_ref().ok());
-    for command in commands.filter(|command| command.log == log) {
-        match &command.act {
-            Act::FoldAnew { key } => drop(keys.insert(key.clone())),
-            Act::Redrive { record, .. } => placed.push(record.clone()),
-            Act::EmittedAnew { .. } | Act::Skip { .. } => {}
-        }
-    }
-    (keys, placed)
-}
-
-/// Whether an event can still be redriven.
-pub(super) fn is_open(entries: &BTreeMap<i64, LedgerEntry>, offset: i64) -> bool {
-    on(Mutant::LedgerSkipped) || entries.get(&offset).is_some_and(|entry| entry.state.is_open())
-}
-
-/// What closes an entry.
-pub(super) fn closed(entry: &LedgerEntry, state: EntryState) -> LedgerEntry {
-    entry.clone().closed(state, super::now())
 }

@@ -107,7 +107,7 @@ where
         let held = since.elapsed();
         work.pace.catches_up = self.catches_up(work, held);
         // A lane that comes to rest for its commands waits for nothing more.
-        let is_hurried = work.orders.are_due();
+        let is_hurried = work.orders.want_rest(&work.core);
         let hold =
             if is_hurried { Duration::ZERO } else { Duration::from_millis(self.shared.config.hold_ms_max) };
         Instant::now() < work.pace.write_at || (work.pace.catches_up && held < hold)

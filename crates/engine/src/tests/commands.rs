@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicI64, Ordering},
 };
 
 use bytes::Bytes;
@@ -28,18 +28,27 @@ fn redrive(record: Record) -> Command {
     command(Act::Redrive { record, replays_max: 2 })
 }
 
-/// The offsets of a unit's events; while it is broken, every fifth of the log is rejected.
+/// The offsets of a unit's events; while it is broken, every eleventh of the log is rejected.
 #[derive(Clone, Default)]
-struct Fixable(Arc<AtomicBool>);
+struct Fixable {
+    fixed: Arc<AtomicBool>,
+    /// The offset that makes it panic; 0 for none.
+    panics_at: Arc<AtomicI64>,
+}
 
 impl Fixable {
     fn fix(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.fixed.store(true, Ordering::SeqCst);
+    }
+
+    fn panic_at(&self, offset: i64) {
+        self.panics_at.store(offset, Ordering::SeqCst);
     }
 }
 
-fn is_fifth(offset: i64) -> bool {
-    offset % 5 == 4
+/// Prime to the number of units: each has such events between others.
+fn is_eleventh(offset: i64) -> bool {
+    offset % 11 == 10
 }
 
 impl FoldProjector for Fixable {
@@ -53,8 +62,10 @@ impl FoldProjector for Fixable {
     }
     fn apply(&self, state: &mut Vec<i64>, event: &Recorded<RobotEvent>) -> Result<(), Reject> {
         state.push(event.position.offset);
-        if is_fifth(event.position.offset) && !self.0.load(Ordering::SeqCst) {
-            return Err(Reject::new(Reason::ImpossibleTransition, "the fifth"));
+        let panics_at = self.panics_at.load(Ordering::SeqCst);
+        assert!(panics_at == 0 || event.position.offset != panics_at, "asked to panic");
+        if is_eleventh(event.position.offset) && !self.fixed.load(Ordering::SeqCst) {
+            return Err(Reject::new(Reason::ImpossibleTransition, "the eleventh"));
         }
         Ok(())
     }
@@ -160,7 +171,7 @@ async fn given_a_fixed_projector_what_is_redriven_stands_in_its_place_and_counts
     folding.until_all().await;
     folding.assert_folded();
     folding.projector.fix();
-    let record = folding.record(104);
+    let record = folding.record(109);
     // Twice in one go, and once more later.
     folding.inbox.send(0, &redrive(record.clone()));
     let at = folding.inbox.send(0, &redrive(record.clone()));
@@ -168,7 +179,7 @@ async fn given_a_fixed_projector_what_is_redriven_stands_in_its_place_and_counts
     folding.until_carried_out(at).await;
     folding.until_all().await;
     folding.assert_folded();
-    assert_eq!(folding.sink.lane(&Folding::lane()).ledger[&104].state, EntryState::Redriven);
+    assert_eq!(folding.sink.lane(&Folding::lane()).ledger[&109].state, EntryState::Redriven);
     assert_eq!(folding.revision(&record), 1);
     let at = folding.inbox.send(0, &redrive(record.clone()));
     folding.until_carried_out(at).await;
@@ -219,9 +230,9 @@ async fn given_a_projector_that_is_still_broken_an_event_is_rejected_again_until
     folding.until_all().await;
     let before = folding.sink.entities();
     for (replays, state) in [(1, EntryState::Open), (2, EntryState::Parked), (3, EntryState::Parked)] {
-        let at = folding.inbox.send(0, &redrive(folding.record(9)));
+        let at = folding.inbox.send(0, &redrive(folding.record(10)));
         folding.until_carried_out(at).await;
-        let entry = folding.sink.lane(&Folding::lane()).ledger[&9].clone();
+        let entry = folding.sink.lane(&Folding::lane()).ledger[&10].clone();
         assert_eq!((entry.state, entry.replays), (state, replays));
     }
     assert_eq!(folding.sink.entities(), before);
@@ -239,10 +250,10 @@ async fn given_a_projector_that_is_still_broken_an_event_is_rejected_again_until
     assert_eq!(header("fleetlog-dlq-attempts"), [Bytes::from_static(b"4")]);
     // What is parked can be redriven all the same.
     folding.projector.fix();
-    let at = folding.inbox.send(0, &redrive(folding.record(9)));
+    let at = folding.inbox.send(0, &redrive(folding.record(10)));
     folding.until_carried_out(at).await;
     folding.assert_folded();
-    assert!(folding.sink.lane(&Folding::lane()).ledger[&9].state.is_taken());
+    assert!(folding.sink.lane(&Folding::lane()).ledger[&10].state.is_taken());
     folding.stop().await;
 }
 
@@ -268,14 +279,14 @@ async fn given_nonsense_in_the_inbox_it_is_passed_over_and_an_event_of_no_entity
     folding.until_all().await;
     folding.inbox.send_raw(0, &InboxRecord { key: None, value: None, headers: Vec::new() });
     let other =
-        Command { log: fleetlog_event::LogId(uuid::Uuid::from_u128(1)), ..redrive(folding.record(4)) };
+        Command { log: fleetlog_event::LogId(uuid::Uuid::from_u128(1)), ..redrive(folding.record(10)) };
     folding.inbox.send(0, &other);
     folding.inbox.send(0, &redrive(folding.record(3)));
     let at = folding.inbox.send(0, &redrive(folding.record(0)));
     folding.until_carried_out(at).await;
     let view = folding.sink.lane(&Folding::lane());
     assert_eq!((view.ledger[&0].state, view.ledger[&0].replays), (EntryState::Open, 1));
-    assert!(!view.ledger.contains_key(&3) && view.ledger[&4].replays == 0);
+    assert!(!view.ledger.contains_key(&3) && view.ledger[&10].replays == 0);
     folding.assert_folded();
     folding.stop().await;
 }
@@ -374,4 +385,99 @@ async fn given_a_lane_that_cannot_get_over_a_position_it_is_skipped_by_command()
     until("goes on", || world.rows() == 15).await;
     assert_eq!((world.letters(), view.ledger.len()), (1, 1));
     assert_eq!(world.stop().await, End::Stopped);
+}
+
+#[tokio::test]
+async fn given_a_skip_behind_commands_that_wait_it_is_done_out_of_turn() {
+    let world = World::start(FakeGroup::new(1), quick());
+    world.group.send(10);
+    until("all", || world.rows() == 10).await;
+    world.schemas_away.set(true);
+    world.group.send(5);
+    until("stuck", || world.schemas_away.met() > 3).await;
+    // The first waits for what lies behind the position; what comes before it is taken.
+    let far = Record { offset: 14, ..world.group.records(0)[3].clone() };
+    world.inbox.send(0, &redrive(far));
+    let stuck = world.group.records(0)[12].clone();
+    let last = world.inbox.send(0, &command(Act::Skip { record: stuck, why: "in the midst".into() }));
+    let sink = &world.sink.inner;
+    let progress = || sink.lane(&lane(0)).progress.expect("wrote");
+    // What lies before the position needs schemas as well.
+    until("asked again", || world.schemas_away.met() > 20).await;
+    world.schemas_away.set(false);
+    until("all is done", || progress().main == 15 && progress().inbox > last).await;
+    assert_eq!(sink.lane(&lane(0)).ledger.keys().copied().collect::<Vec<_>>(), [12]);
+    assert_eq!((world.rows(), world.letters()), (14, 1));
+    // One that lies behind the end of the log is passed over, and holds up nobody.
+    let beyond = Record { offset: 99, ..world.group.records(0)[3].clone() };
+    let at = world.inbox.send(0, &command(Act::Skip { record: beyond, why: "nothing there".into() }));
+    until("passed over", || progress().inbox > at).await;
+    assert_eq!(world.stop().await, End::Stopped);
+}
+
+#[tokio::test]
+async fn given_a_redrive_and_its_closing_together_the_first_one_counts() {
+    let world = World::start(FakeGroup::new(1), quick());
+    world.group.send_raw(0, Some(b"s1.u1"), b"nonsense");
+    world.group.send_raw(0, Some(b"s1.u1"), b"nonsense");
+    world.group.send(5);
+    until("all", || world.rows() == 5 && world.letters() == 2).await;
+    let readable = |n: usize| {
+        let (key, value) = event(n as u64);
+        let record = world.group.records(0)[n].clone();
+        Record { key: Some(Bytes::from(key)), value: Some(Bytes::from(value)), ..record }
+    };
+    world.inbox.send(0, &redrive(readable(0)));
+    world.inbox.send(0, &command(Act::EmittedAnew { offset: 0 }));
+    world.inbox.send(0, &command(Act::EmittedAnew { offset: 1 }));
+    let at = world.inbox.send(0, &redrive(readable(1)));
+    let sink = &world.sink.inner;
+    until("all four", || sink.lane(&lane(0)).progress.is_some_and(|progress| progress.inbox > at)).await;
+    let ledger = sink.lane(&lane(0)).ledger;
+    assert_eq!((ledger[&0].state, ledger[&1].state), (EntryState::Redriven, EntryState::EmittedAnew));
+    assert_eq!(world.rows(), 6);
+    assert_eq!(world.stop().await, End::Stopped);
+}
+
+#[tokio::test]
+async fn given_an_event_on_which_the_projector_panics_the_others_are_redriven() {
+    let folding = Folding::start();
+    folding.group.send(100);
+    folding.until_all().await;
+    folding.projector.fix();
+    folding.projector.panic_at(54);
+    let aside: Vec<i64> = folding.sink.lane(&Folding::lane()).ledger.keys().copied().collect();
+    let mut at = 0;
+    for offset in &aside {
+        at = folding.inbox.send(0, &redrive(folding.record(*offset)));
+    }
+    folding.until_carried_out(at).await;
+    folding.assert_folded();
+    let ledger = folding.sink.lane(&Folding::lane()).ledger;
+    let key = folding.record(54).key;
+    for (offset, entry) in ledger {
+        let of_same_entity = folding.record(offset).key == key;
+        assert_eq!(entry.state.is_taken(), !of_same_entity || offset != 54 && entry.replays == 0, "{offset}");
+        assert!(offset != 54 || entry.reject.reason == Reason::Panicked, "{:?}", entry.reject);
+    }
+    folding.stop().await;
+}
+
+#[tokio::test]
+async fn given_a_log_that_is_cut_only_what_it_still_tells_is_folded_anew() {
+    let folding = Folding::start();
+    folding.group.send(300);
+    folding.until_all().await;
+    folding.projector.fix();
+    // Retention takes the beginning, in which every unit had events.
+    folding.group.remove_before(0, 150);
+    let before = folding.sink.entities();
+    folding.inbox.send(0, &redrive(folding.record(10)));
+    let record = folding.record(208);
+    let at = folding.inbox.send(0, &redrive(record.clone()));
+    folding.until_carried_out(at).await;
+    let ledger = folding.sink.lane(&Folding::lane()).ledger;
+    assert_eq!((ledger[&10].reject.reason, ledger[&208].reject.reason), (Reason::NoPlace, Reason::NoPlace));
+    assert_eq!(folding.sink.entities(), before, "nothing that only the store knows is lost");
+    folding.stop().await;
 }

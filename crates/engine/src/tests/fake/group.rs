@@ -148,6 +148,10 @@ impl FakeGroup {
         self.state().lanes.get(&at(partition)).map(|lane| lane.log.clone()).unwrap_or_default()
     }
 
+    fn low(&self, partition: i32) -> i64 {
+        self.state().lanes[&at(partition)].low
+    }
+
     pub(in crate::tests) fn len(&self) -> u64 {
         self.state().lanes.values().map(|lane| lane.log.len() as u64).sum()
     }
@@ -297,18 +301,20 @@ impl Logs for FakeGroup {
 
     fn search(&self, part: LogPart, keys: Arc<HashSet<Bytes>>) -> Receiver<Result<Piece, Failure>> {
         self.state().searches += 1;
+        let mut from = part.from.max(self.low(part.partition));
         let (sender, pieces) = tokio::sync::mpsc::channel(1);
         let is_wanted = |record: &Record| {
-            (part.from..part.to).contains(&record.offset)
+            (from..part.to).contains(&record.offset)
                 && record.key.as_ref().is_some_and(|key| keys.contains(key))
         };
         let records: Vec<Record> = self.records(part.partition).into_iter().filter(is_wanted).collect();
         tokio::spawn(async move {
             for records in records.chunks(3) {
-                let next = records.last().map_or(part.from, |last| last.offset + 1);
-                drop(sender.send(Ok(Piece { records: records.to_vec(), next })).await);
+                let next = records.last().map_or(from, |last| last.offset + 1);
+                drop(sender.send(Ok(Piece { from, records: records.to_vec(), next })).await);
+                from = next;
             }
-            drop(sender.send(Ok(Piece { records: Vec::new(), next: part.to })).await);
+            drop(sender.send(Ok(Piece { from, records: Vec::new(), next: part.to })).await);
         });
         pieces
     }

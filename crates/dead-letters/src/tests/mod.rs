@@ -9,7 +9,7 @@ use bytes::Bytes;
 use fleetlog_event::TimestampMs;
 use fleetlog_kafka::{HeaderName, OwnedRecord};
 
-use crate::Letter;
+use crate::{Letter, ReadLetter};
 
 type Header = (HeaderName, Option<Bytes>);
 

@@ -19,8 +19,8 @@ use fleetlog_producer::EventProducer;
 pub use error::ToolError;
 
 use crate::{
-    ActionHead, Actions, DiscardRequest, Distinct, ExportLine, Inside, Letter, Place, RawLetter, Selector,
-    State, Stats, discard::discarded,
+    ActionHead, Actions, DiscardRequest, Distinct, ExportLine, Inside, Letter, Place, RawLetter,
+    ReadLetter, Selector, State, Stats, discard::discarded,
 };
 use scan::Scan;
 

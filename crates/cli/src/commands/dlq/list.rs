@@ -101,6 +101,7 @@ fn cut(text: &str, characters_max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use fleetlog_dead_letters::ReadLetter;
     use fleetlog_event::TimestampMs;
     use fleetlog_kafka::OwnedRecord;
 

@@ -182,7 +182,8 @@ where
         }
         fail_point!("step.admitted");
         let fresh = taken.fresh();
-        let decode = self.persist("looking up schemas", || self.shared.schemas.prepare(&fresh)).await?;
+        let decoded: &[&Record] = if P::READS_EVENTS { &fresh } else { &[] };
+        let decode = self.persist("looking up schemas", || self.shared.schemas.prepare(decoded)).await?;
         self.read_states(work, &fresh).await?;
         fail_point!("step.states-read");
         let projected = self.project(work, &taken, work.core.rulings(), &decode)?;

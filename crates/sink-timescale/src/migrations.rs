@@ -38,6 +38,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     9 "0009_telemetry_facts",
     10 "0010_work_of_units",
     11 "0011_fleet_now_as_told",
+    13 "0013_dead_letters",
 };
 
 impl Migration {

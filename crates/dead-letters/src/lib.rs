@@ -38,4 +38,4 @@ pub use letter::{Dialect, Letter, LetterId, NoPlace, Origin, Place, UNKNOWN};
 pub use read::ReadLetter;
 pub use selector::{Inside, Selector, SelectorError};
 pub use stats::Stats;
-pub use tools::{Exported, Found, Shown, StateFilter, ToolError, Tools};
+pub use tools::{Exported, Found, Index, Shown, StateFilter, ToolError, Tools};

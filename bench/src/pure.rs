@@ -34,7 +34,8 @@ use crate::telemetry::measurement;
 /// Records of a batch.
 const RECORDS: u32 = 10_000;
 /// The only partition of the only log.
-const SCOPE: LaneScope = LaneScope { log: LogId(Uuid::from_u128(0x91e4)), partition: 0, partitions: 1 };
+const SCOPE: LaneScope =
+    LaneScope { topic: 0, log: LogId(Uuid::from_u128(0x91e4)), partition: 0, partitions: 1 };
 /// 2024-01-01T00:00:00Z
 const START: TimestampMs = TimestampMs(1_704_067_200_000);
 /// Of the simulated fleet.

@@ -7,14 +7,16 @@ use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 use crate::project;
 
 /// For each crate of ours, the ones below it that it may use. What is not listed is forbidden.
-const MAY_USE: [(&str, &[&str]); 20] = [
+const MAY_USE: [(&str, &[&str]); 21] = [
     ("event", &[]),
     ("trust", &[]),
     ("codec", &["event", "trust"]),
     ("kafka", &["event", "codec", "trust"]),
     ("producer", &["event", "codec", "kafka"]),
     ("projection", &["event"]),
-    ("projections", &["event", "projection"]),
+    // One dead letter, for the tools and for the projection that indexes them.
+    ("letter", &["event"]),
+    ("projections", &["event", "projection", "letter"]),
     ("sink-redis", &["event", "projection", "trust"]),
     ("sink-timescale", &["event", "projection", "trust"]),
     ("engine", &["event", "codec", "kafka", "projection"]),
@@ -23,7 +25,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     // Judges what the readers in kafka and the sinks tell; asks nobody itself.
     ("doctor", &["event", "codec", "kafka", "sink-redis", "sink-timescale"]),
     // Tools over the topics: no store, no engine.
-    ("dead-letters", &["event", "codec", "kafka", "producer"]),
+    ("dead-letters", &["event", "codec", "kafka", "producer", "letter"]),
     ("vda5050", &["event"]),
     ("simulate", &["event"]),
     ("presence", &["event"]),
@@ -82,8 +84,18 @@ const ONLY_IN: [(&str, &[&str]); 8] = [
 ];
 
 /// No I/O, no clock, no runtime: nothing that could bring it in.
-const PURE: [&str; 9] =
-    ["event", "trust", "projection", "projections", "doctor", "vda5050", "simulate", "presence", "capacity"];
+const PURE: [&str; 10] = [
+    "event",
+    "trust",
+    "projection",
+    "letter",
+    "projections",
+    "doctor",
+    "vda5050",
+    "simulate",
+    "presence",
+    "capacity",
+];
 const NOT_PURE: [&str; 9] =
     ["tokio", "tokio-util", "reqwest", "axum", "rdkafka", "redis", "sqlx", "tracing-subscriber", "tempfile"];
 

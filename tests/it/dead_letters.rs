@@ -11,10 +11,10 @@ use fleetlog_tests::{LIMIT, World};
 
 const PARTITIONS: i32 = 6;
 const KEY: &[u8] = b"s504.u7";
-const WHY: &str = "a test robot, it never was";
+pub(crate) const WHY: &str = "a test robot, it never was";
 
 /// Everything on a topic (physical name).
-async fn log(world: &World, topic: &str) -> Vec<OwnedRecord> {
+pub(crate) async fn log(world: &World, topic: &str) -> Vec<OwnedRecord> {
     let (settings, topic) = (world.kafka(), topic.to_owned());
     let read = move || {
         let mut records = Vec::new();
@@ -27,7 +27,7 @@ async fn log(world: &World, topic: &str) -> Vec<OwnedRecord> {
     tokio::task::spawn_blocking(read).await.unwrap().unwrap()
 }
 
-async fn send(world: &World, records: Vec<RawRecord>) {
+pub(crate) async fn send(world: &World, records: Vec<RawRecord>) {
     let metrics = ProducerMetrics::unregistered().unwrap();
     let producer = RawProducer::connect(&world.kafka(), &ProducerSettings::default(), metrics).unwrap();
     producer.send_all(records).await.all().await.unwrap();
@@ -54,7 +54,7 @@ fn poison(world: &World) -> Vec<RawRecord> {
 }
 
 /// A fleet whose two projections over `robot` have each set aside what [`poison`] holds.
-async fn poisoned(label: &str) -> World {
+pub(crate) async fn poisoned(label: &str) -> World {
     let world = World::new(label).await;
     send(&world, poison(&world)).await;
     world.ok(&["run", "--once", "--projections", "unit-status,event-history"]).await;
@@ -231,7 +231,7 @@ async fn all_of_them_has_to_be_meant() {
 }
 
 /// A letter as Connect's `DeadLetterQueueReporter` and one as Spring's `DeadLetterPublishingRecoverer` write it.
-fn foreign(topic: &str) -> Vec<RawRecord> {
+pub(crate) fn foreign(topic: &str) -> Vec<RawRecord> {
     let header = |name: &str, value: &[u8]| (HeaderName::from(name), Some(Bytes::copy_from_slice(value)));
     let record = |headers| RawRecord {
         topic: topic.to_owned(),

@@ -7,6 +7,7 @@ mod bad_input;
 mod bad_input_stores;
 mod cli_commands;
 mod clients;
+mod dead_letter_index;
 mod dead_letters;
 mod doctor;
 mod engine;

@@ -13,6 +13,8 @@ use fleetlog_projection::{
     UnitOfWork,
 };
 use fleetlog_projections::{
+    dead_letter_actions::DEAD_LETTER_ACTION,
+    dead_letters::DEAD_LETTER,
     event_history::{EventHistory, HistoryEvent, TASK_EVENT, UNIT_EVENT},
     task_ledger::TASK_LEDGER,
     telemetry_history::{TELEMETRY, TelemetryHistory},
@@ -42,9 +44,14 @@ async fn projections_and_migrations_agree_on_columns() {
     let (made, _) = migrated().await;
     let mut connection = connect(&made).await;
     let columns = |of: &[Column]| of.iter().map(|c| format!("{} {}", c.name, c.sql_type)).collect::<Vec<_>>();
-    for (table, fold) in
-        [(&TELEMETRY, false), (&UNIT_EVENT, false), (&TASK_EVENT, false), (&TASK_LEDGER, true)]
-    {
+    for (table, fold) in [
+        (&TELEMETRY, false),
+        (&UNIT_EVENT, false),
+        (&TASK_EVENT, false),
+        (&TASK_LEDGER, true),
+        (&DEAD_LETTER, false),
+        (&DEAD_LETTER_ACTION, false),
+    ] {
         let sql = "SELECT attname || ' ' || format_type(atttypid, atttypmod) FROM pg_attribute
                    WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped";
         let mut there: Vec<String> =

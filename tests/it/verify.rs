@@ -100,7 +100,7 @@ async fn fill_by<P: Projection, S: Sink<Write = P::Write>>(
         topic: TOPIC.to_owned(),
         partition: 0,
     };
-    let scope = LaneScope { log: LOG, partition: 0, partitions: 1 };
+    let scope = LaneScope { topic: 0, log: LOG, partition: 0, partitions: 1 };
     let (mut chain, mut window) = (Chain::resume(rand::random(), None), DedupWindow::new(SPAN));
     let mut cache = P::Cache::default();
     let records: Vec<Record> = log.records.records().iter().filter(|r| r.offset < to).cloned().collect();

@@ -123,7 +123,7 @@ impl World {
         let output = self.fleetlog.run(&["verify", "--format", "json"], LIMIT).await.unwrap();
         assert_eq!(output.code(), Some(0), "verify: {}{}", output.stdout, output.stderr);
         let reports: Vec<Value> = serde_json::from_str(&output.stdout).unwrap();
-        assert_eq!(reports.len(), 6);
+        assert_eq!(reports.len(), 8);
         for report in &reports {
             assert_eq!(report["differences"].as_array().map(Vec::len), Some(0), "{report:#}");
         }

@@ -10,7 +10,7 @@ use figment::{
     Jail,
     providers::{Format, Toml},
 };
-use fleetlog_dead_letters::{Letter, RawLetter, readable};
+use fleetlog_dead_letters::{Letter, RawLetter, ReadLetter, readable};
 use fleetlog_event::TimestampMs;
 use fleetlog_kafka::OwnedRecord;
 use fleetlog_testkit::{

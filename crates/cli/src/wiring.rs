@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use fleetlog_codec::{Decoder, FirstFound, RegistryAuth, RegistryClient, RegistrySettings, SchemaSource};
 use fleetlog_engine::{DeadLetter, EngineConfig, Origin, ports::DeadLetters};
-use fleetlog_event::catalogue::{Catalogue, TopicSpec};
+use fleetlog_event::catalogue::{Catalogue, TopicSpec, is_of_dead_letters};
 use fleetlog_kafka::{Admin, ClusterError, ClusterFacts, KafkaSettings, SchemaTopic, Trouble, watch_trouble};
 use fleetlog_producer::{EventProducer, ProducerMetrics, ProducerSettings, Schemas};
 use fleetlog_projection::{SetAside, inbox_name};
@@ -279,13 +279,17 @@ pub(crate) fn producer_with(
     Ok(EventProducer::connect_with(kafka, producer_schemas(config)?, &settings, metrics)?)
 }
 
-/// Sends what a projection set aside to its dead-letter topic, and waits until it is acknowledged.
+/// Sends what a projection set aside to its dead-letter topic, and waits until it is acknowledged. What lies on a dead-letter
+/// topic already stays there.
 pub(crate) async fn publish_dead_letters(
     config: &Config,
     projection: &Described,
     lane: &Lane,
     set_aside: &[SetAside],
 ) -> anyhow::Result<()> {
+    if is_of_dead_letters(&lane.id.topic) {
+        return Ok(());
+    }
     let group = group(config, projection);
     let engine = EngineConfig::default();
     let origin = Origin {

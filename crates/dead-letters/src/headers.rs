@@ -1,7 +1,7 @@
-//! Headers of a dead letter: looked up by name, and shown to people.
+//! Headers of a dead letter, shown to people.
 
-use bytes::Bytes;
 use fleetlog_kafka::HeaderName;
+use fleetlog_letter::binary_or_digits;
 use serde_json::Value;
 
 /// Headers whose values Spring writes as binary numbers, big-endian.
@@ -15,64 +15,6 @@ const BINARY_NUMBERS: [&str; 5] = [
     "retry_topic-attempts",
     "retry_topic-original-timestamp",
 ];
-
-/// The headers of one record.
-#[derive(Clone, Copy)]
-pub(crate) struct Headers<'r>(pub(crate) &'r [(HeaderName, Option<Bytes>)]);
-
-impl<'r> Headers<'r> {
-    fn all(self, name: &'static str) -> impl DoubleEndedIterator<Item = &'r [u8]> {
-        self.0.iter().filter(move |(found, _)| *found == name).filter_map(|(_, value)| value.as_deref())
-    }
-
-    /// The value that was written last, as readers of Kafka's clients take it (`Headers.lastHeader`).
-    pub(crate) fn last(self, name: &'static str) -> Option<&'r [u8]> {
-        self.all(name).next_back()
-    }
-
-    /// The value that was written first: of headers that are appended, the oldest.
-    pub(crate) fn first(self, name: &'static str) -> Option<&'r [u8]> {
-        self.all(name).next()
-    }
-
-    /// The last value as a text; none where it is absent or empty. Bytes that are no UTF-8 are replaced.
-    pub(crate) fn text(self, name: &'static str) -> Option<String> {
-        self.last(name).and_then(text)
-    }
-
-    /// The last value as a number in digits; none where it is absent, or none.
-    pub(crate) fn number<N: std::str::FromStr>(self, name: &'static str) -> Option<N> {
-        digits(self.last(name)?)
-    }
-}
-
-/// A text; none where it is empty.
-pub(crate) fn text(value: &[u8]) -> Option<String> {
-    (!value.is_empty()).then(|| String::from_utf8_lossy(value).into_owned())
-}
-
-/// A number in decimal digits.
-pub(crate) fn digits<N: std::str::FromStr>(value: &[u8]) -> Option<N> {
-    std::str::from_utf8(value).ok()?.trim().parse().ok()
-}
-
-/// A number as Spring writes it, or as others write it under the same names: four or eight bytes big-endian, or decimal
-/// digits.
-///
-/// Digits of just that length are read as digits: as a binary number they would be a partition above 800 million, or an
-/// offset or time above 3·10¹⁸, which there are not.
-pub(crate) fn binary_or_digits(value: &[u8]) -> Option<i64> {
-    if !value.is_empty() && value.iter().all(u8::is_ascii_digit) {
-        return digits(value);
-    }
-    if let Ok(bytes) = <[u8; 4]>::try_from(value) {
-        return Some(i32::from_be_bytes(bytes).into());
-    }
-    if let Ok(bytes) = <[u8; 8]>::try_from(value) {
-        return Some(i64::from_be_bytes(bytes));
-    }
-    digits(value)
-}
 
 /// A header's value for people: Spring's numbers as numbers, a text as it is, other bytes in hex, null where there is
 /// none.
@@ -93,24 +35,6 @@ pub fn readable(name: &HeaderName, value: Option<&[u8]>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_read_in_every_form_that_is_written() {
-        for (value, expected) in [
-            (&3_i32.to_be_bytes()[..], Some(3)),
-            (&(-1_i32).to_be_bytes(), Some(-1)),
-            (&77_i64.to_be_bytes(), Some(77)),
-            (b"77", Some(77)),
-            (b"1234", Some(1234)),
-            (b"12345678", Some(12_345_678)),
-            (b"-1", Some(-1)),
-            (b"", None),
-            (b"\x00\x01\x02", None),
-            (b"nine", Some(0x6e69_6e65)),
-        ] {
-            assert_eq!(binary_or_digits(value), expected, "{value:?}");
-        }
-    }
 
     #[test]
     fn values_are_shown_as_what_they_are() {

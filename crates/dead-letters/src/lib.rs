@@ -16,27 +16,28 @@
 //! Not guaranteed: that a letter is still there. Dead-letter topics have a retention.
 
 mod actions;
-mod dialect;
 mod discard;
 mod distinct;
 mod export;
 mod halts;
 mod headers;
-mod letter;
+mod read;
 mod selector;
 mod stats;
 #[cfg(test)]
 mod tests;
 mod tools;
 
+use fleetlog_letter as letter;
+
 pub use actions::{Action, Actions, State};
-pub use dialect::Dialect;
 pub use discard::{ActionHead, DiscardRequest, discarded};
 pub use distinct::Distinct;
 pub use export::{ExportLine, NoBase64, RawHeader, RawLetter};
 pub use halts::{HaltState, Halts};
 pub use headers::readable;
-pub use letter::{Letter, LetterId, NoPlace, Origin, Place, UNKNOWN};
+pub use letter::{Dialect, Letter, LetterId, NoPlace, Origin, Place, UNKNOWN};
+pub use read::ReadLetter;
 pub use selector::{Inside, Selector, SelectorError};
 pub use stats::Stats;
-pub use tools::{Exported, Found, HaltsReader, Shown, StateFilter, ToolError, Tools};
+pub use tools::{Exported, Found, HaltsReader, Index, Shown, StateFilter, ToolError, Tools};

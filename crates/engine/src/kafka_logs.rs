@@ -71,7 +71,8 @@ impl KafkaLogs {
             }
             let now = ranges.iter().filter_map(|((topic, partition), range)| {
                 let (log, partitions) = (*after.get(topic)?, *partitions.get(topic.as_str())?);
-                let scope = LaneScope { log, partition: *partition, partitions };
+                let topic_index = topics.iter().position(|known| known == topic)?;
+                let scope = LaneScope { topic: topic_index, log, partition: *partition, partitions };
                 Some(((topic.clone(), *partition), LogNow { scope, low: range.low, high: range.end }))
             });
             return Ok(now.collect());

@@ -18,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fleetlog_event::catalogue::dead_letter_name;
 use fleetlog_kafka::{Admin, ClusterError, GroupFacts, KafkaSettings, TracingContext};
 use futures_util::{FutureExt as _, future::BoxFuture};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -96,8 +97,11 @@ impl Membership for KafkaMembership<'_> {
         let failed = |error: rdkafka::error::KafkaError| {
             Failure::transient(format!("joining group `{}` for a moment: {error}", self.group))
         };
-        // A topic that none of the others reads: no partition of theirs goes to it.
-        let topic = format!("{}-dlq", self.topics[0]);
+        // A topic that none of the others reads: no partition of theirs goes to it. Who reads dead letters reads nothing else.
+        let topic = match self.topics[0].strip_suffix("-dlq") {
+            Some(source) => source.to_owned(),
+            None => dead_letter_name(&self.topics[0]),
+        };
         let mut config = self.kafka.consumer(self.group);
         let session_timeout_ms = self.config.session_timeout_ms;
         config

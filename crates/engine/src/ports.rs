@@ -73,7 +73,8 @@ pub type LogFacts = BTreeMap<(String, i32), LogNow>;
 
 /// What the cluster says about logs.
 pub trait Logs: Send + Sync + 'static {
-    /// Every partition of the topics (physical names) as it is now.
+    /// Every partition of the topics (physical names) as it is now; [`LaneScope::topic`](fleetlog_projection::LaneScope) is a
+    /// topic's place among them.
     ///
     /// # Errors
     /// Transient if the brokers cannot be asked, Permanent if a topic does not exist.

@@ -168,14 +168,10 @@ where
         config.check().map_err(|problems| Failure::permanent(problems.to_string()))?;
         let group = group_name(&kafka.topic_prefix, projection.id(), projection.version());
         let topics = projection.topics().iter().map(|stem| {
-            let topic = catalogue.topic(stem);
-            let topic =
-                topic.ok_or_else(|| Failure::permanent(format!("topic `{stem}` is not in the catalogue")))?;
-            Ok(Topic {
-                name: kafka.topic(stem),
-                inbox: inbox_name(&group, stem),
-                dedup_span_offsets: topic.dedup_window_offsets.unwrap_or(0),
-            })
+            let dedup_span_offsets = catalogue.dedup_window_offsets(stem);
+            let dedup_span_offsets = dedup_span_offsets
+                .ok_or_else(|| Failure::permanent(format!("topic `{stem}` is not in the catalogue")))?;
+            Ok(Topic { name: kafka.topic(stem), inbox: inbox_name(&group, stem), dedup_span_offsets })
         });
         let topics: Vec<Topic> = topics.collect::<Result<_, Failure>>()?;
         let names = topics.iter().map(|topic| topic.name.clone()).collect();

@@ -207,6 +207,21 @@ impl Catalogue {
         self.topics.iter().find(|topic| topic.stem == stem)
     }
 
+    /// How far back a duplicate is looked for on the topic of that name (without prefix): 0 on those that are no source, dead
+    /// letters among them. None if the catalogue does not have it.
+    #[must_use]
+    pub fn dedup_window_offsets(&self, name: &str) -> Option<i64> {
+        if let Some(topic) = self.topic(name) {
+            return Some(topic.dedup_window_offsets.unwrap_or(0));
+        }
+        self.dead_letter_topics().any(|known| known == name).then_some(0)
+    }
+
+    /// The names (without prefix) of all topics that dead letters lie on: those of the source topics, and that of the import.
+    pub fn dead_letter_topics(&self) -> impl Iterator<Item = String> {
+        self.expand("", None).into_iter().map(|spec| spec.name).filter(|name| is_of_dead_letters(name))
+    }
+
     /// The topics that events lie on.
     pub fn sources(&self) -> impl Iterator<Item = &Topic> {
         self.topics.iter().filter(|topic| topic.is_source())
@@ -287,6 +302,12 @@ pub fn dead_letter_name(physical: &str) -> String {
 #[must_use]
 pub fn parking_name(physical: &str) -> String {
     format!("{physical}-parking")
+}
+
+/// Whether dead letters lie on a topic of that name.
+#[must_use]
+pub fn is_of_dead_letters(name: &str) -> bool {
+    name.ends_with("-dlq")
 }
 
 fn configs(

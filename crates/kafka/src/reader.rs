@@ -158,6 +158,11 @@ impl RecordView<'_> {
         headers(&self.0).filter(|(found, _)| *found == name.as_bytes()).last()?.1
     }
 
+    /// The headers, in order. A name is a text by the protocol, and whatever bytes somebody sent in fact.
+    pub fn headers(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        headers(&self.0)
+    }
+
     /// Copies the record out of librdkafka's buffer.
     #[must_use]
     pub fn to_owned_record(&self) -> OwnedRecord {

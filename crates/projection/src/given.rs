@@ -31,11 +31,12 @@ use uuid::Uuid;
 
 use crate::{
     EntityChange, Fold, FoldProjector, Headers, HotWrite, LaneScope, Map, MapProjector, Projected,
-    Projection, Record, RowChange, Rulings, StoredState,
+    Projection, Record, RecordMap, RecordProjector, RowChange, Rulings, StoredState,
 };
 
 /// The only lane there is here.
-const SCOPE: LaneScope = LaneScope { log: LogId(Uuid::from_u128(0x91e4)), partition: 0, partitions: 1 };
+const SCOPE: LaneScope =
+    LaneScope { topic: 0, log: LogId(Uuid::from_u128(0x91e4)), partition: 0, partitions: 1 };
 
 /// The time of events made by [`unit_meta`]: 2024-01-01T00:00:00Z.
 pub const START: TimestampMs = TimestampMs(1_704_067_200_000);
@@ -93,7 +94,7 @@ impl MemoryLog {
         let mut value = event.meta().event_id.0.as_bytes().to_vec();
         value.extend_from_slice(&index.to_le_bytes());
         let record = Record {
-            offset: i64::try_from(index).unwrap_or(i64::MAX),
+            offset: self.end(),
             timestamp: event.meta().recorded_at,
             key: Some(Bytes::copy_from_slice(key.as_bytes())),
             value: Some(Bytes::from(value)),
@@ -103,6 +104,25 @@ impl MemoryLog {
         self.makers.push(Arc::new(move || Box::new(event.clone())));
         self.records.push(record);
         offset
+    }
+
+    /// Appends a record that is no event, or one that nobody can read.
+    pub fn append_raw(
+        &mut self,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: Headers,
+        timestamp: TimestampMs,
+    ) -> i64 {
+        let own = |part: Option<&[u8]>| part.map(Bytes::copy_from_slice);
+        let record = Record { offset: self.end(), timestamp, key: own(key), value: own(value), headers };
+        let offset = record.offset;
+        self.records.push(record);
+        offset
+    }
+
+    fn end(&self) -> i64 {
+        i64::try_from(self.records.len()).unwrap_or(i64::MAX)
     }
 
     /// Its records, in order; offsets count from 0.
@@ -152,6 +172,14 @@ where
     P::Write: Clone,
 {
     Given::new(Map(projector))
+}
+
+/// Begins a test of a projector of records, on topics without a prefix; every record lies on the first of them.
+pub fn given_records<P: RecordProjector>(projector: P) -> Given<RecordMap<P>>
+where
+    P::Write: Clone,
+{
+    Given::new(RecordMap::new(projector, ""))
 }
 
 /// A projection and what it has made of the events given so far.
@@ -279,6 +307,26 @@ where
     /// Looks at everything that was made so far.
     pub fn then(self, look: impl FnOnce(&Outcome<P::Write>)) -> Self {
         look(&self.outcome);
+        self
+    }
+}
+
+impl<P: RecordProjector> Given<RecordMap<P>>
+where
+    P::Write: Clone,
+{
+    /// A record that lies on the log.
+    #[must_use]
+    pub fn record(mut self, key: Option<&[u8]>, value: Option<&[u8]>, headers: Headers) -> Self {
+        self.log.append_raw(key, value, headers, START);
+        self.project_from(self.log.records().len() - 1);
+        self
+    }
+
+    /// Looks at everything that was made so far.
+    pub fn then_rows(self, look: impl FnOnce(&[RowChange<P::Write>])) -> Self {
+        assert!(self.outcome.set_aside.is_empty(), "`{}` set something aside", self.projection.id());
+        look(&self.outcome.rows);
         self
     }
 }

@@ -1,7 +1,7 @@
 //! Read models as pure functions of the log, the chain of links, and the sink they land in.
 //!
-//! No I/O, no clock, no async except in the signatures of [`Sink`]. A *projector* ([`MapProjector`], [`FoldProjector`])
-//! is what an author writes; a [`Projection`] is what a lane drives; a [`UnitOfWork`] is what a step hands to a [`Sink`].
+//! No I/O, no clock, no async except in the signatures of [`Sink`]. A *projector* ([`MapProjector`], [`FoldProjector`],
+//! [`RecordProjector`]) is what an author writes; a [`Projection`] is what a lane drives; a [`UnitOfWork`] is what a step hands to a [`Sink`].
 
 pub mod chain;
 mod command;
@@ -22,6 +22,7 @@ mod progress;
 mod projection;
 mod projector;
 mod record;
+mod record_map;
 mod row;
 mod sink;
 mod unit_of_work;
@@ -40,6 +41,7 @@ pub use progress::{LaneId, LastRecord, Progress};
 pub use projection::{BadState, Grown, LaneScope, Projected, Projection, Rulings};
 pub use projector::{FoldProjector, MapProjector};
 pub use record::{Headers, Record};
-pub use row::{Column, CopyEncoder, EntityRow, FOLD_COLUMNS, HistoryRow, Table};
+pub use record_map::{RecordMap, RecordPlace, RecordProjector};
+pub use row::{Column, CopyEncoder, EntityRow, FOLD_COLUMNS, HistoryRow, PlacedRow, Table};
 pub use sink::{Commit, Fault, RefusedAt, Sink, SinkError, Stored, StoredState};
 pub use unit_of_work::{Base, EntityChange, RowChange, SetAside, UnitOfWork, Version};

@@ -9,6 +9,8 @@ use crate::{EntityChange, Record, RowChange, SetAside, StoredState};
 /// Which part of the log a lane reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LaneScope {
+    /// Which of the projection's topics, by its place in [`Projection::topics`].
+    pub topic: usize,
     /// The topic's id.
     pub log: LogId,
     /// The lane's partition.
@@ -75,7 +77,8 @@ pub enum BadState {
     },
 }
 
-/// A read model as a lane drives it. Implemented by [`crate::Map`] and [`crate::Fold`], not by authors.
+/// A read model as a lane drives it. Implemented by [`crate::Map`], [`crate::Fold`] and [`crate::RecordMap`], not by
+/// authors.
 pub trait Projection: Send + Sync + 'static {
     /// What it writes.
     type Write: Send + Sync + 'static;
@@ -86,6 +89,8 @@ pub trait Projection: Send + Sync + 'static {
     type Pending: Send + 'static;
     /// Which entities were folded and not written yet.
     type Touched: Default + Send + Sync + 'static;
+    /// Whether it decodes records, so that their schemas have to be looked up before [`Self::project`].
+    const READS_EVENTS: bool = true;
 
     /// The projection's ID.
     fn id(&self) -> &'static str;

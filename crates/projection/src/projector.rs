@@ -11,6 +11,8 @@ pub trait MapProjector: Send + Sync + 'static {
     const ID: &'static str;
     /// A new version is built beside the old one and swapped in.
     const VERSION: u32 = 1;
+    /// Whether its topics may well be empty. A recount that finds nothing to compare proves nothing, unless there is nothing.
+    const MAY_BE_IDLE: bool = false;
     /// The events it reads.
     type Event: EventSet;
     /// What it writes.

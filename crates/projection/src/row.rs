@@ -42,6 +42,13 @@ pub trait EntityRow: HistoryRow {
     const TABLE: &'static Table;
 }
 
+/// A row of a record as it lies on the log, whatever it is. Columns `topic`, `log`, `log_partition` and `log_offset` say where
+/// that is.
+pub trait PlacedRow: HistoryRow {
+    /// The table of all rows of this type.
+    const TABLE: &'static Table;
+}
+
 /// The columns behind those of an [`EntityRow`]'s table: log, partition, next and revision of the entity's version, and
 /// its state.
 pub const FOLD_COLUMNS: [Column; 5] = [
@@ -171,6 +178,11 @@ impl CopyEncoder {
     /// `bigint`, may be NULL
     pub fn maybe_int8(&mut self, value: Option<i64>) {
         self.maybe(value, Self::int8);
+    }
+
+    /// `bytea`, may be NULL
+    pub fn maybe_bytea(&mut self, value: Option<&[u8]>) {
+        self.maybe(value, Self::bytes);
     }
 
     /// `double precision`, may be NULL

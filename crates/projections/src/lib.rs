@@ -9,9 +9,13 @@
 //! | [`task_ledger`] | `task` | SQL: `t_app_task_ledger2` |
 //! | [`telemetry_history`] | `telemetry` | SQL: `telemetry` |
 //! | [`event_history`] | `robot`, `task` | SQL: `unit_event`, `task_event` |
+//! | [`dead_letters`] | every `*-dlq` | SQL: `dead_letter` |
+//! | [`dead_letter_actions`] | `ops` | SQL: `dead_letter_action` |
 //!
 //! [`for_each_projection!`] names them all, for the places that run, check or list them.
 
+pub mod dead_letter_actions;
+pub mod dead_letters;
 pub mod event_history;
 mod sql_text;
 pub mod task_ledger;
@@ -23,9 +27,11 @@ pub mod unit_consensus;
 pub mod unit_status;
 
 use fleetlog_event::{EntityKey, EventSet, TimestampMs};
-use fleetlog_projection::{Column, EntityRow, FoldProjector, HotWrite, MapProjector};
+use fleetlog_projection::{Column, EntityRow, FoldProjector, HotWrite, MapProjector, RecordProjector};
 use serde::Serialize;
 
+pub use dead_letter_actions::DeadLetterActions;
+pub use dead_letters::DeadLetters;
 pub use event_history::EventHistory;
 pub use task_ledger::TaskLedger;
 pub use task_state::TaskStateProjector;
@@ -33,9 +39,10 @@ pub use telemetry_history::TelemetryHistory;
 pub use unit_consensus::UnitConsensus;
 pub use unit_status::UnitStatus;
 
-/// Calls `$action!(fold, projector)`, `$action!(ledger, projector)` or `$action!(map, projector)` for every projection, in
-/// order. A fold lands in hot state (its writes are [`HotWrite`]s), a map in history (its writes are rows); a ledger is a
-/// fold that lands in SQL (its writes are [`EntityRow`]s: a row per entity).
+/// Calls `$action!(fold, projector)`, `$action!(ledger, projector)`, `$action!(map, projector)` or
+/// `$action!(letters, projector)` for every projection, in order. A fold lands in hot state (its writes are [`HotWrite`]s), a
+/// map in history (its writes are rows); a ledger is a fold that lands in SQL (its writes are [`EntityRow`]s: a row per
+/// entity); letters are a map over records as they lie on the log, events or not ([`RecordProjector`]).
 ///
 /// This is the one list to which a new projection is added.
 #[macro_export]
@@ -47,6 +54,8 @@ macro_rules! for_each_projection {
         $action!(ledger, $crate::TaskLedger);
         $action!(map, $crate::TelemetryHistory);
         $action!(map, $crate::EventHistory);
+        $action!(letters, $crate::DeadLetters);
+        $action!(map, $crate::DeadLetterActions);
     };
 }
 
@@ -103,6 +112,9 @@ pub fn all() -> Vec<Described> {
             sink: SinkKind::History,
             folds: false,
         }
+    }
+    fn letters<P: RecordProjector>(_: P) -> Described {
+        Described { id: P::ID, version: P::VERSION, topics: P::TOPICS, sink: SinkKind::History, folds: false }
     }
     let mut described = Vec::new();
     macro_rules! describe {

@@ -13,7 +13,7 @@ fn root() -> PathBuf {
 struct Found {
     module: String,
     projector: String,
-    is_fold: bool,
+    kind: &'static str,
     source: String,
 }
 
@@ -27,10 +27,14 @@ fn projectors() -> Vec<Found> {
         }
         let source = fs::read_to_string(&path).expect("a source can be read");
         let module = path.file_stem().expect("a source has a name").to_string_lossy().into_owned();
-        for (is_fold, implements) in [(true, "impl FoldProjector for "), (false, "impl MapProjector for ")] {
+        for (kind, implements) in [
+            ("fold", "impl FoldProjector for "),
+            ("map", "impl MapProjector for "),
+            ("letters", "impl RecordProjector for "),
+        ] {
             for rest in source.split(implements).skip(1) {
                 let projector = rest.split([' ', '<', '{']).next().unwrap_or_default().to_owned();
-                found.push(Found { module: module.clone(), projector, is_fold, source: source.clone() });
+                found.push(Found { module: module.clone(), projector, kind, source: source.clone() });
             }
         }
     }
@@ -41,9 +45,9 @@ fn projectors() -> Vec<Found> {
 fn every_projector_is_in_the_list_and_in_the_table() {
     let list = fs::read_to_string(root().join("crates/projections/src/lib.rs")).expect("lib.rs is there");
     let mut missing = Vec::new();
-    for Found { module, projector, is_fold, .. } in projectors() {
+    for Found { module, projector, kind, .. } in projectors() {
         // A fold lands in hot state, or (as a ledger) in SQL.
-        let kinds: &[&str] = if is_fold { &["fold", "ledger"] } else { &["map"] };
+        let kinds: &[&str] = if kind == "fold" { &["fold", "ledger"] } else { &[kind] };
         let is_listed = |kind: &&str| {
             list.contains(&format!("$action!({kind}, $crate::{projector});"))
                 || list.contains(&format!("$action!({kind}, $crate::{module}::{projector});"))
@@ -75,9 +79,8 @@ fn every_projector_has_its_tests() {
     for Found { module, projector, source, .. } in projectors() {
         let beside = root().join(format!("crates/projections/src/{module}/tests.rs"));
         let tests = fs::read_to_string(beside).unwrap_or_default() + &source;
-        if !tests.contains(&format!("given({projector})"))
-            && !tests.contains(&format!("given_map({projector})"))
-        {
+        let begins = ["given", "given_map", "given_records"];
+        if !begins.iter().any(|begin| tests.contains(&format!("{begin}({projector})"))) {
             missing.push(format!("crates/projections/src/{module}.rs: add a test with `given({projector})`"));
         }
         if !tests.contains("assert_cuts_do_not_matter") {
@@ -111,11 +114,12 @@ fn topics_are_in_the_catalogue_and_folds_over_retention_are_known() {
     let catalogue = Catalogue::builtin();
     for projection in all() {
         for stem in projection.topics {
-            let topic = catalogue.topic(stem);
-            let topic = topic.unwrap_or_else(|| {
-                panic!("`{}` reads topic `{stem}`: add topics/{stem}.toml", projection.id)
-            });
-            let kept = topic.retention == Retention::Forever;
+            assert!(
+                catalogue.dedup_window_offsets(stem).is_some(),
+                "`{}` reads topic `{stem}`: add topics/{stem}.toml",
+                projection.id
+            );
+            let kept = catalogue.topic(stem).is_some_and(|topic| topic.retention == Retention::Forever);
             assert!(
                 kept || !projection.folds || LAST_VALUE.contains(&projection.id),
                 "`{}` folds topic `{stem}`, which has retention: such a fold may keep last values only (if it does, \
@@ -144,5 +148,5 @@ fn every_table_has_its_migration() {
             );
         }
     }
-    assert_eq!(tables, 4, "tables were found in the sources (adapt this number when you add one)");
+    assert_eq!(tables, 6, "tables were found in the sources (adapt this number when you add one)");
 }

@@ -39,6 +39,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     10 "0010_work_of_units",
     11 "0011_fleet_now_as_told",
     12 "0012_ledger_states",
+    13 "0013_dead_letters",
 };
 
 impl Migration {

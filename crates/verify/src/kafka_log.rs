@@ -30,6 +30,8 @@ pub struct KafkaLog {
     decoder: Arc<Decoder>,
     /// N of the duplicate rule, by topic stem.
     dedup_span_offsets: BTreeMap<String, i64>,
+    /// Whether records are read with their headers.
+    with_headers: bool,
     /// What was seen of each partition (topic, number) when its topic was last looked at.
     seen: Arc<Mutex<BTreeMap<(String, i32), PartitionOffsets>>>,
 }
@@ -42,7 +44,13 @@ impl KafkaLog {
         decoder: Arc<Decoder>,
         dedup_span_offsets: BTreeMap<String, i64>,
     ) -> Self {
-        Self { settings, decoder, dedup_span_offsets, seen: Arc::default() }
+        Self { settings, decoder, dedup_span_offsets, with_headers: false, seen: Arc::default() }
+    }
+
+    /// The same for records that are more than events: read with their headers, which no event needs.
+    #[must_use]
+    pub fn with_headers(&self) -> Self {
+        Self { with_headers: true, ..self.clone() }
     }
 }
 
@@ -71,6 +79,7 @@ impl Log for KafkaLog {
         let (settings, topic) = (self.settings.clone(), topic.to_owned());
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let range = PartitionRange { partition, from, to: Some(to) };
+        let with_headers = self.with_headers;
         tokio::task::spawn_blocking(move || {
             // Asked once for all partitions, by `topic`; again only for what was written since.
             let known = seen.get(&(topic.clone(), partition)).is_some_and(|there| to <= there.end);
@@ -79,8 +88,9 @@ impl Log for KafkaLog {
             } else {
                 LogReader::open(&settings, &topic, &[range])
             };
-            if let Err(error) =
-                opened.map_err(VerifyError::from).and_then(|reader| read_blocking(reader, &sender))
+            if let Err(error) = opened
+                .map_err(VerifyError::from)
+                .and_then(|reader| read_blocking(reader, with_headers, &sender))
             {
                 // Nobody listens any more only if the recount was given up.
                 let _ = sender.blocking_send(Err(error));
@@ -105,10 +115,10 @@ impl Log for KafkaLog {
 
 type Sender = mpsc::Sender<Result<Vec<Record>, VerifyError>>;
 
-fn read_blocking(mut reader: LogReader, sender: &Sender) -> Result<(), VerifyError> {
+fn read_blocking(mut reader: LogReader, with_headers: bool, sender: &Sender) -> Result<(), VerifyError> {
     let mut batch = Vec::with_capacity(BATCH_RECORDS);
     reader.for_each(|view| {
-        batch.push(record(view));
+        batch.push(record(view, with_headers));
         if batch.len() == BATCH_RECORDS {
             let full = std::mem::replace(&mut batch, Vec::with_capacity(BATCH_RECORDS));
             let given_up = |_| VerifyError::Malformed("the recount was given up".to_owned());
@@ -122,13 +132,12 @@ fn read_blocking(mut reader: LogReader, sender: &Sender) -> Result<(), VerifyErr
     Ok(())
 }
 
-/// A recount never looks at headers.
-fn record(view: &RecordView<'_>) -> Record {
+fn record(view: &RecordView<'_>, with_headers: bool) -> Record {
     Record {
         offset: view.offset(),
         timestamp: view.timestamp(),
         key: view.key().map(Bytes::copy_from_slice),
         value: view.value().map(Bytes::copy_from_slice),
-        headers: Headers::default(),
+        headers: if with_headers { Headers::pack(view.headers()) } else { Headers::default() },
     }
 }

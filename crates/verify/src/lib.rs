@@ -5,7 +5,7 @@
 //!
 //! What it says: hot state and ledgers are the fold of the log, entity by entity at each entity's own version, so that it
 //! can be asked while the fleet runs; history is one row per event, by count and hash per range of offsets, and row by row
-//! where these differ. What it cannot say: where a log with retention begins too late to tell, it says that instead.
+//! where these differ; an index of records (dead letters) is compared record by record. What it cannot say: where a log with retention begins too late to tell, it says that instead.
 //!
 //! With the same means [`explain`] says which event gave a field of an entity its value.
 
@@ -22,6 +22,7 @@ mod ledger_store;
 mod log;
 mod map;
 mod progress;
+mod records;
 mod report;
 mod row;
 mod settled;
@@ -36,4 +37,5 @@ pub use kafka_log::KafkaLog;
 pub use ledger::verify_ledger;
 pub use log::{Batches, Log, Range, Topic};
 pub use map::verify_map;
+pub use records::verify_records;
 pub use report::{Difference, Kind, LaneRange, Report, VerifySettings};

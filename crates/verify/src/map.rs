@@ -55,7 +55,7 @@ where
     P: MapProjector<Write: HistoryRow>,
     L: Log,
 {
-    let mut report = Report::new(P::ID, P::VERSION, settings);
+    let mut report = Report::new(P::ID, P::VERSION, settings).that_may_be_idle(P::MAY_BE_IDLE);
     for stem in P::Event::TOPICS {
         let topic = log.topic(stem).await?;
         let lanes = await_progress(P::ID, P::VERSION, &topic, store, settings, &mut report).await?;

@@ -107,6 +107,9 @@ pub struct Report {
     /// How many differences are told in full.
     #[serde(skip)]
     differences_max: usize,
+    /// Whether what it reads may well be empty.
+    #[serde(skip)]
+    may_be_idle: bool,
 }
 
 impl Report {
@@ -119,10 +122,22 @@ impl Report {
         }
     }
 
+    pub(crate) fn that_may_be_idle(mut self, may_be_idle: bool) -> Self {
+        self.may_be_idle = may_be_idle;
+        self
+    }
+
+    /// Whether it compared something, or had every reason not to: what it reads (dead letters, actions of operators) may well
+    /// be empty.
+    #[must_use]
+    pub fn proves_something(&self) -> bool {
+        self.compared > 0 || self.may_be_idle
+    }
+
     /// Whether the store holds exactly what the log says. A recount that compared nothing proves nothing.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.compared > 0 && self.behind == 0 && self.differences_total() == 0
+        self.proves_something() && self.behind == 0 && self.differences_total() == 0
     }
 
     /// All differences, told in full or not.

@@ -89,6 +89,7 @@ fn sql_type(column: &Column) -> Result<SqlType, VerifyError> {
         "double precision" => ("float8send", 701),
         "boolean" => ("boolsend", 16),
         "uuid" => ("uuid_send", 2950),
+        "bytea" => ("byteasend", 17),
         "timestamp with time zone" => ("timestamptz_send", 1184),
         // Compared by its text form.
         "jsonb" => ("textsend", 25),

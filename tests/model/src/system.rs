@@ -118,7 +118,7 @@ impl System {
         Self {
             lane: LaneId { projection: "m".into(), version: 1, topic: "t".into(), partition: 0 },
             now: LogNow {
-                scope: LaneScope { log: LOG, partition: 0, partitions: 1 },
+                scope: LaneScope { topic: 0, log: LOG, partition: 0, partitions: 1 },
                 low: 0,
                 high: length + i64::from(scene.ends_with_marker),
             },

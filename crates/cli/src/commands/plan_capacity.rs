@@ -140,8 +140,10 @@ mod tests {
 
     #[test]
     fn the_projections_planned_for_are_those_that_there_are() {
-        let known: Vec<&str> =
-            fleetlog_projections::all().into_iter().map(|projection| projection.id).collect();
+        // What faults and operators make is a few a day, and not planned for.
+        let planned = |id: &&str| !id.starts_with("dead-letter");
+        let known = fleetlog_projections::all().into_iter().map(|projection| projection.id);
+        let known: Vec<&str> = known.filter(planned).collect();
         assert_eq!(fleetlog_capacity::PROJECTIONS.to_vec(), known);
     }
 

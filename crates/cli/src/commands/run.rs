@@ -12,12 +12,15 @@ use fleetlog_event::catalogue::{Catalogue, physical_name};
 use fleetlog_kafka::{Admin, KafkaSettings};
 use fleetlog_presence::metrics::PresenceMetrics;
 use fleetlog_producer::ProducerMetrics;
-use fleetlog_projection::{Fault, Fold, Map, Projection, Sink, SinkError};
-use fleetlog_projections::{Described, SinkKind, for_each_projection};
+use fleetlog_projection::{
+    Fault, Fold, Map, MapProjector as _, Projection, RecordMap, RecordProjector as _, Sink, SinkError,
+};
+use fleetlog_projections::{DeadLetterActions, Described, SinkKind, for_each_projection};
 use fleetlog_sink_timescale::Database;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use sd_notify::NotifyState;
 use serde_json::json;
-use tokio::task::JoinSet;
+use tokio::{runtime::Handle, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -91,6 +94,12 @@ pub(crate) async fn run(run: &Run, config: &Config, format: Format) -> anyhow::R
                 started.start(map, SinkKind::History, wiring::database(config)?.sink(), &stop)?;
             }
         }};
+        (letters, $projector:expr) => {{
+            let records = RecordMap::new($projector, &config.kafka.topic_prefix);
+            if wanted(records.id()) {
+                started.start(records, SinkKind::History, wiring::database(config)?.sink(), &stop)?;
+            }
+        }};
     }
     for_each_projection!(start);
     if chosen.iter().any(|projection| projection.sink == SinkKind::History) {
@@ -137,6 +146,8 @@ struct Started {
     registry: prometheus::Registry,
     handles: Vec<(&'static str, StatusHandle)>,
     running: JoinSet<(&'static str, Outcome)>,
+    /// With `--once`: what begins when all others have ended, and on which runtime.
+    last: Vec<(Handle, BoxFuture<'static, (&'static str, Outcome)>)>,
 }
 
 impl Started {
@@ -163,6 +174,7 @@ impl Started {
             registry,
             handles: Vec::new(),
             running: JoinSet::new(),
+            last: Vec::new(),
             kafka,
             catalogue,
         })
@@ -182,6 +194,7 @@ impl Started {
         let id = projection.id();
         let runtime = ProjectionRuntime::new(id, self.config.worker_threads)?;
         let handle = runtime.handle().clone();
+        let memory_bytes_max = self.memory.share(id, kind);
         let runner = ProjectionRunner::new(RunnerParts {
             projection,
             sink,
@@ -191,7 +204,11 @@ impl Started {
             inbox: Arc::clone(&self.inbox) as Arc<dyn Inbox>,
             kafka: self.kafka.clone(),
             catalogue: Arc::clone(&self.catalogue),
-            config: EngineConfig { memory_bytes_max: self.memory.share(kind), ..self.config.clone() },
+            config: EngineConfig {
+                memory_bytes_max,
+                batch_bytes_max: self.config.batch_bytes_max.min(memory_bytes_max),
+                ..self.config.clone()
+            },
             metrics: self.metrics.clone(),
             runtime,
         })
@@ -200,7 +217,13 @@ impl Started {
         self.handles.push((id, runner.status()));
         let (mode, stop) = (self.mode, stop.clone());
         // On the projection's own runtime from the first call on: the sink connects there, and its work is counted.
-        self.running.spawn_on(async move { (id, runner.run(mode, stop).await) }, &handle);
+        let run = async move { (id, runner.run(mode, stop).await) };
+        if mode == RunMode::Once && !P::READS_EVENTS {
+            // What the others set aside in this very run is to be among the letters that it sees.
+            self.last.push((handle, run.boxed()));
+        } else {
+            self.running.spawn_on(run, &handle);
+        }
         Ok(())
     }
 
@@ -219,7 +242,12 @@ impl Started {
             tokio::select! {
                 ended = self.running.join_next() => match ended {
                     Some(outcome) => outcomes.push(outcome?),
-                    None => break,
+                    None if self.last.is_empty() => break,
+                    None => {
+                        for (handle, run) in self.last.drain(..) {
+                            self.running.spawn_on(run, &handle);
+                        }
+                    }
                 },
                 () = tokio::time::sleep(FAILED_INTERVAL) => {
                     if self.handles.iter().all(|(_, handle)| !handle.snapshot().healthy()) {
@@ -255,10 +283,14 @@ fn stand(handles: &[(&'static str, StatusHandle)], id: &str) -> &'static str {
 /// How the process's memory is shared out between its projections.
 #[derive(Clone, Copy, Debug)]
 struct Memory {
-    bytes_max: usize,
+    /// What is shared out by weight.
+    bytes: usize,
     /// The sum of the weights of what runs.
     weights: usize,
 }
+
+/// What each of the projections takes that have next to nothing to do: dead letters, and actions on them.
+const SMALL_BYTES: usize = 8 << 20;
 
 /// What the process is reckoned to take before there is anything to do: program, threads, clients and their connections.
 const IDLE_BYTES: usize = 60 << 20;
@@ -266,7 +298,14 @@ const IDLE_BYTES: usize = 60 << 20;
 impl Memory {
     fn among(config: &Config, chosen: &[Described]) -> Self {
         let bytes_max = usize::try_from(config.run.memory_bytes_max).unwrap_or(usize::MAX);
-        Self { bytes_max, weights: chosen.iter().map(|projection| Self::weight(projection.sink)).sum() }
+        let (small, others): (Vec<&Described>, Vec<&Described>) =
+            chosen.iter().partition(|projection| Self::is_small(projection.id));
+        let weights = others.into_iter().map(|projection| Self::weight(projection.sink)).sum();
+        Self { bytes: bytes_max.saturating_sub(IDLE_BYTES + small.len() * SMALL_BYTES), weights }
+    }
+
+    fn is_small(id: &str) -> bool {
+        [fleetlog_projections::DeadLetters::ID, DeadLetterActions::ID].contains(&id)
     }
 
     /// Hot state needs room for the states of its units, or every event is a write of its own; history gains nothing
@@ -278,8 +317,8 @@ impl Memory {
         }
     }
 
-    fn share(self, kind: SinkKind) -> usize {
-        self.bytes_max.saturating_sub(IDLE_BYTES) / self.weights.max(1) * Self::weight(kind)
+    fn share(self, id: &str, kind: SinkKind) -> usize {
+        if Self::is_small(id) { SMALL_BYTES } else { self.bytes / self.weights.max(1) * Self::weight(kind) }
     }
 }
 

@@ -4,7 +4,7 @@ use fleetlog_event::catalogue::Catalogue;
 use fleetlog_projections::{SinkKind, for_each_projection};
 use fleetlog_verify::{
     HistoryStore, HotStore, HotStoreSettings, KafkaLog, Report, VerifySettings, verify_fold, verify_ledger,
-    verify_map,
+    verify_map, verify_records,
 };
 
 use crate::{
@@ -63,6 +63,11 @@ pub(crate) async fn run(verify: &Verify, config: &Config, format: Format) -> any
                 reports.push(verify_map(&$projector, &log, store, &settings).await?);
             }
         };
+        (letters, $projector:expr) => {
+            if let (Some(store), true) = (&history, wanted(id_of_letters(&$projector))) {
+                reports.push(verify_records(&$projector, &log.with_headers(), store, &settings).await?);
+            }
+        };
     }
     for_each_projection!(recount);
     match format {
@@ -80,11 +85,16 @@ fn id_of_map<P: fleetlog_projection::MapProjector>(_: &P) -> &'static str {
     P::ID
 }
 
+fn id_of_letters<P: fleetlog_projection::RecordProjector>(_: &P) -> &'static str {
+    P::ID
+}
+
 /// The log, as a recount reads it.
 pub(super) fn log(config: &Config) -> anyhow::Result<KafkaLog> {
-    let spans = Catalogue::builtin();
+    let catalogue = Catalogue::builtin();
+    let read = fleetlog_projections::all().into_iter().flat_map(|projection| projection.topics);
     let spans =
-        spans.sources().filter_map(|topic| Some((topic.stem.clone(), topic.dedup_window_offsets?))).collect();
+        read.filter_map(|stem| Some(((*stem).to_owned(), catalogue.dedup_window_offsets(stem)?))).collect();
     Ok(KafkaLog::new(wiring::kafka_settings(config), wiring::decoder(config)?, spans))
 }
 
@@ -137,7 +147,7 @@ fn show(reports: &[Report]) {
                 report.projection, lane.topic, lane.partition, lane.from
             ));
         }
-        if report.compared == 0 {
+        if !report.proves_something() {
             output::line(&format!("{}: nothing was compared, so nothing is proved", report.projection));
         }
         for difference in &report.differences {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use fleetlog_kafka::OwnedRecord;
 
 use super::*;
+use crate::ReadLetter;
 
 /// A letter of robot `s504.u7`, offset 77 of partition 3, set aside at 2,000 ms.
 fn letter() -> Letter {

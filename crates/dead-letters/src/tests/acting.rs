@@ -5,7 +5,7 @@ use fleetlog_event::{Event, TimestampMs, ops::DeadLettersDiscarded};
 use proptest::prelude::*;
 
 use super::{header, letter, record};
-use crate::{ActionHead, Actions, DiscardRequest, Letter, RawLetter, Selector, State, discarded};
+use crate::{ActionHead, Actions, DiscardRequest, Letter, RawLetter, ReadLetter, Selector, State, discarded};
 
 fn request() -> DiscardRequest {
     let selector = Selector { reasons: vec!["wrong_key".into()], ..Selector::default() };

@@ -14,7 +14,7 @@ use fleetlog_projection::{Headers, LaneId, Record, SetAside};
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use crate::{Dialect, Letter, Origin};
+use crate::{Dialect, Letter, Origin, ReadLetter};
 
 const LOG: Uuid = Uuid::from_u128(9);
 

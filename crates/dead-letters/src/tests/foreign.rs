@@ -7,7 +7,7 @@ use bytes::Bytes;
 use fleetlog_event::TimestampMs;
 
 use super::{Header, header, record};
-use crate::{Dialect, Letter, UNKNOWN};
+use crate::{Dialect, Letter, ReadLetter, UNKNOWN};
 
 fn read(headers: Vec<Header>) -> Letter {
     Letter::read(&record(12, 6_000, headers), "robot-dlq")

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use fleetlog_event::TimestampMs;
 use fleetlog_kafka::{HeaderName, OwnedRecord};
 
-use crate::Letter;
+use crate::{Letter, ReadLetter};
 
 type Header = (HeaderName, Option<Bytes>);
 

@@ -1,10 +1,12 @@
 //! The tools as library calls: typed requests in, typed results out. The command line is one caller, others follow.
 //!
-//! They read the dead-letter topics, and topic `ops` for what became of the letters; no database is asked. Memory holds ids of
+//! They read the dead-letter topics, and topic `ops` for what became of the letters; no database is asked, unless a caller has
+//! an [`Index`]. Memory holds ids of
 //! all letters and the letters that are wanted, never their payloads.
 
 mod error;
 mod halts;
+mod index;
 mod scan;
 
 use std::{
@@ -19,10 +21,11 @@ use fleetlog_producer::EventProducer;
 
 pub use error::ToolError;
 pub use halts::HaltsReader;
+pub use index::Index;
 
 use crate::{
-    ActionHead, Actions, DiscardRequest, Distinct, ExportLine, Inside, Letter, Place, RawLetter, Selector,
-    State, Stats, discard::discarded,
+    ActionHead, Actions, DiscardRequest, Distinct, ExportLine, Inside, Letter, Place, RawLetter, ReadLetter,
+    Selector, State, Stats, discard::discarded,
 };
 use scan::Scan;
 
@@ -131,9 +134,8 @@ impl Tools {
         known_groups: impl IntoIterator<Item = String>,
         decoder: Arc<Decoder>,
     ) -> Self {
-        let specs = catalogue.expand("", None).into_iter().filter(|spec| spec.name.ends_with("-dlq"));
         let own = |shown: String| Topic { name: kafka.topic(&shown), shown, is_own: true };
-        let topics = specs.map(|spec| own(spec.name)).collect();
+        let topics = catalogue.dead_letter_topics().map(own).collect();
         Self { kafka, topics, known_groups: known_groups.into_iter().collect(), decoder }
     }
 
@@ -166,15 +168,7 @@ impl Tools {
     /// As [`find`](Self::find).
     pub async fn stats(&self, selector: &Selector, states: StateFilter) -> Result<(Stats, Found), ToolError> {
         let found = self.find(selector, StateFilter::Any).await?;
-        let mut stats = Stats::default();
-        for (letter, state) in &found.letters {
-            if states.takes(state) {
-                stats.add(letter, state);
-            } else {
-                *stats.states.entry(state.name().to_owned()).or_default() += 1;
-            }
-        }
-        Ok((stats, found))
+        Ok((found.stats(states), found))
     }
 
     /// The letter at a place.

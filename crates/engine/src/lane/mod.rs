@@ -206,9 +206,10 @@ where
         }
         fail_point!("step.admitted");
         let fresh = taken.fresh();
+        let decoded: &[&Record] = if P::READS_EVENTS { &fresh } else { &[] };
         let decode = tokio::select! {
             biased;
-            decode = self.persist("looking up schemas", || self.shared.schemas.prepare(&fresh)) => decode?,
+            decode = self.persist("looking up schemas", || self.shared.schemas.prepare(decoded)) => decode?,
             () = self.skip_ordered() => return Err(Interrupt::Again("a position is to be skipped".into())),
         };
         self.read_states(work, &fresh).await?;

@@ -82,7 +82,10 @@ where
         if fenced && !on(Mutant::OwnershipNotProved) {
             self.prove_ownership(core.progress().main).await?;
         }
-        self.follow_inbox(core.progress().inbox);
+        // Where nothing is set aside there is nothing to command.
+        if P::READS_EVENTS {
+            self.follow_inbox(core.progress().inbox);
+        }
         self.feed.read_from(core.cursor());
         fail::fail_point!("lane.start.sought");
         self.feed.acknowledge(core.progress().main);

@@ -221,6 +221,7 @@ async fn steal(sink: &MemorySink<fleetlog_event::Position>) {
     let stored = sink.read(&lane(0), &[]).await.expect("up");
     let log = fleetlog_projection::LogNow {
         scope: fleetlog_projection::LaneScope {
+            topic: 0,
             log: stored.progress.expect("has progress").log,
             partition: 0,
             partitions: 1,

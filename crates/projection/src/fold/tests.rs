@@ -36,7 +36,7 @@ impl FoldProjector for Sites {
     }
 }
 
-const SCOPE: LaneScope = LaneScope { log: LogId(Uuid::from_u128(7)), partition: 0, partitions: 1 };
+const SCOPE: LaneScope = LaneScope { topic: 0, log: LogId(Uuid::from_u128(7)), partition: 0, partitions: 1 };
 
 fn connected() -> RobotEvent {
     Connected { meta: unit_meta("504", "1"), protocol: None }.into()

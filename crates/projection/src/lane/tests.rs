@@ -14,7 +14,11 @@ fn lane() -> LaneId {
 }
 
 fn log(id: u128, low: i64, high: i64) -> LogNow {
-    LogNow { scope: LaneScope { log: LogId(Uuid::from_u128(id)), partition: 0, partitions: 1 }, low, high }
+    LogNow {
+        scope: LaneScope { topic: 0, log: LogId(Uuid::from_u128(id)), partition: 0, partitions: 1 },
+        low,
+        high,
+    }
 }
 
 fn record(offset: i64) -> Record {

@@ -3,7 +3,7 @@
 use fleetlog_dead_letters::{Letter, State};
 use serde::Serialize;
 
-use super::{failure::failure, one_line, select::Looked, tell_gaps};
+use super::{index::Source, one_line, select::Looked, tell_gaps};
 use crate::{
     config::Config,
     exit::Code,
@@ -14,6 +14,9 @@ use crate::{
 pub(crate) struct List {
     #[command(flatten)]
     letters: Looked,
+    /// Where to read
+    #[arg(long, value_enum, default_value_t)]
+    source: Source,
     /// At most so many
     #[arg(long, default_value_t = 100)]
     limit: usize,
@@ -29,8 +32,7 @@ pub(super) struct Row<'a> {
 }
 
 pub(super) async fn run(list: &List, config: &Config, format: Format) -> anyhow::Result<Code> {
-    let (tools, selector, states) = list.letters.at(config, None)?;
-    let found = tools.find(&selector, states).await.map_err(failure)?;
+    let (found, _) = super::find(&list.letters, list.source, config, None).await?;
     tell_gaps(&found);
     let rows: Vec<Row<'_>> =
         found.letters.iter().take(list.limit).map(|(letter, state)| Row { letter, state }).collect();
@@ -101,6 +103,7 @@ fn cut(text: &str, characters_max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use fleetlog_dead_letters::ReadLetter;
     use fleetlog_event::TimestampMs;
     use fleetlog_kafka::OwnedRecord;
 

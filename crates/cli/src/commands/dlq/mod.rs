@@ -4,14 +4,21 @@
 mod discard;
 mod export;
 mod failure;
+mod index;
 mod list;
 mod select;
 mod show;
 mod stats;
 
-use fleetlog_dead_letters::{Found, Tools};
+use fleetlog_dead_letters::{Found, Selector, StateFilter, ToolError, Tools};
 
-use crate::{config::Config, exit::Code, output::Format, wiring};
+use self::{index::Source, select::Looked};
+use crate::{
+    config::Config,
+    exit::{self, Code, Failure},
+    output::Format,
+    wiring,
+};
 
 pub(crate) use discard::operator;
 pub(crate) use failure::failure;
@@ -74,6 +81,51 @@ fn tools(config: &Config, topics: &[String]) -> anyhow::Result<Tools> {
         wiring::decoder(config)?,
     );
     Ok(if topics.is_empty() { tools } else { tools.on_topics(topics) })
+}
+
+/// The letters that are asked for, and those that match but for their state, if `states` says so: out of the index where that
+/// can answer for the topics, else off the topics. Says where it did not, unless that was asked for.
+async fn find(
+    letters: &Looked,
+    source: Source,
+    config: &Config,
+    states: Option<StateFilter>,
+) -> anyhow::Result<(Found, StateFilter)> {
+    let (tools, selector, asked) = letters.at(config, None)?;
+    let states = states.unwrap_or(asked);
+    if source == Source::Topic || letters.is_of_other_topics() {
+        if source == Source::Sql {
+            let message = "the index in SQL holds fleetlog's own dead-letter topics only";
+            return Err(Failure::new(Code::Usage, message, "leave out --source sql").into());
+        }
+        return Ok((tools.find(&selector, states).await.map_err(failure)?, asked));
+    }
+    match in_index(config, &tools, &selector, states).await {
+        Ok(found) => Ok((found.map_err(failure)?, asked)),
+        Err(why) if source == Source::Auto => {
+            eprintln!("the index in SQL cannot answer ({}): reading the topics", exit::text(&why));
+            Ok((tools.find(&selector, states).await.map_err(failure)?, asked))
+        }
+        Err(why) => {
+            let code = why.downcast_ref::<Failure>().map_or(Code::Found, |failure| failure.code);
+            let message = format!("the index in SQL cannot answer: {}", exit::text(&why));
+            Err(Failure::new(code, message, "--source topic reads the topics themselves").into())
+        }
+    }
+}
+
+/// The same out of the index; an outer error where that cannot tell.
+async fn in_index(
+    config: &Config,
+    tools: &Tools,
+    selector: &Selector,
+    states: StateFilter,
+) -> anyhow::Result<Result<Found, ToolError>> {
+    let index = index::read(config).await?;
+    match tools.find_in(&index, selector, states).transpose() {
+        Some(found) => Ok(found),
+        None => anyhow::bail!("only payloads tell the site or type of some letters, and it holds none"),
+    }
 }
 
 /// Says what the result lacks.

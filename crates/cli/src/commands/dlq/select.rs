@@ -119,6 +119,11 @@ pub(super) struct Looked {
 }
 
 impl Looked {
+    /// Whether topics other than fleetlog's own are named.
+    pub(super) fn is_of_other_topics(&self) -> bool {
+        !self.select.dlq_topic.is_empty()
+    }
+
     /// The tools on the topics asked for, the selector, checked, and the states.
     pub(super) fn at(
         &self,

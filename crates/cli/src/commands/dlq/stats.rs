@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use fleetlog_dead_letters::Stats as Counts;
+use fleetlog_dead_letters::{StateFilter, Stats as Counts};
 use serde_json::json;
 
-use super::{failure::failure, select::Looked, tell_gaps};
+use super::{index::Source, select::Looked, tell_gaps};
 use crate::{
     commands::migrate,
     config::Config,
@@ -18,11 +18,14 @@ use crate::{
 pub(crate) struct Stats {
     #[command(flatten)]
     letters: Looked,
+    /// Where to read
+    #[arg(long, value_enum, default_value_t)]
+    source: Source,
 }
 
 pub(super) async fn run(stats: &Stats, config: &Config, format: Format) -> anyhow::Result<Code> {
-    let (tools, selector, states) = stats.letters.at(config, None)?;
-    let (counts, found) = tools.stats(&selector, states).await.map_err(failure)?;
+    let (found, states) = super::find(&stats.letters, stats.source, config, Some(StateFilter::Any)).await?;
+    let counts = found.stats(states);
     tell_gaps(&found);
     match format {
         Format::Json => {

@@ -78,6 +78,7 @@ pub(crate) async fn run(args: &Explain, config: &Config, format: Format) -> anyh
             }
         };
         (map, $projector:expr) => {};
+        (letters, $projector:expr) => {};
     }
     for_each_projection!(ask);
     let Some(explained) = explained else {
@@ -110,6 +111,7 @@ fn candidates(is_unit: bool) -> Vec<Candidate> {
     let mut candidates = Vec::new();
     macro_rules! describe {
         (map, $projector:expr) => {};
+        (letters, $projector:expr) => {};
         ($kind:ident, $projector:expr) => {
             candidates.push($kind($projector));
         };

@@ -46,7 +46,8 @@ fn records(count: u64) -> Vec<Record> {
     (0..count).map(record).collect()
 }
 
-const SCOPE: LaneScope = LaneScope { log: LogId(uuid::Uuid::from_u128(1)), partition: 0, partitions: 1 };
+const SCOPE: LaneScope =
+    LaneScope { topic: 0, log: LogId(uuid::Uuid::from_u128(1)), partition: 0, partitions: 1 };
 
 /// Adds batches as long as there is room, as a lane does while its store hangs; what is held then, and of the cache.
 async fn fill<P: Projection>(

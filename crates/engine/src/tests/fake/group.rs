@@ -160,7 +160,7 @@ impl FakeGroup {
         let state = self.state();
         let partitions = i32::try_from(state.lanes.len()).expect("few");
         let now = |(at, lane): (&LaneAt, &FakeLane)| {
-            let scope = LaneScope { log: LOG, partition: at.partition, partitions };
+            let scope = LaneScope { topic: 0, log: LOG, partition: at.partition, partitions };
             (*at, LogNow { scope, low: lane.low, high: lane.end })
         };
         state.lanes.iter().map(now).collect()

@@ -9,7 +9,7 @@
 //!
 //! A dialect is believed as far as it goes: whatever is missing or unreadable is none, and a place counts only whole.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::headers::{Headers, binary_or_digits, text};
 
@@ -17,7 +17,7 @@ use crate::headers::{Headers, binary_or_digits, text};
 const TOPIC_BYTES_MAX: usize = 249;
 
 /// Who wrote a dead letter, as its headers tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dialect {
     /// fleetlog.

@@ -4,7 +4,6 @@ use std::{fmt, str::FromStr};
 
 use bytes::Bytes;
 use fleetlog_event::{TimestampMs, UnitKey};
-use fleetlog_kafka::OwnedRecord;
 use serde::{Serialize, Serializer};
 
 use crate::{
@@ -100,6 +99,25 @@ impl Serialize for Origin {
     }
 }
 
+/// A record of a dead-letter topic, as whoever read it has it.
+#[derive(Clone, Copy, Debug)]
+pub struct LetterRecord<'r> {
+    /// The dead-letter topic, physical name.
+    pub topic: &'r str,
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+    /// Its timestamp.
+    pub timestamp: TimestampMs,
+    /// The key.
+    pub key: Option<&'r Bytes>,
+    /// Length of the value in bytes; none where there is no value.
+    pub value_bytes: Option<usize>,
+    /// The headers, in order, names repeated where they are.
+    pub headers: &'r [(&'r [u8], Option<&'r [u8]>)],
+}
+
 /// What dead letters are counted by: the same record that the same group did not take is one, however often its letter
 /// lies on the topic.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -167,15 +185,15 @@ impl Letter {
     /// Reads a record of a dead-letter topic. There is no record that cannot be read: what its headers do not tell is
     /// unknown. `topic` is how its place is written: the record's topic, without the prefix where that is fleetlog's own.
     #[must_use]
-    pub fn read(record: &OwnedRecord, topic: &str) -> Self {
-        let (dialect, said) = dialect::read(Headers(&record.headers));
+    pub fn of(record: &LetterRecord<'_>, topic: &str) -> Self {
+        let (dialect, said) = dialect::read(Headers(record.headers));
         let (partition, offset) = (record.partition, record.offset);
         let origin = match (said.at, said.file.filter(|file| file.len() <= ID_BYTES_MAX)) {
             (Some(LogPlace { topic, partition, offset }), _) => {
                 Origin::Log { topic, partition, offset, log: said.log }
             }
             (None, Some(file)) => Origin::File(file),
-            (None, None) => Origin::Unknown(Place { topic: record.topic.to_string(), partition, offset }),
+            (None, None) => Origin::Unknown(Place { topic: record.topic.to_owned(), partition, offset }),
         };
         let source_topic = match &origin {
             Origin::Log { topic, .. } => Some(topic.clone()),
@@ -194,7 +212,7 @@ impl Letter {
             detail: said.detail.unwrap_or_default(),
             origin,
             source_topic,
-            key: record.key.clone(),
+            key: record.key.cloned(),
             event_type: said.event_type,
             set_aside_at: record.timestamp,
             recorded_at: time(said.timestamp_ms),
@@ -204,7 +222,7 @@ impl Letter {
             replay_count: said.replay_count.unwrap_or(0),
             schema: said.schema,
             application_version: said.application_version,
-            value_bytes: record.value.as_ref().map(Bytes::len),
+            value_bytes: record.value_bytes,
         }
     }
 
@@ -233,13 +251,14 @@ impl Letter {
 
     /// Which of two letters of one id is the newer: a second failure replaces the first.
     #[must_use]
-    pub(crate) fn age(&self) -> (TimestampMs, i64, i32) {
+    pub fn age(&self) -> (TimestampMs, i64, i32) {
         (self.set_aside_at, self.place.offset, self.place.partition)
     }
 }
 
 /// A time for people: RFC 3339 in UTC, with milliseconds; what no calendar holds as a number of them.
-pub(crate) fn time_text(time: TimestampMs) -> String {
+#[must_use]
+pub fn time_text(time: TimestampMs) -> String {
     jiff::Timestamp::from_millisecond(time.0)
         .map_or_else(|_| format!("{} ms", time.0), |time| format!("{time:.3}"))
 }

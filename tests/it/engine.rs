@@ -8,5 +8,7 @@ mod history;
 mod poison;
 #[path = "engine/rebalance.rs"]
 mod rebalance;
+#[path = "engine/redrive.rs"]
+mod redrive;
 #[path = "engine/support.rs"]
 mod support;

@@ -13,7 +13,10 @@
 
 use bytes::Bytes;
 use fleetlog_codec::frame;
-use fleetlog_event::{LogId, Reason, TimestampMs, catalogue::dead_letter_name};
+use fleetlog_event::{
+    LogId, Reason, TimestampMs,
+    catalogue::{dead_letter_name, parking_name},
+};
 use fleetlog_kafka::HeaderName;
 use fleetlog_projection::{LaneId, Record, SetAside};
 
@@ -79,6 +82,25 @@ impl DeadLetter {
             letter.headers.push(text("fleetlog-dlq-shortened", "headers of other dialects"));
         }
         letter
+    }
+
+    /// The letter of an event that was redriven and rejected once more; one that is parked goes to the parking topic of the
+    /// topic it came from.
+    #[must_use]
+    pub fn replayed(mut self, replays: u32, parked: Option<&String>) -> Self {
+        let (replays, attempts) = (replays.to_string(), replays.saturating_add(1).to_string());
+        for (name, value) in &mut self.headers {
+            let now = match &*name {
+                name if *name == REPLAY_COUNT || *name == "retry-count" => &replays,
+                name if *name == "fleetlog-dlq-attempts" => &attempts,
+                _ => continue,
+            };
+            *value = Some(Bytes::copy_from_slice(now.as_bytes()));
+        }
+        if let Some(topic) = parked {
+            self.topic = parking_name(topic);
+        }
+        self
     }
 
     /// Bytes of key, value and headers.

@@ -33,8 +33,10 @@ pub(crate) enum Interrupt {
     Stopped,
     /// The chain is broken: begin again from stored progress.
     Fenced(String),
-    /// Nothing is broken, but reading begins again from stored progress.
+    /// Nothing is broken, but reading begins again from stored progress, after a pause.
     Restart(String),
+    /// The same, at once.
+    Again(String),
     /// This projection stops.
     Permanent(String),
 }

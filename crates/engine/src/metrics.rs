@@ -27,11 +27,13 @@ pub const BUFFERED_BYTES: &str = "fleetlog_buffered_bytes";
 pub const PROGRESS_OFFSET: &str = "fleetlog_progress_offset";
 /// Offsets between a lane's progress and the end of its log.
 pub const LAG_OFFSETS: &str = "fleetlog_lag_offsets";
+/// Commands carried out, by what came of them.
+pub const COMMANDS_TOTAL: &str = "fleetlog_commands_total";
 /// 1 while the projection runs, 0 once it stopped for good.
 pub const PROJECTION_UP: &str = "fleetlog_projection_up";
 
 /// Every name above.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 13] = [
     EVENTS_TOTAL,
     DUPLICATES_TOTAL,
     SET_ASIDE_TOTAL,
@@ -43,6 +45,7 @@ pub const NAMES: [&str; 12] = [
     BUFFERED_BYTES,
     PROGRESS_OFFSET,
     LAG_OFFSETS,
+    COMMANDS_TOTAL,
     PROJECTION_UP,
 ];
 
@@ -62,6 +65,7 @@ pub struct EngineMetrics {
     buffered_bytes: IntGaugeVec,
     progress: IntGaugeVec,
     lag: IntGaugeVec,
+    commands: IntCounterVec,
     up: IntGaugeVec,
 }
 
@@ -116,6 +120,11 @@ impl EngineMetrics {
             )?,
             progress: gauge(PROGRESS_OFFSET, "The next offset a lane will take", &LANE)?,
             lag: gauge(LAG_OFFSETS, "Offsets between progress and the end of the log", &LANE)?,
+            commands: counter(
+                COMMANDS_TOTAL,
+                "Commands of the inbox carried out, by what came of them",
+                &["projection", "topic", "partition", "outcome"],
+            )?,
             up: gauge(
                 PROJECTION_UP,
                 "1 while the projection runs, 0 once it stopped for good",
@@ -173,6 +182,14 @@ impl LaneMetrics {
     }
 }
 
+impl LaneMetrics {
+    pub(crate) fn commands(&self, outcome: &str, count: usize) {
+        let [projection, topic, partition] = &self.labels;
+        let labels = [projection, topic, partition, outcome];
+        self.all.commands.with_label_values(&labels).inc_by(count as u64);
+    }
+}
+
 impl Drop for LaneMetrics {
     fn drop(&mut self) {
         let labels: Vec<&str> = self.labels.iter().map(String::as_str).collect();
@@ -194,6 +211,7 @@ mod tests {
         let lane = LaneId { projection: "p".into(), version: 1, topic: "t".into(), partition: 3 };
         let of_lane = metrics.lane(&lane);
         of_lane.set_aside("no_key");
+        of_lane.commands("taken", 1);
         metrics.up("p").set(1);
         let found: Vec<String> = registry.gather().iter().map(|family| family.name().to_owned()).collect();
         for name in NAMES {

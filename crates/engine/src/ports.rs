@@ -1,10 +1,15 @@
 //! What the engine uses without knowing who provides it. The binary connects them; tests put fakes here.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
+use bytes::Bytes;
 use fleetlog_event::{Decode, EventId};
 use fleetlog_projection::{LogNow, Record};
 use futures_util::future::BoxFuture;
+use tokio::sync::mpsc::Receiver;
 
 use crate::{DeadLetter, Failure};
 
@@ -43,6 +48,32 @@ pub trait Logs: Send + Sync + 'static {
     /// # Errors
     /// Transient if the brokers cannot be asked, Permanent if a topic does not exist.
     fn look<'a>(&'a self, topics: &'a [String]) -> BoxFuture<'a, Result<LogFacts, Failure>>;
+
+    /// The records under some keys in a part of a log, in log order, piece by piece. A piece also tells up to where the
+    /// log was looked through; the last one reaches the end of the part. An error ends the search: it can go on from there.
+    fn search(&self, part: LogPart, keys: Arc<HashSet<Bytes>>) -> Receiver<Result<Piece, Failure>>;
+}
+
+/// A part of a partition: `[from, to)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogPart {
+    /// The topic's physical name.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The first offset; if it is gone by now, with the first one that is there.
+    pub from: i64,
+    /// The offset to stop before.
+    pub to: i64,
+}
+
+/// A piece of what was searched for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Piece {
+    /// The records, by offset.
+    pub records: Vec<Record>,
+    /// Everything below was looked through.
+    pub next: i64,
 }
 
 /// Shared: all projections of a process know what one of them has looked up.

@@ -3,21 +3,21 @@
 use std::{
     collections::BTreeMap,
     panic::AssertUnwindSafe,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, atomic::Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use fleetlog_event::catalogue::Catalogue;
 use fleetlog_kafka::KafkaSettings;
-use fleetlog_projection::{Fault, LaneId, LogNow, Projection, Sink};
+use fleetlog_projection::{Fault, LaneId, LogNow, Projection, Sink, inbox_name};
 use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
-    EngineConfig, Failure, Intake, LaneAt, ProjectionRuntime, StatusSnapshot,
+    EngineConfig, Failure, Inbox, Intake, LaneAt, ProjectionRuntime, StatusSnapshot,
     intake::{LaneFeed, LaneTask, PollEnd, PollThread, PollThreadParts},
     lane::{Lane, Shared, SharedLogs, Telling},
     metrics::EngineMetrics,
@@ -56,6 +56,8 @@ pub struct RunnerParts<P, S, C> {
     pub dead_letters: Arc<dyn DeadLetters>,
     /// Facts about logs.
     pub logs: Arc<dyn Logs>,
+    /// Where commands come from.
+    pub inbox: Arc<dyn Inbox>,
     /// The cluster.
     pub kafka: KafkaSettings,
     /// The topics: how far back duplicates are looked for.
@@ -81,6 +83,8 @@ pub struct ProjectionRunner<P, S, C> {
 #[derive(Clone)]
 struct Topic {
     name: String,
+    /// Of commands to the lanes.
+    inbox: String,
     dedup_span_offsets: i64,
 }
 
@@ -148,6 +152,7 @@ where
             schemas,
             dead_letters,
             logs,
+            inbox,
             kafka,
             catalogue,
             config,
@@ -155,15 +160,19 @@ where
             runtime,
         } = parts;
         config.check().map_err(|problems| Failure::permanent(problems.to_string()))?;
+        let group = group_name(&kafka.topic_prefix, projection.id(), projection.version());
         let topics = projection.topics().iter().map(|stem| {
             let topic = catalogue.topic(stem);
             let topic =
                 topic.ok_or_else(|| Failure::permanent(format!("topic `{stem}` is not in the catalogue")))?;
-            Ok(Topic { name: kafka.topic(stem), dedup_span_offsets: topic.dedup_window_offsets.unwrap_or(0) })
+            Ok(Topic {
+                name: kafka.topic(stem),
+                inbox: inbox_name(&group, stem),
+                dedup_span_offsets: topic.dedup_window_offsets.unwrap_or(0),
+            })
         });
         let topics: Vec<Topic> = topics.collect::<Result<_, Failure>>()?;
         let names = topics.iter().map(|topic| topic.name.clone()).collect();
-        let group = group_name(&kafka.topic_prefix, projection.id(), projection.version());
         let status = Arc::new(ProjectionStatus::default());
         let failed = CancellationToken::new();
         let shared = Shared {
@@ -172,6 +181,7 @@ where
             schemas,
             dead_letters,
             logs: SharedLogs::new(logs, names),
+            inbox,
             config: Arc::new(config),
             group,
             status: Arc::clone(&status),
@@ -355,6 +365,8 @@ where
                 lane,
                 dedup_span_offsets: topic.dedup_span_offsets,
                 feed,
+                inbox_topic: topic.inbox.clone(),
+                inbox: Mutex::default(),
                 stop: stop.clone(),
             };
             let (id, failing) = (lane.lane.to_string(), Arc::clone(&shared));

@@ -35,13 +35,15 @@ pub enum Reason {
     UnknownTask,
     /// The store would not take the row.
     RefusedByStore,
+    /// It was redriven, and what came after it in its entity is gone from the log: folded anew, the entity would become older.
+    NoPlace,
     /// Passed by an operator (`fleetlog progress skip`).
     Skipped,
 }
 
 impl Reason {
     /// Every reason, in the order of the documentation.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::EmptyPayload,
         Self::NoKey,
         Self::UnknownFraming,
@@ -55,6 +57,7 @@ impl Reason {
         Self::ImpossibleTransition,
         Self::UnknownTask,
         Self::RefusedByStore,
+        Self::NoPlace,
         Self::Skipped,
     ];
 
@@ -75,6 +78,7 @@ impl Reason {
             Self::ImpossibleTransition => "impossible_transition",
             Self::UnknownTask => "unknown_task",
             Self::RefusedByStore => "refused_by_store",
+            Self::NoPlace => "no_place",
             Self::Skipped => "skipped",
         }
     }

@@ -39,11 +39,13 @@ pub enum Mutant {
     SetAsidesWithLastPiece,
     /// A piece leaves behind what was set aside after its round, though its states may cover that.
     SetAsidesBeyondLeft,
+    /// What is redriven is taken whether or not the ledger has an open entry of it.
+    LedgerSkipped,
 }
 
 impl Mutant {
     /// Every mutant.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::ProgressBeforeData,
         Self::LinkCheckOff,
         Self::AtOrPast,
@@ -60,6 +62,7 @@ impl Mutant {
         Self::ProgressWithFirstPiece,
         Self::SetAsidesWithLastPiece,
         Self::SetAsidesBeyondLeft,
+        Self::LedgerSkipped,
     ];
 
     /// Its name, as it is given in the environment and shown in tables.
@@ -82,6 +85,7 @@ impl Mutant {
             Self::ProgressWithFirstPiece => "progress-with-first-piece",
             Self::SetAsidesWithLastPiece => "set-asides-with-last-piece",
             Self::SetAsidesBeyondLeft => "set-asides-beyond-left",
+            Self::LedgerSkipped => "ledger-skipped",
         }
     }
 }

@@ -1,13 +1,18 @@
 //! Members come and go, stores are away when partitions arrive, owners are replaced.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+    time::Duration,
+};
 
 use fleetlog_engine::{
     End, EngineConfig, Intake, KafkaIntake, LaneAt, LaneState, Polled, RebalanceEvent, RunMode,
 };
-use fleetlog_event::TimestampMs;
+use fleetlog_event::{LogId, TimestampMs};
 use fleetlog_projection::{
-    Chain, Commit, Fold, HotWrite, LaneId, MemorySink, Sink, SinkError, Stored, UnitOfWork,
+    Chain, Commit, Fold, HotWrite, LaneId, LedgerEntry, MemorySink, Sink, SinkError, Stored, UnitOfWork,
 };
 
 use super::support::{Connects, Fleet, Running, total, until};
@@ -25,6 +30,22 @@ impl Sink for Unchecked {
     }
     async fn read(&self, lane: &LaneId, homes: &[String]) -> Result<Stored, SinkError> {
         self.0.read(lane, homes).await
+    }
+    async fn entries(
+        &self,
+        lane: &LaneId,
+        log: LogId,
+        offsets: &[i64],
+    ) -> Result<BTreeMap<i64, LedgerEntry>, SinkError> {
+        self.0.entries(lane, log, offsets).await
+    }
+    async fn not_taken(
+        &self,
+        lane: &LaneId,
+        log: LogId,
+        range: Range<i64>,
+    ) -> Result<BTreeSet<i64>, SinkError> {
+        self.0.not_taken(lane, log, range).await
     }
     async fn commit(&self, unit: &UnitOfWork<HotWrite>) -> Result<Commit, SinkError> {
         self.0.commit(unit).await

@@ -12,8 +12,8 @@ use std::{
 use bytes::Bytes;
 use fleetlog_codec::{Decoder, Encoder, NoSource};
 use fleetlog_engine::{
-    DeadLetter, EngineConfig, Failure, KafkaLogs, Outcome, ProjectionRunner, ProjectionRuntime, RunMode,
-    RunnerParts, StatusHandle, StatusSnapshot, metrics::EngineMetrics, ports::DeadLetters,
+    DeadLetter, EngineConfig, Failure, KafkaInbox, KafkaLogs, Outcome, ProjectionRunner, ProjectionRuntime,
+    RunMode, RunnerParts, StatusHandle, StatusSnapshot, metrics::EngineMetrics, ports::DeadLetters,
 };
 use fleetlog_event::{
     EntityKey, Event, EventId, EventMeta, FleetEvent, Position, Recorded, Reject, TimestampMs,
@@ -231,6 +231,7 @@ impl Fleet {
             schemas: Decoder::new(Arc::new(NoSource)),
             dead_letters: Arc::new(DirectDeadLetters::new(&self.settings)),
             logs: Arc::new(KafkaLogs::new(&self.settings).unwrap()),
+            inbox: Arc::new(KafkaInbox::start(&self.settings).unwrap()),
             kafka: self.settings.clone(),
             catalogue: Arc::new(Catalogue::builtin()),
             config,

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use anyhow::Context;
 use fleetlog_codec::Decoder;
 use fleetlog_engine::{
-    End, EngineConfig, KafkaLogs, Outcome, ProjectionRunner, ProjectionRuntime, RunMode, RunnerParts,
-    StatusHandle, metrics::EngineMetrics, ports::DeadLetters,
+    End, EngineConfig, Inbox, KafkaInbox, KafkaLogs, Outcome, ProjectionRunner, ProjectionRuntime, RunMode,
+    RunnerParts, StatusHandle, metrics::EngineMetrics, ports::DeadLetters,
 };
 use fleetlog_event::catalogue::{Catalogue, physical_name};
 use fleetlog_kafka::{Admin, KafkaSettings};
@@ -129,6 +129,7 @@ struct Started {
     schemas: Arc<Decoder>,
     dead_letters: Arc<dyn DeadLetters>,
     logs: Arc<KafkaLogs>,
+    inbox: Arc<KafkaInbox>,
     metrics: EngineMetrics,
     producer_metrics: ProducerMetrics,
     registry: prometheus::Registry,
@@ -149,6 +150,7 @@ impl Started {
             schemas: wiring::decoder(config)?,
             dead_letters: Arc::new(DeadLetterTopics::connect(&kafka, &catalogue, producer_metrics.clone())?),
             logs: Arc::new(KafkaLogs::new(&kafka)?),
+            inbox: Arc::new(KafkaInbox::start(&kafka)?),
             metrics: EngineMetrics::register(&registry)?,
             producer_metrics,
             registry,
@@ -179,6 +181,7 @@ impl Started {
             schemas: Arc::clone(&self.schemas),
             dead_letters: Arc::clone(&self.dead_letters),
             logs: self.logs.clone(),
+            inbox: Arc::clone(&self.inbox) as Arc<dyn Inbox>,
             kafka: self.kafka.clone(),
             catalogue: Arc::clone(&self.catalogue),
             config: EngineConfig { memory_bytes_max: self.memory.share(kind), ..self.config.clone() },

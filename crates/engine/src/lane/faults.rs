@@ -81,7 +81,7 @@ where
         }
     }
 
-    fn pauses(&self) -> impl Iterator<Item = Duration> + use<P, S, C> {
+    pub(super) fn pauses(&self) -> impl Iterator<Item = Duration> + use<P, S, C> {
         let config = &self.shared.config;
         ExponentialBuilder::new()
             .with_min_delay(Duration::from_millis(config.retry_delay_ms))
@@ -92,7 +92,7 @@ where
     }
 
     /// Waits, unless it is stopped meanwhile.
-    async fn pause(&self, length: Option<Duration>) -> Result<(), Interrupt> {
+    pub(super) async fn pause(&self, length: Option<Duration>) -> Result<(), Interrupt> {
         self.metrics.retries.inc();
         let length = length.unwrap_or(Duration::from_millis(self.shared.config.retry_delay_ms_max));
         tokio::select! {
@@ -143,6 +143,10 @@ where
             Interrupt::Restart(why) => {
                 tell!(info, self.lane, "begins again: {why}");
                 self.pause(None).await.map(|()| false)
+            }
+            Interrupt::Again(why) => {
+                tell!(info, self.lane, "begins again: {why}");
+                Ok(false)
             }
             Interrupt::Permanent(why) => {
                 tell!(error, self.lane, "stopped: {why}");

@@ -3,8 +3,10 @@
 //! The decisions are [`LaneCore`]'s, which is pure; this carries them out. The main path is [`Lane::step`].
 
 mod ahead;
+mod carry_out;
 mod faults;
 mod mutants;
+mod orders;
 mod round;
 mod start;
 mod telling;
@@ -12,7 +14,7 @@ mod telling;
 use std::{
     collections::{BTreeMap, BTreeSet},
     panic::AssertUnwindSafe,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -27,8 +29,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    DeadLetter, EngineConfig, Failure, Origin,
+    DeadLetter, EngineConfig, Failure, InboxFeed, Origin,
     fault::Interrupt,
+    inbox::Inbox,
     intake::{LaneFeed, Taking},
     metrics::LaneMetrics,
     ports::{DeadLetters, Schemas},
@@ -36,6 +39,7 @@ use crate::{
 };
 
 use ahead::{Adding, Ahead, Flight, Landed, Round, Source, Tally, offsets};
+use orders::{Ordered, Orders};
 use round::Pace;
 pub(crate) use start::SharedLogs;
 pub(crate) use telling::Telling;
@@ -47,6 +51,7 @@ pub(crate) struct Shared<P, S, C> {
     pub(crate) schemas: C,
     pub(crate) dead_letters: Arc<dyn DeadLetters>,
     pub(crate) logs: SharedLogs,
+    pub(crate) inbox: Arc<dyn Inbox>,
     pub(crate) config: Arc<EngineConfig>,
     /// The consumer group, for dead letters.
     pub(crate) group: String,
@@ -61,6 +66,10 @@ pub(crate) struct Lane<P, S, C> {
     pub(crate) lane: LaneId,
     pub(crate) dedup_span_offsets: i64,
     pub(crate) feed: LaneFeed,
+    /// Of its commands, by physical name.
+    pub(crate) inbox_topic: String,
+    /// What lies of them before the lane; none until it began.
+    pub(crate) inbox: Mutex<Option<Arc<InboxFeed>>>,
     pub(crate) status: Arc<LaneStatus>,
     pub(crate) metrics: LaneMetrics,
     pub(crate) telling: Telling,
@@ -77,6 +86,8 @@ pub(crate) struct Work<P: Projection, D> {
     flight: Option<Flight<P::Write, D>>,
     /// When the next write begins.
     pace: Pace,
+    /// Commands on their way.
+    orders: Orders<P>,
     /// What the cache takes of memory.
     cached_bytes: usize,
     /// When to look at the link, or to write a move over markers.
@@ -135,13 +146,14 @@ where
     async fn work(self: &Arc<Self>, work: &mut Work<P, C::Decode>) -> Interrupt {
         loop {
             let room = self.room(work);
-            let Work { core, flight, idle_at, ahead, pace, .. } = &mut *work;
+            let Work { core, flight, idle_at, ahead, pace, orders, .. } = &mut *work;
             let (flying, holding) = (flight.is_some(), flight.is_none() && !ahead.is_empty());
-            let can_take = !(flying || holding) || !room.is_none();
+            let can_take = !orders.are_due() && (!(flying || holding) || !room.is_none());
             let next = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => Next::Stop,
                 landed = landing(flight) => Next::Landed(Box::new(landed)),
+                ordered = self.ordered(orders) => Next::Ordered(ordered),
                 taking = self.feed.take(core.cursor(), room.events, room.bytes), if can_take => Next::Taking(taking),
                 () = tokio::time::sleep_until(pace.look_at()), if holding => Next::Due,
                 () = tokio::time::sleep_until(*idle_at), if !flying && !holding => Next::Idle,
@@ -153,12 +165,17 @@ where
                     return finished.err().unwrap_or(Interrupt::Stopped);
                 }
                 Next::Landed(landed) => self.landed(work, *landed).await,
+                Next::Ordered(ordered) => self.take_order(work, ordered),
                 Next::Taking(Taking::Batch(batch)) => self.step(work, batch).await,
                 Next::Taking(Taking::OutOfRange) => {
                     Err(Interrupt::Restart("an offset does not exist any more".into()))
                 }
                 Next::Due => Ok(()),
                 Next::Idle => self.idle(work).await,
+            };
+            let done = match done {
+                Ok(()) => self.see_to_orders(work).await,
+                Err(interrupt) => Err(interrupt),
             };
             if let Err(interrupt) = done.and_then(|()| self.launch(work)) {
                 return interrupt;
@@ -182,7 +199,11 @@ where
         }
         fail_point!("step.admitted");
         let fresh = taken.fresh();
-        let decode = self.persist("looking up schemas", || self.shared.schemas.prepare(&fresh)).await?;
+        let decode = tokio::select! {
+            biased;
+            decode = self.persist("looking up schemas", || self.shared.schemas.prepare(&fresh)) => decode?,
+            () = self.skip_ordered() => return Err(Interrupt::Again("a position is to be skipped".into())),
+        };
         self.read_states(work, &fresh).await?;
         fail_point!("step.states-read");
         let projected = self.project(work, &taken, work.core.rulings(), &decode)?;
@@ -343,6 +364,10 @@ where
 
     /// Sends dead letters and waits until every one is acknowledged.
     async fn publish(&self, work: &Work<P, C::Decode>, set_aside: &[SetAside]) -> Result<(), Interrupt> {
+        self.send(set_aside.iter().map(|aside| self.letter(work, aside)).collect()).await
+    }
+
+    fn letter(&self, work: &Work<P, C::Decode>, set_aside: &SetAside) -> DeadLetter {
         let config = &self.shared.config;
         let origin = Origin {
             lane: &self.lane,
@@ -351,8 +376,10 @@ where
             application_version: &config.application_version,
             now: now(),
         };
-        let letter = |aside| DeadLetter::new(aside, &origin, config.dead_letter_bytes_max);
-        let letters: Vec<DeadLetter> = set_aside.iter().map(letter).collect();
+        DeadLetter::new(set_aside, &origin, config.dead_letter_bytes_max)
+    }
+
+    async fn send(&self, letters: Vec<DeadLetter>) -> Result<(), Interrupt> {
         if letters.is_empty() {
             return Ok(());
         }
@@ -432,19 +459,25 @@ where
             visible.observe((at - recorded_at.0).max(0) as f64 / 1000.0);
         }
         visible.flush();
-        self.telling.set_aside(&self.lane, &unit.set_aside, Instant::now().into_std());
-        unit.set_aside.iter().for_each(|aside| self.metrics.set_aside(aside.reject.reason.as_str()));
+        self.entered(&unit.set_aside);
         let Counts { events: e, duplicates: d, set_aside: s, batches: b, .. } = &self.shared.status.counts;
         for (counter, by) in [(e, events), (d, tally.duplicates), (s, set_aside), (b, u64::from(is_batch))] {
             counter.fetch_add(by, Ordering::Relaxed);
         }
     }
+
+    /// Says what was set aside, and counts it.
+    fn entered(&self, set_aside: &[SetAside]) {
+        self.telling.set_aside(&self.lane, set_aside, Instant::now().into_std());
+        set_aside.iter().for_each(|aside| self.metrics.set_aside(aside.reject.reason.as_str()));
+    }
 }
 
 /// What a lane does next.
-enum Next<W> {
+enum Next<P: Projection> {
     Stop,
-    Landed(Box<Result<Landed<W>, Interrupt>>),
+    Landed(Box<Result<Landed<P::Write>, Interrupt>>),
+    Ordered(Ordered<P>),
     Taking(Taking),
     /// A write that was held may be due.
     Due,

@@ -106,7 +106,10 @@ where
         }
         let held = since.elapsed();
         work.pace.catches_up = self.catches_up(work, held);
-        let hold = Duration::from_millis(self.shared.config.hold_ms_max);
+        // A lane that comes to rest for its commands waits for nothing more.
+        let is_hurried = work.orders.are_due();
+        let hold =
+            if is_hurried { Duration::ZERO } else { Duration::from_millis(self.shared.config.hold_ms_max) };
         Instant::now() < work.pace.write_at || (work.pace.catches_up && held < hold)
     }
 

@@ -8,7 +8,7 @@ use fleetlog_projection::{
 };
 use tokio::{sync::Mutex, time::Instant};
 
-use super::{Lane, Work, ahead::Ahead, mutants, round::Pace};
+use super::{Lane, Work, ahead::Ahead, mutants, orders::Orders, round::Pace};
 use crate::{
     Failure,
     fault::Interrupt,
@@ -29,6 +29,11 @@ type Facts = Arc<LogFacts>;
 impl SharedLogs {
     pub(crate) fn new(logs: Arc<dyn Logs>, topics: Vec<String>) -> Self {
         Self { logs, topics, latest: Mutex::new(None) }
+    }
+
+    /// Who is asked.
+    pub(crate) fn port(&self) -> &dyn Logs {
+        &*self.logs
     }
 
     /// The facts, asked no earlier than `since`.
@@ -77,6 +82,7 @@ where
         if fenced && !on(Mutant::OwnershipNotProved) {
             self.prove_ownership(core.progress().main).await?;
         }
+        self.follow_inbox(core.progress().inbox);
         self.feed.read_from(core.cursor());
         fail::fail_point!("lane.start.sought");
         self.feed.acknowledge(core.progress().main);
@@ -91,6 +97,7 @@ where
             round: None,
             cached_bytes: 0,
             pace: Pace::new(),
+            orders: Orders::none(),
             idle_at: Instant::now(),
             set_aside_in_a_row: 0,
         })

@@ -1,8 +1,11 @@
 //! A log, a group, a store and dead letters that do what a test tells them.
 
 mod group;
+mod inbox;
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -12,13 +15,13 @@ use std::{
 
 use fleetlog_codec::{Decoder, Encoder, NoSource};
 use fleetlog_event::{
-    Event as _, EventId, EventMeta, Position, Recorded, Reject, TimestampMs,
+    Event as _, EventId, EventMeta, LogId, Position, Recorded, Reject, TimestampMs,
     catalogue::Catalogue,
     robot::{Connected, RobotEvent},
 };
 use fleetlog_kafka::KafkaSettings;
 use fleetlog_projection::{
-    Commit, LaneId, Map, MapProjector, MemorySink, Record, Sink, SinkError, Stored, UnitOfWork,
+    Commit, LaneId, LedgerEntry, Map, MapProjector, MemorySink, Record, Sink, SinkError, Stored, UnitOfWork,
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio_util::sync::CancellationToken;
@@ -30,7 +33,8 @@ use crate::{
     ports::{DeadLetters, Schemas},
     runner::StatusHandle,
 };
-pub(super) use group::FakeGroup;
+pub(super) use group::{FakeGroup, LOG};
+pub(super) use inbox::FakeInbox;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -130,6 +134,22 @@ impl Sink for HangingSink {
     async fn read(&self, lane: &LaneId, homes: &[String]) -> Result<Stored, SinkError> {
         self.inner.read(lane, homes).await
     }
+    async fn entries(
+        &self,
+        lane: &LaneId,
+        log: LogId,
+        offsets: &[i64],
+    ) -> Result<BTreeMap<i64, LedgerEntry>, SinkError> {
+        self.inner.entries(lane, log, offsets).await
+    }
+    async fn not_taken(
+        &self,
+        lane: &LaneId,
+        log: LogId,
+        range: Range<i64>,
+    ) -> Result<BTreeSet<i64>, SinkError> {
+        self.inner.not_taken(lane, log, range).await
+    }
     async fn commit(&self, unit: &UnitOfWork<Position>) -> Result<Commit, SinkError> {
         let outcome = self.inner.commit(unit).await;
         if self.hang.is_on() {
@@ -186,6 +206,7 @@ pub(super) struct World {
     pub(super) sink: HangingSink,
     pub(super) dead_letters: Arc<FakeDeadLetters>,
     pub(super) schemas_away: Arc<Switch>,
+    pub(super) inbox: FakeInbox,
     status: StatusHandle,
     stop: CancellationToken,
     ended: tokio::task::JoinHandle<End>,
@@ -215,6 +236,7 @@ impl World {
     pub(super) fn start_with(group: FakeGroup, config: EngineConfig, sink: HangingSink) -> Self {
         let dead_letters = Arc::<FakeDeadLetters>::default();
         let schemas_away = Arc::<Switch>::default();
+        let inbox = FakeInbox::default();
         let runner = ProjectionRunner::new(RunnerParts {
             projection: Map(Places),
             sink: sink.clone(),
@@ -224,6 +246,7 @@ impl World {
             },
             dead_letters: Arc::clone(&dead_letters) as Arc<dyn DeadLetters>,
             logs: Arc::new(group.clone()),
+            inbox: Arc::new(inbox.clone()),
             kafka: KafkaSettings::default(),
             catalogue: Arc::new(Catalogue::builtin()),
             config,
@@ -234,7 +257,7 @@ impl World {
         let (status, stop) = (runner.status(), CancellationToken::new());
         let (stopped, membership) = (stop.clone(), group.clone());
         let ended = tokio::spawn(async move { runner.drive(&membership, None, &stopped).await });
-        Self { group, sink, dead_letters, schemas_away, status, stop, ended }
+        Self { group, sink, dead_letters, schemas_away, inbox, status, stop, ended }
     }
 
     pub(super) fn rows(&self) -> u64 {

@@ -1,5 +1,6 @@
 //! Each row of the table of faults, on a cluster that does what the test says: given, when, then.
 
+mod commands;
 pub(crate) mod fake;
 mod rounds;
 

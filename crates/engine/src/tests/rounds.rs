@@ -1,20 +1,23 @@
 //! Folds whose states are more than one write carries, and lanes that are behind.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use fleetlog_codec::{Decoder, NoSource};
-use fleetlog_event::{EntityKey, Reason, Recorded, Reject, catalogue::Catalogue, robot::RobotEvent};
+use fleetlog_event::{EntityKey, LogId, Reason, Recorded, Reject, catalogue::Catalogue, robot::RobotEvent};
 use fleetlog_kafka::KafkaSettings;
 use fleetlog_projection::{
-    Commit, Fold, FoldProjector, HotWrite, LaneId, MemorySink, Sink, SinkError, Stored, UnitOfWork,
+    Commit, Fold, FoldProjector, HotWrite, LaneId, LedgerEntry, MemorySink, Sink, SinkError, Stored,
+    UnitOfWork,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio_util::sync::CancellationToken;
 
-use super::fake::{FakeDeadLetters, FakeGroup, HangingSink, World, quick, until};
+use super::fake::{FakeDeadLetters, FakeGroup, FakeInbox, HangingSink, World, quick, until};
 use crate::{End, EngineConfig, ProjectionRunner, ProjectionRuntime, RunnerParts, metrics::EngineMetrics};
 
 const LOSSES: usize = 8;
@@ -70,6 +73,22 @@ impl Sink for Watched {
     async fn read(&self, lane: &LaneId, homes: &[String]) -> Result<Stored, SinkError> {
         self.inner.read(lane, homes).await
     }
+    async fn entries(
+        &self,
+        lane: &LaneId,
+        log: LogId,
+        offsets: &[i64],
+    ) -> Result<BTreeMap<i64, LedgerEntry>, SinkError> {
+        self.inner.entries(lane, log, offsets).await
+    }
+    async fn not_taken(
+        &self,
+        lane: &LaneId,
+        log: LogId,
+        range: Range<i64>,
+    ) -> Result<BTreeSet<i64>, SinkError> {
+        self.inner.not_taken(lane, log, range).await
+    }
     /// Nothing is past its set-asides: what an entity covers is in its state, in the ledger, or set aside with it.
     async fn commit(&self, unit: &UnitOfWork<HotWrite>) -> Result<Commit, SinkError> {
         let view = self.inner.lane(&unit.lane);
@@ -104,6 +123,7 @@ fn start(group: &FakeGroup, sink: &Watched, stop: &CancellationToken) -> tokio::
         schemas: Decoder::new(Arc::new(NoSource)),
         dead_letters: Arc::new(FakeDeadLetters::default()),
         logs: Arc::new(group.clone()),
+        inbox: Arc::new(FakeInbox::default()),
         kafka: KafkaSettings::default(),
         catalogue: Arc::new(Catalogue::builtin()),
         config,

@@ -1,10 +1,16 @@
 //! The suite finds what it is made to find: sinks that are wrong in one way each fail the check that is about it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+};
+
+use fleetlog_event::LogId;
 
 use super::Harness;
 use crate::{
-    Commit, Fault, HotWrite, LaneId, MemorySink, Sink, SinkError, Stored, UnitOfWork,
+    Commit, Fault, HotWrite, LaneId, LedgerEntry, MemorySink, Sink, SinkError, Stored, UnitOfWork,
     memory::{Moment, Trouble},
 };
 
@@ -25,6 +31,8 @@ enum Wrong {
     NamesNothing,
     /// Writes readable parts without the state.
     Torn,
+    /// Closes entries before it does the work.
+    ClosesFirst,
     /// Keeps progress where it is when there is nothing to write.
     SkipsEmptyBatches,
 }
@@ -51,6 +59,24 @@ impl Sink for BrokenSink {
         Ok(stored)
     }
 
+    async fn entries(
+        &self,
+        lane: &LaneId,
+        log: LogId,
+        offsets: &[i64],
+    ) -> Result<BTreeMap<i64, LedgerEntry>, SinkError> {
+        self.inner.entries(lane, log, offsets).await
+    }
+
+    async fn not_taken(
+        &self,
+        lane: &LaneId,
+        log: LogId,
+        range: Range<i64>,
+    ) -> Result<BTreeSet<i64>, SinkError> {
+        self.inner.not_taken(lane, log, range).await
+    }
+
     async fn commit(&self, unit: &UnitOfWork<HotWrite>) -> Result<Commit, SinkError> {
         let mut unit = unit.clone();
         let stored = self.inner.lane(&unit.lane).link;
@@ -66,6 +92,12 @@ impl Sink for BrokenSink {
                 return Err(SinkError::fenced(&unit.lane, unit.follows, stored));
             }
             Wrong::NoLedger => unit.set_aside.clear(),
+            Wrong::ClosesFirst if !unit.entries.is_empty() && stored == unit.follows => {
+                let first =
+                    UnitOfWork { leaves: unit.leaves.part(9999), entities: Vec::new(), ..unit.clone() };
+                self.inner.commit(&first).await?;
+                unit = UnitOfWork { entries: Vec::new(), follows: Some(first.leaves), ..unit };
+            }
             Wrong::LedgerLast if !unit.entities.is_empty() && !unit.set_aside.is_empty() => {
                 let first =
                     UnitOfWork { set_aside: Vec::new(), leaves: unit.leaves.part(9999), ..unit.clone() };
@@ -163,5 +195,6 @@ found! {
     a_ledger_written_last_is_found: LedgerLast, set_asides_come_before_what_they_concern, "before the set-asides";
     missing_names_are_found: NamesNothing, set_asides_come_before_what_they_concern, "named";
     a_torn_entity_is_found: Torn, applied_once, "state of";
+    an_entry_that_closes_before_the_work_is_found: ClosesFirst, an_entry_closes_with_what_it_is_about, "it is one step";
     a_skipped_empty_batch_is_found: SkipsEmptyBatches, an_empty_batch_moves_progress, "AlreadyApplied";
 }

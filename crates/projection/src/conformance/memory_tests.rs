@@ -142,7 +142,8 @@ mod entities {
         set_asides_come_before_what_they_concern, another_owner_replaces_an_interrupted_commit,
         two_interrupted_commits_do_not_mix, a_tail_lost_to_the_beginning_fences_the_owner,
         a_tail_lost_between_commits_fences_the_owner, a_tail_lost_inside_a_commit_fences_the_owner,
-        an_empty_batch_moves_progress, a_large_batch_is_taken, odd_texts_come_back_unchanged,
+        an_empty_batch_moves_progress, a_large_batch_is_taken, odd_texts_come_back_unchanged, entries_are_told, an_entry_closes_with_what_it_is_about,
+        what_is_closed_stays_closed,
     }
 }
 
@@ -156,6 +157,7 @@ mod rows {
         set_asides_come_before_what_they_concern, a_tail_lost_to_the_beginning_fences_the_owner,
         a_tail_lost_between_commits_fences_the_owner, a_tail_lost_inside_a_commit_fences_the_owner,
         refused_rows_are_named, a_fenced_owner_hears_of_no_refusal, an_empty_batch_moves_progress,
-        a_large_batch_is_taken, odd_texts_come_back_unchanged,
+        a_large_batch_is_taken, odd_texts_come_back_unchanged, entries_are_told, an_entry_closes_with_what_it_is_about,
+        what_is_closed_stays_closed,
     }
 }

@@ -14,6 +14,7 @@
 mod chain;
 mod faults;
 mod fixture;
+mod ledger;
 mod parts;
 mod sizes;
 
@@ -24,6 +25,7 @@ mod memory_tests;
 
 pub use chain::*;
 pub use faults::*;
+pub use ledger::*;
 pub use parts::*;
 pub use sizes::*;
 

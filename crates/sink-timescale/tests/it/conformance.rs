@@ -209,7 +209,8 @@ macro_rules! suite {
             set_asides_come_before_what_they_concern, a_tail_lost_to_the_beginning_fences_the_owner,
             a_tail_lost_between_commits_fences_the_owner, a_tail_lost_inside_a_commit_fences_the_owner,
             refused_rows_are_named, a_fenced_owner_hears_of_no_refusal, an_empty_batch_moves_progress,
-            a_large_batch_is_taken, odd_texts_come_back_unchanged,
+            a_large_batch_is_taken, odd_texts_come_back_unchanged, entries_are_told, an_entry_closes_with_what_it_is_about,
+        what_is_closed_stays_closed,
         }
     };
 }
@@ -229,7 +230,8 @@ mod states_on_plain_postgresql {
             another_owner_replaces_an_interrupted_commit, two_interrupted_commits_do_not_mix,
             set_asides_come_before_what_they_concern, a_tail_lost_to_the_beginning_fences_the_owner,
             a_tail_lost_between_commits_fences_the_owner, a_tail_lost_inside_a_commit_fences_the_owner,
-            an_empty_batch_moves_progress, a_large_batch_is_taken, odd_texts_come_back_unchanged,
+            an_empty_batch_moves_progress, a_large_batch_is_taken, odd_texts_come_back_unchanged, entries_are_told, an_entry_closes_with_what_it_is_about,
+        what_is_closed_stays_closed,
     }
 }
 
@@ -272,7 +274,8 @@ mod on_timescaledb {
             lanes_are_independent, an_interrupted_commit_is_completed_by_its_retry,
             another_owner_replaces_an_interrupted_commit, two_interrupted_commits_do_not_mix,
             set_asides_come_before_what_they_concern, refused_rows_are_named, a_fenced_owner_hears_of_no_refusal,
-            an_empty_batch_moves_progress, a_large_batch_is_taken, odd_texts_come_back_unchanged,
+            an_empty_batch_moves_progress, a_large_batch_is_taken, odd_texts_come_back_unchanged, entries_are_told, an_entry_closes_with_what_it_is_about,
+        what_is_closed_stays_closed,
         }
     }
 }

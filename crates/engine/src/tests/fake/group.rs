@@ -1,7 +1,7 @@
 //! A group and its log that do what a test tells them.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     sync::{Arc, Condvar, Mutex, MutexGuard},
     time::Duration,
 };
@@ -11,15 +11,16 @@ use fleetlog_event::{LogId, TimestampMs};
 use fleetlog_kafka::{GroupFacts, GroupMember};
 use fleetlog_projection::{Headers, LaneScope, LogNow, Record};
 use futures_util::{FutureExt as _, future::BoxFuture};
+use tokio::sync::mpsc::Receiver;
 
 use super::{at, event};
 use crate::{
     CommitError, EndOfMembership, Failure, Intake, LaneAt, Polled, RebalanceEvent,
     membership::Membership,
-    ports::{LogFacts, Logs},
+    ports::{LogFacts, LogPart, Logs, Piece},
 };
 
-const LOG: LogId = LogId(uuid::Uuid::from_u128(0xf1ee7));
+pub(in crate::tests) const LOG: LogId = LogId(uuid::Uuid::from_u128(0xf1ee7));
 
 #[derive(Default)]
 struct FakeLane {
@@ -44,6 +45,7 @@ pub(in crate::tests) struct GroupState {
     pub(in crate::tests) polls: u64,
     pub(in crate::tests) joins: u64,
     pub(in crate::tests) nudges: u64,
+    pub(in crate::tests) searches: u64,
     /// It does not say where a log ends, as if more came all the time.
     pub(in crate::tests) tells_no_ends: bool,
     /// The partition that nobody has.
@@ -291,5 +293,23 @@ impl Logs for FakeGroup {
         let now =
             self.now().into_iter().map(|(at, log)| ((topics[at.topic].clone(), at.partition), log)).collect();
         async { Ok(now) }.boxed()
+    }
+
+    fn search(&self, part: LogPart, keys: Arc<HashSet<Bytes>>) -> Receiver<Result<Piece, Failure>> {
+        self.state().searches += 1;
+        let (sender, pieces) = tokio::sync::mpsc::channel(1);
+        let is_wanted = |record: &Record| {
+            (part.from..part.to).contains(&record.offset)
+                && record.key.as_ref().is_some_and(|key| keys.contains(key))
+        };
+        let records: Vec<Record> = self.records(part.partition).into_iter().filter(is_wanted).collect();
+        tokio::spawn(async move {
+            for records in records.chunks(3) {
+                let next = records.last().map_or(part.from, |last| last.offset + 1);
+                drop(sender.send(Ok(Piece { records: records.to_vec(), next })).await);
+            }
+            drop(sender.send(Ok(Piece { records: Vec::new(), next: part.to })).await);
+        });
+        pieces
     }
 }

@@ -1,0 +1,377 @@
+//! What lanes do about their commands.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use bytes::Bytes;
+use fleetlog_codec::{Decoder, NoSource};
+use fleetlog_event::{EntityKey, Reason, Recorded, Reject, catalogue::Catalogue, robot::RobotEvent};
+use fleetlog_kafka::KafkaSettings;
+use fleetlog_projection::{
+    Act, Command, EntryState, Fold, FoldProjector, HotWrite, InboxRecord, LaneId, MemorySink, Record,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    fake::{FakeDeadLetters, FakeGroup, FakeInbox, HangingSink, LOG, World, event, quick, until},
+    lane,
+};
+use crate::{End, ProjectionRunner, ProjectionRuntime, RunnerParts, metrics::EngineMetrics};
+
+fn command(act: Act) -> Command {
+    Command { job: "0197c9a8-5a1e-7c43-9a52-3d6f0d2f9b11".into(), log: LOG, act }
+}
+
+fn redrive(record: Record) -> Command {
+    command(Act::Redrive { record, replays_max: 2 })
+}
+
+/// The offsets of a unit's events; while it is broken, every fifth of the log is rejected.
+#[derive(Clone, Default)]
+struct Fixable(Arc<AtomicBool>);
+
+impl Fixable {
+    fn fix(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+fn is_fifth(offset: i64) -> bool {
+    offset % 5 == 4
+}
+
+impl FoldProjector for Fixable {
+    const ID: &'static str = "fixable";
+    type Event = RobotEvent;
+    type Write = HotWrite;
+    type State = Vec<i64>;
+
+    fn home(&self, key: &EntityKey) -> String {
+        key.as_str().to_owned()
+    }
+    fn apply(&self, state: &mut Vec<i64>, event: &Recorded<RobotEvent>) -> Result<(), Reject> {
+        state.push(event.position.offset);
+        if is_fifth(event.position.offset) && !self.0.load(Ordering::SeqCst) {
+            return Err(Reject::new(Reason::ImpossibleTransition, "the fifth"));
+        }
+        Ok(())
+    }
+    fn writes(&self, _: &EntityKey, state: &Vec<i64>, out: &mut Vec<HotWrite>) {
+        out.push(HotWrite::field("count", state.len().to_string()));
+    }
+}
+
+/// A fold at work.
+struct Folding {
+    group: FakeGroup,
+    sink: MemorySink<HotWrite>,
+    inbox: FakeInbox,
+    letters: Arc<FakeDeadLetters>,
+    projector: Fixable,
+    stop: CancellationToken,
+    ended: tokio::task::JoinHandle<End>,
+}
+
+impl Folding {
+    fn start() -> Self {
+        let (group, sink) = (FakeGroup::new(1), MemorySink::with_history(2));
+        let (inbox, projector) = (FakeInbox::default(), Fixable::default());
+        let letters = Arc::new(FakeDeadLetters::default());
+        let stop = CancellationToken::new();
+        let ended = Self::run(&group, &sink, &inbox, &letters, &projector, &stop);
+        Self { group, sink, inbox, letters, projector, stop, ended }
+    }
+
+    fn run(
+        group: &FakeGroup,
+        sink: &MemorySink<HotWrite>,
+        inbox: &FakeInbox,
+        letters: &Arc<FakeDeadLetters>,
+        projector: &Fixable,
+        stop: &CancellationToken,
+    ) -> tokio::task::JoinHandle<End> {
+        let runner = ProjectionRunner::new(RunnerParts {
+            projection: Fold::new(projector.clone()),
+            sink: sink.clone(),
+            schemas: Decoder::new(Arc::new(NoSource)),
+            dead_letters: Arc::clone(letters) as Arc<dyn crate::ports::DeadLetters>,
+            logs: Arc::new(group.clone()),
+            inbox: Arc::new(inbox.clone()),
+            kafka: KafkaSettings::default(),
+            catalogue: Arc::new(Catalogue::builtin()),
+            config: quick(),
+            metrics: EngineMetrics::register(&prometheus::Registry::new()).expect("a new registry"),
+            runtime: ProjectionRuntime::new("fixable", 2).expect("threads"),
+        })
+        .expect("good settings");
+        let (stopped, membership) = (stop.clone(), group.clone());
+        tokio::spawn(async move { runner.drive(&membership, None, &stopped).await })
+    }
+
+    fn lane() -> LaneId {
+        LaneId { projection: "fixable".into(), ..lane(0) }
+    }
+
+    /// Every event is taken or set aside.
+    async fn until_all(&self) {
+        let end = i64::try_from(self.group.len()).expect("few");
+        let main = || self.sink.lane(&Self::lane()).progress.map_or(0, |progress| progress.main);
+        until("all events", || main() >= end).await;
+    }
+
+    async fn until_carried_out(&self, at: i64) {
+        let inbox = || self.sink.lane(&Self::lane()).progress.map_or(0, |progress| progress.inbox);
+        until("the command", || inbox() > at).await;
+    }
+
+    fn record(&self, offset: i64) -> Record {
+        self.group.records(0).into_iter().find(|record| record.offset == offset).expect("there")
+    }
+
+    /// Every state is the fold of the log without what the ledger says was not taken.
+    fn assert_folded(&self) {
+        let view = self.sink.lane(&Self::lane());
+        let is_taken = |offset: i64| view.ledger.get(&offset).is_none_or(|entry| entry.state.is_taken());
+        for (home, entity) in self.sink.entities() {
+            let log = self.group.records(0).into_iter();
+            let of_entity = log.filter(|record| record.key_text() == Some(&home)).map(|record| record.offset);
+            let expected: Vec<i64> = of_entity.filter(|offset| is_taken(*offset)).collect();
+            let offsets: Vec<i64> = serde_json::from_slice(&entity.state).expect("a state");
+            assert_eq!(offsets, expected, "{home}");
+        }
+    }
+
+    fn revision(&self, record: &Record) -> u32 {
+        self.sink.entity(record.key_text().expect("a key")).expect("there").version.revision
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        assert_eq!(self.ended.await.expect("no panic"), End::Stopped);
+    }
+}
+
+#[tokio::test]
+async fn given_a_fixed_projector_what_is_redriven_stands_in_its_place_and_counts_once() {
+    let folding = Folding::start();
+    folding.group.send(300);
+    folding.until_all().await;
+    folding.assert_folded();
+    folding.projector.fix();
+    let record = folding.record(104);
+    // Twice in one go, and once more later.
+    folding.inbox.send(0, &redrive(record.clone()));
+    let at = folding.inbox.send(0, &redrive(record.clone()));
+    folding.group.send(200);
+    folding.until_carried_out(at).await;
+    folding.until_all().await;
+    folding.assert_folded();
+    assert_eq!(folding.sink.lane(&Folding::lane()).ledger[&104].state, EntryState::Redriven);
+    assert_eq!(folding.revision(&record), 1);
+    let at = folding.inbox.send(0, &redrive(record.clone()));
+    folding.until_carried_out(at).await;
+    folding.assert_folded();
+    assert_eq!(folding.revision(&record), 1, "nothing was changed");
+    // The rest of them, and each once.
+    let aside: Vec<i64> = folding.sink.lane(&Folding::lane()).ledger.keys().copied().collect();
+    let mut at = 0;
+    for offset in &aside {
+        at = folding.inbox.send(0, &redrive(folding.record(*offset)));
+    }
+    folding.until_carried_out(at).await;
+    folding.assert_folded();
+    assert!(folding.sink.lane(&Folding::lane()).ledger.values().all(|entry| entry.state.is_taken()));
+    assert!(folding.group.state().searches < 20, "{} searches", folding.group.state().searches);
+    folding.stop().await;
+}
+
+#[tokio::test]
+async fn given_a_store_that_loses_its_tail_redriven_events_count_once() {
+    let folding = Folding::start();
+    folding.group.send(200);
+    folding.until_all().await;
+    folding.projector.fix();
+    let aside: Vec<i64> = folding.sink.lane(&Folding::lane()).ledger.keys().copied().collect();
+    for (round, offset) in aside.iter().enumerate() {
+        let at = folding.inbox.send(0, &redrive(folding.record(*offset)));
+        folding.group.send(5);
+        if round % 3 == 0 {
+            folding.until_carried_out(at).await;
+        }
+        folding.sink.lose_tail(folding.sink.moment_before(round % 7));
+    }
+    let last = folding.inbox.send(0, &command(Act::FoldAnew { key: "nobody".into() }));
+    folding.until_carried_out(last).await;
+    folding.until_all().await;
+    folding.assert_folded();
+    let view = folding.sink.lane(&Folding::lane());
+    // After the loss of its set-aside an event is simply taken.
+    assert!(aside.iter().all(|at| view.ledger.get(at).is_none_or(|entry| entry.state.is_taken())));
+    folding.stop().await;
+}
+
+#[tokio::test]
+async fn given_a_projector_that_is_still_broken_an_event_is_rejected_again_until_it_is_parked() {
+    let folding = Folding::start();
+    folding.group.send(50);
+    folding.until_all().await;
+    let before = folding.sink.entities();
+    for (replays, state) in [(1, EntryState::Open), (2, EntryState::Parked), (3, EntryState::Parked)] {
+        let at = folding.inbox.send(0, &redrive(folding.record(9)));
+        folding.until_carried_out(at).await;
+        let entry = folding.sink.lane(&Folding::lane()).ledger[&9].clone();
+        assert_eq!((entry.state, entry.replays), (state, replays));
+    }
+    assert_eq!(folding.sink.entities(), before);
+    let letters = folding.letters.letters.lock().expect("not poisoned").clone();
+    let again = &letters[letters.len() - 3..];
+    assert_eq!(
+        again.iter().map(|letter| letter.topic.as_str()).collect::<Vec<_>>(),
+        ["robot-dlq", "robot-parking", "robot-parking"]
+    );
+    let header = |name: &str| {
+        let found = again[2].headers.iter().filter(|(found, _)| *found == name);
+        found.map(|(_, value)| value.clone().expect("a value")).collect::<Vec<_>>()
+    };
+    assert_eq!(header("fleetlog-dlq-replay-count"), [Bytes::from_static(b"3")]);
+    assert_eq!(header("fleetlog-dlq-attempts"), [Bytes::from_static(b"4")]);
+    // What is parked can be redriven all the same.
+    folding.projector.fix();
+    let at = folding.inbox.send(0, &redrive(folding.record(9)));
+    folding.until_carried_out(at).await;
+    folding.assert_folded();
+    assert!(folding.sink.lane(&Folding::lane()).ledger[&9].state.is_taken());
+    folding.stop().await;
+}
+
+#[tokio::test]
+async fn given_an_entity_to_be_folded_anew_its_revision_grows_and_a_repair_needs_no_readable_state() {
+    let folding = Folding::start();
+    folding.group.send(100);
+    folding.until_all().await;
+    let record = folding.record(3);
+    let key = EntityKey::from(record.key_text().expect("a key"));
+    let at = folding.inbox.send(0, &command(Act::FoldAnew { key }));
+    folding.until_carried_out(at).await;
+    folding.assert_folded();
+    assert_eq!(folding.revision(&record), 1);
+    folding.stop().await;
+}
+
+#[tokio::test]
+async fn given_nonsense_in_the_inbox_it_is_passed_over_and_an_event_of_no_entity_stays_aside() {
+    let folding = Folding::start();
+    folding.group.send_raw(0, None, b"nonsense");
+    folding.group.send(20);
+    folding.until_all().await;
+    folding.inbox.send_raw(0, &InboxRecord { key: None, value: None, headers: Vec::new() });
+    let other =
+        Command { log: fleetlog_event::LogId(uuid::Uuid::from_u128(1)), ..redrive(folding.record(4)) };
+    folding.inbox.send(0, &other);
+    folding.inbox.send(0, &redrive(folding.record(3)));
+    let at = folding.inbox.send(0, &redrive(folding.record(0)));
+    folding.until_carried_out(at).await;
+    let view = folding.sink.lane(&Folding::lane());
+    assert_eq!((view.ledger[&0].state, view.ledger[&0].replays), (EntryState::Open, 1));
+    assert!(!view.ledger.contains_key(&3) && view.ledger[&4].replays == 0);
+    folding.assert_folded();
+    folding.stop().await;
+}
+
+#[tokio::test]
+async fn given_a_command_about_what_the_lane_has_not_taken_yet_it_waits() {
+    let folding = Folding::start();
+    folding.group.send(20);
+    folding.until_all().await;
+    let (key, value) = event(77);
+    let early = Record {
+        offset: 22,
+        key: Some(Bytes::from(key)),
+        value: Some(Bytes::from(value)),
+        ..folding.record(0)
+    };
+    let at = folding.inbox.send(0, &redrive(early));
+    folding.group.send(2);
+    folding.until_all().await;
+    assert_eq!(folding.sink.lane(&Folding::lane()).progress.map(|progress| progress.inbox), Some(0));
+    folding.group.send(1);
+    folding.until_carried_out(at).await;
+    folding.assert_folded();
+    folding.stop().await;
+}
+
+#[tokio::test]
+async fn given_a_map_the_row_and_the_closing_are_one_write_also_when_its_answer_is_lost() {
+    let sink = HangingSink::new();
+    let world =
+        World::start_with(FakeGroup::new(1), crate::EngineConfig { store_timeout_ms: 30, ..quick() }, sink);
+    world.group.send(10);
+    world.group.send_raw(0, Some(b"s1.u1"), b"nonsense");
+    world.group.send(10);
+    until("all", || world.rows() == 20 && world.letters() == 1).await;
+    // What lies there now can be read: as if the schema had come meanwhile.
+    let (key, value) = event(3);
+    let readable = Record {
+        key: Some(Bytes::from(key)),
+        value: Some(Bytes::from(value)),
+        ..world.group.records(0)[10].clone()
+    };
+    world.sink.hang.set(true);
+    let at = world.inbox.send(0, &redrive(readable.clone()));
+    until("under way", || world.sink.hang.met() > 2).await;
+    world.sink.hang.set(false);
+    let inbox =
+        |at: i64| world.sink.inner.lane(&lane(0)).progress.is_some_and(|progress| progress.inbox > at);
+    until("the command", || inbox(at)).await;
+    assert_eq!(world.rows(), 21);
+    let at = world.inbox.send(0, &redrive(readable));
+    until("the command again", || inbox(at)).await;
+    assert_eq!(world.rows(), 21);
+    assert_eq!(world.sink.inner.lane(&lane(0)).ledger[&10].state, EntryState::Redriven);
+    assert_eq!(world.stop().await, End::Stopped);
+}
+
+#[tokio::test]
+async fn given_rows_that_the_store_refuses_they_are_rejected_again_and_the_others_taken() {
+    let world = World::start(FakeGroup::new(1), quick());
+    world.sink.inner.refuse([3, 7]);
+    world.group.send(10);
+    until("all", || world.rows() == 8 && world.letters() == 2).await;
+    let records = world.group.records(0);
+    world.sink.inner.refuse([]);
+    let sink = &world.sink.inner;
+    world.inbox.send(0, &redrive(records[3].clone()));
+    let at = world.inbox.send(0, &redrive(records[7].clone()));
+    until("both", || sink.lane(&lane(0)).progress.is_some_and(|progress| progress.inbox > at)).await;
+    let view = sink.lane(&lane(0));
+    assert_eq!((world.rows(), view.ledger[&3].replays, view.ledger[&7].replays), (8, 1, 1));
+    assert_eq!(view.ledger[&3].reject.reason, Reason::RefusedByStore);
+    assert_eq!(world.letters(), 4);
+    assert_eq!(world.stop().await, End::Stopped);
+}
+
+#[tokio::test]
+async fn given_a_lane_that_cannot_get_over_a_position_it_is_skipped_by_command() {
+    let world = World::start(FakeGroup::new(1), quick());
+    world.group.send(10);
+    until("all", || world.rows() == 10).await;
+    world.schemas_away.set(true);
+    world.group.send(1);
+    until("stuck", || world.schemas_away.met() > 3).await;
+    let record = world.group.records(0)[10].clone();
+    // One that is not next changes nothing.
+    world.inbox.send(0, &command(Act::Skip { record: world.group.records(0)[5].clone(), why: "no".into() }));
+    let at = world.inbox.send(0, &command(Act::Skip { record, why: "stuck".into() }));
+    let sink = &world.sink.inner;
+    until("skipped", || sink.lane(&lane(0)).progress.is_some_and(|progress| progress.inbox > at)).await;
+    let view = sink.lane(&lane(0));
+    assert_eq!(view.progress.map(|progress| progress.main), Some(11));
+    assert_eq!(view.ledger[&10].reject, Reject::new(Reason::Skipped, "stuck"));
+    world.schemas_away.set(false);
+    world.group.send(5);
+    until("goes on", || world.rows() == 15).await;
+    assert_eq!((world.letters(), view.ledger.len()), (1, 1));
+    assert_eq!(world.stop().await, End::Stopped);
+}

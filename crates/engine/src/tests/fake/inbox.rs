@@ -1,0 +1,57 @@
+//! Inboxes in memory.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use fleetlog_event::TimestampMs;
+use fleetlog_projection::{Command, InboxRecord, Record};
+
+use crate::{Inbox, InboxAt, InboxFeed, InboxWriter};
+
+#[derive(Default)]
+struct Lying {
+    records: Vec<Record>,
+    writer: Option<InboxWriter>,
+}
+
+/// The inboxes of a cluster; clones share them.
+#[derive(Clone, Default)]
+pub(in crate::tests) struct FakeInbox(Arc<Mutex<BTreeMap<i32, Lying>>>);
+
+impl FakeInbox {
+    fn partitions(&self) -> MutexGuard<'_, BTreeMap<i32, Lying>> {
+        self.0.lock().expect("not poisoned")
+    }
+
+    /// Puts a command on a lane's inbox; where it lies.
+    pub(in crate::tests) fn send(&self, partition: i32, command: &Command) -> i64 {
+        self.send_raw(partition, &command.write())
+    }
+
+    pub(in crate::tests) fn send_raw(&self, partition: i32, record: &InboxRecord) -> i64 {
+        let mut partitions = self.partitions();
+        let lying = partitions.entry(partition).or_default();
+        let offset = i64::try_from(lying.records.len()).expect("few");
+        let record = record.at(offset, TimestampMs(0));
+        lying.records.push(record.clone());
+        if let Some(writer) = &lying.writer {
+            let _ = writer.push(record);
+        }
+        offset
+    }
+}
+
+impl Inbox for FakeInbox {
+    fn follow(&self, at: InboxAt, from: i64) -> InboxFeed {
+        let (feed, writer) = InboxFeed::new(from);
+        let mut partitions = self.partitions();
+        let lying = partitions.entry(at.partition).or_default();
+        for record in lying.records.iter().filter(|record| record.offset >= from) {
+            let _ = writer.push(record.clone());
+        }
+        lying.writer = Some(writer);
+        feed
+    }
+}

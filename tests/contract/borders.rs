@@ -22,8 +22,8 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ("verify", &["event", "codec", "kafka", "projection", "trust"]),
     // Judges what the readers in kafka and the sinks tell; asks nobody itself.
     ("doctor", &["event", "codec", "kafka", "sink-redis", "sink-timescale"]),
-    // Tools over the topics: no store, no engine.
-    ("dead-letters", &["event", "codec", "kafka", "producer"]),
+    // Tools over the topics: no store, no engine; stores and projectors are behind a port.
+    ("dead-letters", &["event", "codec", "kafka", "producer", "projection"]),
     ("vda5050", &["event"]),
     ("simulate", &["event"]),
     ("presence", &["event"]),

@@ -15,6 +15,9 @@ use crate::{
 /// The reason or group of a letter that names none.
 pub const UNKNOWN: &str = "unknown";
 
+/// How the names of topics end where letters lie that were sent back as often as they may be.
+pub(crate) const PARKING: &str = "-parking";
+
 /// Longest group or origin, in bytes: an action names both, and events take no longer texts for ids. What is longer is no
 /// group of Kafka's and no file of an import.
 const ID_BYTES_MAX: usize = 512;
@@ -229,6 +232,12 @@ impl Letter {
     pub fn site_of_key(&self) -> Option<String> {
         let key = std::str::from_utf8(self.key.as_deref()?).ok()?;
         UnitKey::parse(key).ok().map(|unit| unit.site_uid)
+    }
+
+    /// Whether it lies on a parking topic: it was sent back as often as it may be.
+    #[must_use]
+    pub fn is_parked(&self) -> bool {
+        self.place.topic.ends_with(PARKING)
     }
 
     /// Which of two letters of one id is the newer: a second failure replaces the first.

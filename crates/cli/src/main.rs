@@ -6,6 +6,7 @@
 #[cfg(not(test))]
 mod allocator;
 mod args;
+mod command_lanes;
 mod commands;
 mod config;
 mod engine_parts;
@@ -16,6 +17,7 @@ mod figures;
 #[cfg(test)]
 mod fuzz;
 mod http;
+mod inbox;
 mod instance;
 mod lanes;
 mod output;

@@ -116,7 +116,9 @@ WITH counted AS (
 SELECT l.consumer_group,
        l.origin,
        l.origin_log,
-       CASE WHEN a.set_aside_ms >= l.set_aside_ms THEN a.action ELSE 'open' END AS state,
+       CASE WHEN a.set_aside_ms >= l.set_aside_ms THEN a.action
+            WHEN l.topic LIKE '%-parking' THEN 'parked'
+            ELSE 'open' END                                                     AS state,
        l.reason,
        l.class,
        l.event_type,

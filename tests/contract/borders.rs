@@ -24,8 +24,8 @@ const MAY_USE: [(&str, &[&str]); 21] = [
     ("verify", &["event", "codec", "kafka", "projection", "trust"]),
     // Judges what the readers in kafka and the sinks tell; asks nobody itself.
     ("doctor", &["event", "codec", "kafka", "sink-redis", "sink-timescale"]),
-    // Tools over the topics: no store, no engine.
-    ("dead-letters", &["event", "codec", "kafka", "producer", "letter"]),
+    // Tools over the topics: no store, no engine; stores and projectors are behind a port.
+    ("dead-letters", &["event", "codec", "kafka", "producer", "projection", "letter"]),
     ("vda5050", &["event"]),
     ("simulate", &["event"]),
     ("presence", &["event"]),

@@ -23,6 +23,7 @@ mod platform_figures;
 mod presence;
 mod producer;
 mod read_side;
+mod redrive;
 mod schema_topic;
 mod sql_tables;
 mod tls;

@@ -66,6 +66,8 @@ pub(crate) enum Command {
     /// What could not be processed
     #[command(subcommand)]
     Dlq(commands::dlq::Command),
+    /// Fold the states of units and tasks anew from the log
+    Repair(commands::repair::Repair),
     /// Look at units as they are now
     #[command(subcommand)]
     Unit(commands::hot::UnitCommand),

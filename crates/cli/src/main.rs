@@ -6,6 +6,7 @@
 #[cfg(not(test))]
 mod allocator;
 mod args;
+mod command_lanes;
 mod commands;
 mod config;
 mod engine_parts;
@@ -17,6 +18,7 @@ mod figures;
 mod fuzz;
 mod halts;
 mod http;
+mod inbox;
 mod instance;
 mod lanes;
 mod output;

@@ -4,17 +4,19 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use fleetlog_codec::{Decoder, FirstFound, RegistryAuth, RegistryClient, RegistrySettings, SchemaSource};
+use fleetlog_dead_letters::redrive::Reader;
 use fleetlog_engine::{DeadLetter, EngineConfig, Origin, ports::DeadLetters};
 use fleetlog_event::catalogue::{Catalogue, TopicSpec, is_of_dead_letters};
 use fleetlog_kafka::{Admin, ClusterError, ClusterFacts, KafkaSettings, SchemaTopic, Trouble, watch_trouble};
 use fleetlog_producer::{EventProducer, ProducerMetrics, ProducerSettings, Schemas};
-use fleetlog_projection::{SetAside, inbox_name};
+use fleetlog_projection::SetAside;
 use fleetlog_projections::{Described, event_history::EventRow};
 use fleetlog_sink_redis::{RedisSink, RedisSinkSettings};
 use fleetlog_sink_timescale::{ConnectionSettings, Database, SqlSink};
 use fleetlog_trust::CertificateFault;
 
 use crate::{
+    command_lanes,
     commands::migrate,
     config::{self, Config},
     engine_parts::DeadLetterTopics,
@@ -120,10 +122,9 @@ pub(crate) async fn answer(admin: &Admin, config: &Config) -> Result<ClusterFact
 pub(crate) fn topic_specs(config: &Config, catalogue: &Catalogue) -> Vec<TopicSpec> {
     let replication = replication(config);
     let mut specs = catalogue.expand(&config.kafka.topic_prefix, replication);
-    for projection in fleetlog_projections::all() {
-        let group = group(config, &projection);
-        let inbox = |stem: &&str| catalogue.topic(stem)?.inbox(inbox_name(&group, stem), replication);
-        specs.extend(projection.topics.iter().filter_map(inbox));
+    for Reader { topic, inbox, .. } in command_lanes::readers(config) {
+        let stem = topic.strip_prefix(&config.kafka.topic_prefix).unwrap_or(&topic);
+        specs.extend(catalogue.topic(stem).and_then(|topic| topic.inbox(inbox, replication)));
     }
     specs
 }

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use fleetlog_event::{
     EventMeta, TimestampMs,
-    ops::{DeadLettersDiscarded, OpsEvent},
+    ops::{DeadLettersDiscarded, DeadLettersRedriven, OpsEvent, RedriveOutcome},
 };
 use serde::Serialize;
 
 use crate::{Letter, LetterId, letter::time_text};
 
-/// What has become of a dead letter. Redriven and parked ones join when there is a redrive.
+/// What has become of a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -19,6 +19,10 @@ pub enum State {
     Open,
     /// Nobody will process it.
     Discarded(Action),
+    /// It was sent back, and its group took it.
+    Redriven(Action),
+    /// It was sent back and rejected as often as it may be: it lies on the parking topic.
+    Parked,
 }
 
 /// Who did what, when and why.
@@ -41,6 +45,17 @@ impl State {
         match self {
             Self::Open => "open",
             Self::Discarded(_) => "discarded",
+            Self::Redriven(_) => "redriven",
+            Self::Parked => "parked",
+        }
+    }
+
+    /// What an operator did to it last, where that closed it.
+    #[must_use]
+    pub fn action(&self) -> Option<&Action> {
+        match self {
+            Self::Discarded(action) | Self::Redriven(action) => Some(action),
+            Self::Open | Self::Parked => None,
         }
     }
 }
@@ -48,20 +63,41 @@ impl State {
 /// The actions on topic `ops`, in its order.
 #[derive(Debug, Default)]
 pub struct Actions {
-    newest: HashMap<LetterId, (TimestampMs, Action)>,
+    newest: HashMap<LetterId, (TimestampMs, State)>,
 }
 
 impl Actions {
     /// Takes the next event of the topic into account.
     pub fn take(&mut self, event: OpsEvent) {
-        // What is said of projections is not about letters.
-        let OpsEvent::DeadLettersDiscarded(event) = event else { return };
+        match event {
+            OpsEvent::DeadLettersDiscarded(event) => self.discarded(event),
+            OpsEvent::DeadLettersRedriven(event) => self.redriven(event),
+            // Says nothing of letters.
+            _ => {}
+        }
+    }
+
+    fn discarded(&mut self, event: DeadLettersDiscarded) {
         let DeadLettersDiscarded { meta, action_id, group, operator, why, letters, .. } = event;
-        let EventMeta { recorded_at, .. } = meta;
-        let action = Action { action_id, at: time_text(recorded_at), by: operator, why };
+        let state = State::Discarded(action(&meta, action_id, operator, why));
         for letter in letters {
             let id = LetterId { group: group.clone(), origin: letter.origin, log: letter.log };
-            self.newest.insert(id, (letter.set_aside_at, action.clone()));
+            self.newest.insert(id, (letter.set_aside_at, state.clone()));
+        }
+    }
+
+    fn redriven(&mut self, event: DeadLettersRedriven) {
+        let DeadLettersRedriven { meta, action_id, group, operator, why, letters, .. } = event;
+        let taken = State::Redriven(action(&meta, action_id, operator, why));
+        for letter in letters {
+            let state = match letter.outcome {
+                RedriveOutcome::Taken => taken.clone(),
+                RedriveOutcome::Parked => State::Parked,
+                // A newer letter says why, or nothing has changed.
+                RedriveOutcome::Rejected | RedriveOutcome::Nothing | RedriveOutcome::Unknown => continue,
+            };
+            let id = LetterId { group: group.clone(), origin: letter.origin, log: letter.log };
+            self.newest.insert(id, (letter.set_aside_at, state));
         }
     }
 
@@ -69,8 +105,13 @@ impl Actions {
     #[must_use]
     pub fn state(&self, letter: &Letter) -> State {
         match self.newest.get(&letter.id()) {
-            Some((up_to, action)) if letter.set_aside_at <= *up_to => State::Discarded(action.clone()),
+            Some((up_to, state)) if letter.set_aside_at <= *up_to => state.clone(),
+            _ if letter.is_parked() => State::Parked,
             _ => State::Open,
         }
     }
+}
+
+fn action(meta: &EventMeta, action_id: String, by: String, why: String) -> Action {
+    Action { action_id, at: time_text(meta.recorded_at), by, why }
 }

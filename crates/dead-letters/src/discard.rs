@@ -10,19 +10,21 @@ use fleetlog_event::{
 use crate::{Letter, Origin, Selector, UNKNOWN};
 
 /// Most bytes of letters that one event names: half of what topic `ops` takes in a record.
-const LETTERS_BYTES_MAX: usize = 500_000;
+pub(crate) const LETTERS_BYTES_MAX: usize = 500_000;
 
 /// Longest text of a selection, in characters.
 const SELECTION_CHARS_MAX: usize = 2_000;
 
 /// Bytes of a reference beside its texts: lengths, time, union tags.
-const REF_BYTES: usize = 32;
+pub(crate) const REF_BYTES: usize = 32;
 
 /// Who discards what, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiscardRequest {
-    /// Which letters; open ones only.
+    /// Which letters; open ones only, or parked ones only.
     pub selector: Selector,
+    /// Those that are parked, instead of those that are open.
+    pub parked: bool,
     /// Why, in words; 1 to 512 bytes.
     pub why: String,
     /// Who, as `user@host`; 1 to 512 bytes.
@@ -132,7 +134,7 @@ fn meta(head: &ActionHead, n: usize) -> EventMeta {
 }
 
 /// The selectors as text, shortened: a thousand places need not stand here, since each letter is named.
-fn selection(selector: &Selector) -> String {
+pub(crate) fn selection(selector: &Selector) -> String {
     let text = selector.to_string();
     match text.char_indices().nth(SELECTION_CHARS_MAX) {
         Some((at, _)) => format!("{}…", &text[..at]),

@@ -1,5 +1,5 @@
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "tests"))]
-//! Dead letters of whatever wrote them: read, counted, selected, exported, discarded.
+//! Dead letters of whatever wrote them: read, counted, selected, exported, discarded, sent back ([`redrive`]).
 //!
 //! What one failed event leaves is a record on a dead-letter topic: its bytes untouched, and headers that say why. This
 //! crate reads those headers in every dialect that is about ([`Letter`]), counts letters by what failed ([`Distinct`],
@@ -22,6 +22,7 @@ mod export;
 mod halts;
 mod headers;
 mod read;
+pub mod redrive;
 mod selector;
 mod stats;
 #[cfg(test)]

@@ -5,7 +5,10 @@ use std::fmt;
 use fleetlog_event::{TimestampMs, UnitKey};
 use serde::Serialize;
 
-use crate::{Letter, Origin, Place, letter::time_text};
+use crate::{
+    Letter, Origin, Place,
+    letter::{PARKING, time_text},
+};
 
 /// Which dead letters are meant: those for which all of it holds; of a list, one entry has to. Nothing asked for means
 /// all of them ([`is_everything`](Self::is_everything)).
@@ -224,7 +227,7 @@ impl Selector {
     fn matches_source(&self, letter: &Letter, topic_prefix: &str) -> bool {
         let source = letter.source_topic.as_deref().unwrap_or_default();
         let source = source.strip_prefix(topic_prefix).unwrap_or(source);
-        let of_letters = letter.place.topic.strip_suffix("-dlq").unwrap_or(&letter.place.topic);
+        let of_letters = stem_of(&letter.place.topic).unwrap_or(&letter.place.topic);
         let topic =
             self.topics.is_empty() || self.topics.iter().any(|topic| topic == source || topic == of_letters);
         let Some(wanted) = self.partition else { return topic };
@@ -244,6 +247,11 @@ impl Selector {
             name == wanted || name.strip_suffix(wanted.as_str()).is_some_and(|rest| rest.ends_with('.'))
         })
     }
+}
+
+/// The source topic that a topic of letters is called after, where it is.
+pub(crate) fn stem_of(letters: &str) -> Option<&str> {
+    letters.strip_suffix("-dlq").or_else(|| letters.strip_suffix(PARKING))
 }
 
 impl fmt::Display for Selector {

@@ -301,13 +301,16 @@ pub fn dead_letter_name(physical: &str) -> String {
 /// The name of the topic where dead letters lie that were redriven as often as they may be: `prod-task-parking`.
 #[must_use]
 pub fn parking_name(physical: &str) -> String {
-    format!("{physical}-parking")
+    format!("{physical}{PARKING}")
 }
 
-/// Whether dead letters lie on a topic of that name.
+/// How the names of topics end where dead letters lie that were redriven as often as they may be.
+pub const PARKING: &str = "-parking";
+
+/// Whether dead letters lie on a topic of that name, parked ones included.
 #[must_use]
 pub fn is_of_dead_letters(name: &str) -> bool {
-    name.ends_with("-dlq")
+    name.ends_with("-dlq") || name.ends_with(PARKING)
 }
 
 fn configs(

@@ -7,12 +7,19 @@
 //! An action names every dead letter that it changed, one by one: the state of a letter is what the newest action on it
 //! says, and nobody has to trust that a selection, evaluated again later, would still mean the same.
 
+mod redriven;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
     EventMeta, Rule, TimestampMs,
     event::{event_set, events},
     validate::number,
+};
+
+pub use redriven::{
+    DeadLettersRedriven, RedriveEnd, RedriveEnded, RedriveOutcome, RedriveProgressed, RedriveStarted,
+    RedrivenLetter,
 };
 
 /// A dead letter as an action names it. Together with the event's group it is what dead letters are counted by.
@@ -174,5 +181,13 @@ events! {
 
 event_set! {
     /// Every event of topic `ops`.
-    OpsEvent on "ops" { DeadLettersDiscarded, ProjectionHalted, ProjectionResumed }
+    OpsEvent on "ops" {
+        DeadLettersDiscarded,
+        ProjectionHalted,
+        ProjectionResumed,
+        RedriveStarted,
+        RedriveProgressed,
+        RedriveEnded,
+        DeadLettersRedriven,
+    }
 }

@@ -16,6 +16,14 @@ use crate::headers::{Headers, binary_or_digits, text};
 /// Longest name of a Kafka topic, in bytes (`org.apache.kafka.common.internals.Topic.MAX_NAME_LENGTH`).
 const TOPIC_BYTES_MAX: usize = 249;
 
+/// Whether a header is one that makes a record a dead letter, in any dialect; all others are the record's own.
+#[must_use]
+pub fn is_of_letters(name: &[u8]) -> bool {
+    const PREFIXES: [&[u8]; 3] = [b"fleetlog-dlq-", b"__connect.errors.", b"kafka_dlt-"];
+    const NAMES: [&[u8]; 3] = [b"original-topic", b"error-message", b"retry-count"];
+    NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// Who wrote a dead letter, as its headers tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -249,6 +249,12 @@ impl Letter {
         UnitKey::parse(key).ok().map(|unit| unit.site_uid)
     }
 
+    /// Whether it lies on a parking topic: it was sent back as often as it may be.
+    #[must_use]
+    pub fn is_parked(&self) -> bool {
+        self.place.topic.ends_with(PARKING)
+    }
+
     /// Which of two letters of one id is the newer: a second failure replaces the first.
     #[must_use]
     pub fn age(&self) -> (TimestampMs, i64, i32) {

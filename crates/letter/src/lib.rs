@@ -11,6 +11,6 @@ mod dialect;
 mod headers;
 mod letter;
 
-pub use dialect::Dialect;
+pub use dialect::{Dialect, is_of_letters};
 pub use headers::binary_or_digits;
 pub use letter::{Letter, LetterId, LetterRecord, NoPlace, Origin, Place, UNKNOWN, time_text};

@@ -162,6 +162,13 @@ impl TransactionalProducer {
         }
     }
 
+    /// The last offset that this producer wrote to each partition (physical topic, partition), as the brokers acknowledged it;
+    /// whether it was committed is what [`transact`](Self::transact) says.
+    #[must_use]
+    pub fn last_offsets(&self) -> BTreeMap<(String, i32), i64> {
+        self.client.context().last_offsets()
+    }
+
     async fn prepare(&self, mut event: FleetEvent) -> Result<Outgoing, SendError> {
         stamp(event.meta_mut());
         let event_type = event.event_type();

@@ -102,23 +102,68 @@ impl MapProjector for DeadLetterActions {
 
     fn map(&self, event: &Recorded<OpsEvent>, out: &mut Vec<DeadLetterActionRow>) -> Result<(), Reject> {
         // Another kind of action is another arm: what the letters are by it, and the same six facts.
-        let OpsEvent::DeadLettersDiscarded(discarded) = &event.event else { return Ok(()) };
-        let DeadLettersDiscarded { meta, action_id, group, operator, why, letters, .. } = discarded;
-        let row = |(number, letter): (i32, &DeadLetterRef)| DeadLetterActionRow {
-            log_partition: event.position.partition,
-            log_offset: event.position.offset,
-            number,
-            event_id: meta.event_id,
-            acted_at: meta.recorded_at,
-            action: "discarded",
-            action_id: action_id.clone(),
-            operator: operator.clone(),
-            why: why.clone(),
-            group: group.clone(),
-            letter: letter.clone(),
-        };
-        out.extend((0..).zip(letters).map(row));
+        match &event.event {
+            OpsEvent::DeadLettersDiscarded(discarded) => {
+                let DeadLettersDiscarded { meta, action_id, group, operator, why, letters, .. } = discarded;
+                let acted = Acted { event, meta, action_id, group, operator, why };
+                out.extend(
+                    (0..).zip(letters).map(|(number, letter)| acted.row(number, "discarded", letter.clone())),
+                );
+            }
+            OpsEvent::DeadLettersRedriven(redriven) => {
+                let DeadLettersRedriven { meta, action_id, group, operator, why, letters, .. } = redriven;
+                let acted = Acted { event, meta, action_id, group, operator, why };
+                let row = |(number, letter): (i32, &RedrivenLetter)| {
+                    let action = match letter.outcome {
+                        RedriveOutcome::Taken => "redriven",
+                        RedriveOutcome::Parked => "parked",
+                        // A newer letter says why, or nothing has changed.
+                        RedriveOutcome::Rejected | RedriveOutcome::Nothing | RedriveOutcome::Unknown => {
+                            return None;
+                        }
+                    };
+                    let RedrivenLetter { origin, log, place, set_aside_at, reason, .. } = letter.clone();
+                    Some(acted.row(
+                        number,
+                        action,
+                        DeadLetterRef { origin, log, place, set_aside_at, reason },
+                    ))
+                };
+                out.extend((0..).zip(letters).filter_map(row));
+            }
+            // Says nothing of letters.
+            _ => {}
+        }
         Ok(())
+    }
+}
+
+/// An action, without the letters that it names.
+struct Acted<'a> {
+    event: &'a Recorded<OpsEvent>,
+    meta: &'a EventMeta,
+    action_id: &'a str,
+    group: &'a str,
+    operator: &'a str,
+    why: &'a str,
+}
+
+impl Acted<'_> {
+    /// What it says of a letter: what the letter is by it.
+    fn row(&self, number: i32, action: &'static str, letter: DeadLetterRef) -> DeadLetterActionRow {
+        DeadLetterActionRow {
+            log_partition: self.event.position.partition,
+            log_offset: self.event.position.offset,
+            number,
+            event_id: self.meta.event_id,
+            acted_at: self.meta.recorded_at,
+            action,
+            action_id: self.action_id.to_owned(),
+            operator: self.operator.to_owned(),
+            why: self.why.to_owned(),
+            group: self.group.to_owned(),
+            letter,
+        }
     }
 }
 

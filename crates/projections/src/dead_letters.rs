@@ -118,8 +118,17 @@ pub struct DeadLetters;
 
 impl RecordProjector for DeadLetters {
     const ID: &'static str = "dead-letters";
-    const TOPICS: &'static [&'static str] =
-        &["robot-dlq", "telemetry-dlq", "task-dlq", "ops-dlq", "vda5050-dlq"];
+    const TOPICS: &'static [&'static str] = &[
+        "robot-dlq",
+        "robot-parking",
+        "telemetry-dlq",
+        "telemetry-parking",
+        "task-dlq",
+        "task-parking",
+        "ops-dlq",
+        "ops-parking",
+        "vda5050-dlq",
+    ];
     type Write = DeadLetterRow;
 
     fn map(&self, record: &Record, place: &RecordPlace<'_>, out: &mut Vec<DeadLetterRow>) {

@@ -81,7 +81,7 @@ impl HotState {
     }
 
     /// Names of the hashes `{kind}*`, without the kind, sorted; all of them, or those whose name begins with `start`.
-    async fn names(&mut self, kind: &str, start: &str) -> anyhow::Result<Vec<String>> {
+    pub(super) async fn names(&mut self, kind: &str, start: &str) -> anyhow::Result<Vec<String>> {
         let pattern = format!("{}{}{}*", glob(&self.prefix), glob(kind), glob(start));
         let cut = self.prefix.len() + kind.len();
         let mut names = Vec::new();

@@ -15,6 +15,7 @@ pub(crate) mod migrate;
 pub(crate) mod plan_capacity;
 pub(crate) mod presence;
 pub(crate) mod progress;
+pub(crate) mod repair;
 pub(crate) mod run;
 pub(crate) mod schemas;
 pub(crate) mod simulate;
@@ -50,6 +51,7 @@ pub(crate) async fn dispatch(args: &Args, config: Config) -> anyhow::Result<Code
         Command::Events(events) => events::run(events, &config).await,
         Command::Progress(command) => progress::run(command, &config, format).await,
         Command::Dlq(command) => dlq::run(command, &config, format).await,
+        Command::Repair(repair) => repair::run(repair, &config, format).await,
         Command::Schemas(command) => schemas::run(command, &config, format).await,
         Command::Import(command) => import::run(command, &config, format).await,
         Command::Simulate(simulate) => simulate::run(simulate, &config, format).await,

@@ -3,17 +3,23 @@
 mod resume;
 
 use anyhow::Context;
-use fleetlog_event::{Reason, Reject};
+use fleetlog_dead_letters::redrive::{LaneRef, Lanes, Message};
+use fleetlog_event::{EventId, Reason, Reject};
 use fleetlog_kafka::{LogReader, PartitionRange};
-use fleetlog_projection::{Chain, Commit, Headers, LastRecord, Progress, Record, SetAside, Sink, UnitOfWork};
+use fleetlog_projection::{
+    Act, Chain, Command as LaneCommand, Commit, Headers, LastRecord, Progress, Record, SetAside, Sink,
+    UnitOfWork, inbox_name,
+};
 use fleetlog_projections::{Described, SinkKind};
 use serde::Serialize;
 
 use crate::{
+    command_lanes::FleetLanes,
     commands::migrate,
     config::Config,
     exit::{Code, Failure},
     halts::{self, HaltView},
+    inbox,
     lanes::{self, Lane},
     output::{self, Format},
     wiring,
@@ -27,7 +33,7 @@ pub(crate) enum Command {
         /// The projection; without it all
         projection: Vec<String>,
     },
-    /// Set exactly one position aside that blocks a projection for good; the projection must not be running
+    /// Set exactly one position aside that blocks a projection for good
     #[command(
         after_help = "Example: fleetlog progress skip unit-status --topic robot --partition 3 --offset 1207 --why 'crashes the projector'"
     )]
@@ -57,6 +63,9 @@ pub(crate) struct Skip {
     /// Why, for the dead letter and the ledger
     #[arg(long)]
     why: String,
+    /// While the projection runs: how long to wait for its answer, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = inbox::WAIT_MS)]
+    wait_ms: u64,
 }
 
 pub(crate) async fn run(command: &Command, config: &Config, format: Format) -> anyhow::Result<Code> {
@@ -121,14 +130,11 @@ async fn show(names: &[String], config: &Config, format: Format) -> anyhow::Resu
 
 async fn run_skip(skip: &Skip, config: &Config) -> anyhow::Result<Code> {
     let projection = lanes::chosen(std::slice::from_ref(&skip.projection))?.remove(0);
-    let members = wiring::members(config, &projection).await?;
-    if members > 0 {
-        let message = format!("projection `{}` is running ({members} processes)", projection.id);
-        let hint = "stop them first; a process that was killed counts until its session times out (10 s)";
-        return Err(Failure::new(Code::Found, message, hint).into());
-    }
     let lane = next_lane(skip, config, &projection).await?;
     let record = record_at(config, &lane, skip.offset).await?;
+    if wiring::members(config, &projection).await? > 0 {
+        return by_command(skip, config, &projection, &lane, record).await;
+    }
     let reject = Reject::new(Reason::Skipped, skip.why.clone());
     let set_aside = vec![SetAside { record, reject, event_type: None }];
     wiring::publish_dead_letters(config, &projection, &lane, &set_aside).await?;
@@ -140,14 +146,48 @@ async fn run_skip(skip: &Skip, config: &Config) -> anyhow::Result<Code> {
         Commit::Applied | Commit::AlreadyApplied => {}
         Commit::Refused(refused) => anyhow::bail!("the store refused: {refused:?}"),
     }
-    output::line(&format!(
-        "{}: offset {} is set aside ({}); next is {}",
-        lane.id,
-        skip.offset,
-        Reason::Skipped,
-        skip.offset + 1
-    ));
+    tell_skipped(&lane, skip.offset);
     Ok(Code::Done)
+}
+
+/// Has the process that owns the lane skip it: no second writer stands beside a live lane.
+async fn by_command(
+    skip: &Skip,
+    config: &Config,
+    projection: &Described,
+    lane: &Lane,
+    record: Record,
+) -> anyhow::Result<Code> {
+    let lanes = FleetLanes::new(config)?;
+    let lane_ref = LaneRef {
+        group: wiring::group(config, projection),
+        topic: lane.id.topic.clone(),
+        partition: lane.id.partition,
+    };
+    let command = LaneCommand {
+        job: EventId::now_v7().to_string(),
+        log: lane.log_id,
+        act: Act::Skip { record, why: skip.why.clone() },
+    };
+    let message =
+        Message { lane: lane_ref.clone(), inbox: inbox_name(&lane_ref.group, &skip.topic), command };
+    inbox::send_and_wait(config, &lanes, &[message], skip.wait_ms).await?;
+    let entries = lanes.entries(&lane_ref, lane.log_id, &[skip.offset]).await.map_err(inbox::failed)?;
+    if !entries.get(&skip.offset).is_some_and(|entry| entry.reject.reason == Reason::Skipped) {
+        let message = format!(
+            "{}: the lane did not stand at offset {} any more: nothing is skipped",
+            lane.id, skip.offset
+        );
+        let hint = format!("fleetlog progress show {}", projection.id);
+        return Err(Failure::new(Code::Found, message, hint).into());
+    }
+    tell_skipped(lane, skip.offset);
+    Ok(Code::Done)
+}
+
+fn tell_skipped(lane: &Lane, offset: i64) {
+    let (id, reason) = (&lane.id, Reason::Skipped);
+    output::line(&format!("{id}: offset {offset} is set aside ({reason}); next is {}", offset + 1));
 }
 
 /// The lane, if the position to be skipped is the one it would take next.

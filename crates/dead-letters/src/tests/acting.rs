@@ -11,6 +11,7 @@ fn request() -> DiscardRequest {
     let selector = Selector { reasons: vec!["wrong_key".into()], ..Selector::default() };
     DiscardRequest {
         selector,
+        parked: false,
         why: "test data".into(),
         operator: "anna@control-1".into(),
         all_is_meant: false,

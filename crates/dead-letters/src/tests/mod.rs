@@ -32,7 +32,7 @@ fn record(offset: i64, at_ms: i64, headers: Vec<Header>) -> OwnedRecord {
 }
 
 /// A letter of ours about `x-robot/3/{origin}`.
-fn letter(offset: i64, at_ms: i64, group: &str, origin: i64, reason: &str) -> Letter {
+pub(crate) fn letter(offset: i64, at_ms: i64, group: &str, origin: i64, reason: &str) -> Letter {
     let text = |name: &str, value: &str| header(&format!("fleetlog-dlq-{name}"), value.as_bytes());
     let headers = vec![
         text("group", group),

@@ -25,7 +25,7 @@ pub use index::Index;
 
 use crate::{
     ActionHead, Actions, DiscardRequest, Distinct, ExportLine, Inside, Letter, Place, RawLetter, ReadLetter,
-    Selector, State, Stats, discard::discarded,
+    Selector, State, Stats, discard::discarded, selector::stem_of,
 };
 use scan::Scan;
 
@@ -40,6 +40,10 @@ pub enum StateFilter {
     Open,
     /// Those that nobody will process.
     Discarded,
+    /// Those that were sent back, and taken.
+    Redriven,
+    /// Those that were sent back and rejected as often as they may be.
+    Parked,
     /// All.
     Any,
 }
@@ -50,6 +54,8 @@ impl StateFilter {
             Self::Any => true,
             Self::Open => *state == State::Open,
             Self::Discarded => matches!(state, State::Discarded(_)),
+            Self::Redriven => matches!(state, State::Redriven(_)),
+            Self::Parked => *state == State::Parked,
         }
     }
 }
@@ -134,8 +140,9 @@ impl Tools {
         known_groups: impl IntoIterator<Item = String>,
         decoder: Arc<Decoder>,
     ) -> Self {
+        let specs = catalogue.expand("", None).into_iter().filter(|spec| stem_of(&spec.name).is_some());
         let own = |shown: String| Topic { name: kafka.topic(&shown), shown, is_own: true };
-        let topics = catalogue.dead_letter_topics().map(own).collect();
+        let topics = specs.map(|spec| own(spec.name)).collect();
         Self { kafka, topics, known_groups: known_groups.into_iter().collect(), decoder }
     }
 
@@ -176,10 +183,9 @@ impl Tools {
     /// # Errors
     /// [`ToolError::NoLetter`], or a server does not answer.
     pub async fn show(&self, place: &Place) -> Result<Shown, ToolError> {
-        let own = self.topics.iter().find(|topic| topic.shown == place.topic);
-        let name = own.map_or(&place.topic, |topic| &topic.name);
+        let name = self.name_of(&place.topic);
         let scan = Scan::at(&self.kafka, name, place.partition, place.offset).await?;
-        let mut scan = scan.ok_or_else(|| ToolError::NoTopics { topics: vec![name.clone()] })?;
+        let mut scan = scan.ok_or_else(|| ToolError::NoTopics { topics: vec![name.to_owned()] })?;
         let record = scan.next().await?.ok_or_else(|| ToolError::NoLetter(place.clone()))?;
         let letter = Letter::read(&record, &place.topic);
         let state = self.past().await?.actions.state(&letter);
@@ -237,7 +243,8 @@ impl Tools {
         }
         // Everything, so that it is known whether this is all there is.
         let reading = Reading { topics: &self.topics, since: None };
-        let found = self.find_on(&reading, selector, StateFilter::Open, &past).await?;
+        let states = if request.parked { StateFilter::Parked } else { StateFilter::Open };
+        let found = self.find_on(&reading, selector, states, &past).await?;
         let selection = selector.to_string();
         if found.matched == 0 && found.in_other_states == 0 {
             return Err(ToolError::NothingMatches { selection, seen: found.seen });
@@ -270,10 +277,31 @@ impl Tools {
         }
     }
 
+    /// All letters that match, whatever became of them and however many, for a redrive.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find); [`ToolError::NoOpsTopic`].
+    pub(crate) async fn select(&self, selector: &Selector) -> Result<Found, ToolError> {
+        self.topics_of(selector)?;
+        let past = self.past().await?;
+        if !past.is_there {
+            return Err(ToolError::NoOpsTopic(self.kafka.topic(OpsEvent::TOPICS[0])));
+        }
+        let reading = Reading { topics: &self.topics, since: None };
+        let all = Selector { max: None, ..selector.clone() };
+        self.find_on(&reading, &all, StateFilter::Any, &past).await
+    }
+
+    /// How the cluster names a dead-letter topic that is shown so.
+    pub(crate) fn name_of<'t>(&'t self, shown: &'t str) -> &'t str {
+        let own = self.topics.iter().find(|topic| topic.shown == shown);
+        own.map_or(shown, |topic| &topic.name)
+    }
+
     /// The dead-letter topics to be read.
     fn topics_of(&self, selector: &Selector) -> Result<Vec<Topic>, ToolError> {
         selector.check()?;
-        let is_of = |topic: &Topic, stem: &String| topic.shown.strip_suffix("-dlq") == Some(stem.as_str());
+        let is_of = |topic: &Topic, stem: &String| stem_of(&topic.shown) == Some(stem.as_str());
         let unknown = selector
             .topics
             .iter()
@@ -352,19 +380,24 @@ impl Tools {
 
     /// Reads topic `ops`.
     async fn past(&self) -> Result<Past, ToolError> {
-        let mut past = Past { actions: Actions::default(), is_there: true, unreadable: 0 };
-        let Some(mut scan) = Scan::of(&self.kafka, &self.kafka.topic(OpsEvent::TOPICS[0]), None).await?
-        else {
-            return Ok(Past { is_there: false, ..past });
-        };
+        let mut actions = Actions::default();
+        let read = self.ops_events(|event| actions.take(event)).await?;
+        Ok(Past { actions, is_there: read.is_some(), unreadable: read.unwrap_or_default() })
+    }
+
+    /// Hands each event of topic `ops` on, in order; how many this version cannot read. None if there is no such topic.
+    pub(crate) async fn ops_events(&self, mut take: impl FnMut(OpsEvent)) -> Result<Option<u64>, ToolError> {
+        let topic = self.kafka.topic(OpsEvent::TOPICS[0]);
+        let Some(mut scan) = Scan::of(&self.kafka, &topic, None).await? else { return Ok(None) };
+        let mut unreadable = 0;
         while let Some(record) = scan.next().await? {
             let value = record.value.as_deref();
             match self.decoder.prepare([value]).await?.decode::<OpsEvent>(value) {
-                Ok(event) => past.actions.take(event),
-                Err(_) => past.unreadable += 1,
+                Ok(event) => take(event),
+                Err(_) => unreadable += 1,
             }
         }
-        Ok(past)
+        Ok(Some(unreadable))
     }
 }
 

@@ -22,6 +22,9 @@ pub(crate) struct Discard {
     /// Only those set aside for these reasons, such as unknown_task
     #[arg(long, value_name = "REASON", value_delimiter = ',')]
     set_aside_for: Vec<String>,
+    /// Those that are parked, instead of those that are open
+    #[arg(long)]
+    parked: bool,
     /// No more than so many, the oldest
     #[arg(long)]
     max: Option<usize>,
@@ -45,6 +48,7 @@ pub(super) async fn run(discard: &Discard, config: &Config, format: Format) -> a
     let tools = tools(config, &discard.select.dlq_topic)?;
     let request = DiscardRequest {
         selector,
+        parked: discard.parked,
         why: discard.reason.trim().to_owned(),
         operator: operator(),
         // A dry run may look at all of them.

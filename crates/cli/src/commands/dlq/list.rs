@@ -84,8 +84,8 @@ fn narrow(rows: &[Row<'_>]) -> Vec<[String; 5]> {
 
 /// What was wrong, or why nobody minds any more.
 fn error_text(letter: &Letter, state: &State) -> String {
-    if let State::Discarded(action) = state {
-        return format!("discarded by {}: {}", action.by, action.why);
+    if let Some(action) = state.action() {
+        return format!("{} by {}: {}", state.name(), action.by, action.why);
     }
     // Many say the reason once more.
     letter.detail.strip_prefix(&format!("{}: ", letter.reason)).unwrap_or(&letter.detail).to_owned()

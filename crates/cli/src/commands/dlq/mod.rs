@@ -6,6 +6,8 @@ mod export;
 mod failure;
 mod index;
 mod list;
+mod redrive;
+mod redriven;
 mod select;
 mod show;
 mod stats;
@@ -53,6 +55,14 @@ pub(crate) enum Command {
                       Who, when, why and which letters is written down on topic `ops`, for ever. The letters stay where they \
                       are until the topic's retention.")]
     Discard(discard::Discard),
+    /// Send them back to the group that did not take them. Without --execute: say what would come of it
+    #[command(after_help = "Examples:\n  \
+                      fleetlog dlq redrive --reason unknown_schema\n  \
+                      fleetlog dlq redrive --reason unknown_schema --execute --canary 50 --why 'the schema is registered now'\n\n\
+                      Who, when, why and what came of each letter is written down on topic `ops`, for ever. Run again it skips \
+                      what is redriven already.\nExit codes: 0 all taken, 1 some were rejected again or somebody else is at it, \
+                      3 no answer in time, 4 stopped or failed.")]
+    Redrive(Box<redrive::Redrive>),
 }
 
 pub(crate) async fn run(command: &Command, config: &Config, format: Format) -> anyhow::Result<Code> {
@@ -63,6 +73,7 @@ pub(crate) async fn run(command: &Command, config: &Config, format: Format) -> a
         Command::Show(show) => show::run(show, config, format).await,
         Command::Export(export) => export::run(export, config).await,
         Command::Discard(discard) => discard::run(discard, config, format).await,
+        Command::Redrive(redrive) => redrive::run(redrive, config, format).await,
     }
 }
 
@@ -130,14 +141,21 @@ async fn in_index(
 
 /// Says what the result lacks.
 fn tell_gaps(found: &Found) {
-    if !found.missing_topics.is_empty() {
-        let missing = found.missing_topics.join(", ");
+    tell_missing(&found.missing_topics);
+    tell_unreadable(found.unreadable_actions);
+}
+
+fn tell_missing(topics: &[String]) {
+    if !topics.is_empty() {
+        let missing = topics.join(", ");
         eprintln!(
             "warning: the cluster has no topic {missing}: nothing is counted there (fleetlog topics plan)"
         );
     }
-    if found.unreadable_actions > 0 {
-        let count = found.unreadable_actions;
+}
+
+fn tell_unreadable(count: u64) {
+    if count > 0 {
         eprintln!(
             "warning: {count} actions on topic ops cannot be read, of a newer fleetlog? States may be older"
         );

@@ -26,7 +26,7 @@ pub(super) struct Select {
     #[arg(long, value_delimiter = ',')]
     class: Vec<String>,
     /// Only these event types, such as task.Created or Connected
-    #[arg(long = "type", value_name = "EVENT", value_delimiter = ',')]
+    #[arg(long = "type", alias = "event-type", value_name = "EVENT", value_delimiter = ',')]
     event_type: Vec<String>,
     /// Only those that these groups did not take: consumer groups, or projections
     #[arg(long, value_delimiter = ',')]
@@ -59,6 +59,10 @@ enum StateArg {
     Open,
     /// Those that were given up
     Discarded,
+    /// Those that were sent back, and taken
+    Redriven,
+    /// Those that were sent back and rejected as often as they may be
+    Parked,
     /// All
     Any,
 }
@@ -68,6 +72,8 @@ impl From<StateArg> for StateFilter {
         match state {
             StateArg::Open => Self::Open,
             StateArg::Discarded => Self::Discarded,
+            StateArg::Redriven => Self::Redriven,
+            StateArg::Parked => Self::Parked,
             StateArg::Any => Self::Any,
         }
     }

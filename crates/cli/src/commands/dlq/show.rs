@@ -1,6 +1,6 @@
 //! `fleetlog dlq show`
 
-use fleetlog_dead_letters::{Place, Shown, State, readable};
+use fleetlog_dead_letters::{Action, Place, Shown, readable};
 use serde_json::{Value, json};
 
 use super::{failure::failure, list::Row, one_line, tools};
@@ -62,14 +62,11 @@ pub(super) async fn run(show: &Show, config: &Config, format: Format) -> anyhow:
 fn print_facts(Shown { letter, state, .. }: &Shown, event_type: Option<&str>) {
     let length =
         letter.value_bytes.map_or_else(|| "none (a tombstone)".to_owned(), |bytes| format!("{bytes} bytes"));
-    let became = match state {
-        State::Discarded(action) => {
-            format!(
-                "discarded at {} by {}: {} (action {})",
-                action.at, action.by, action.why, action.action_id
-            )
+    let became = match state.action() {
+        Some(Action { action_id, at, by, why }) => {
+            format!("{} at {at} by {by}: {why} (action {action_id})", state.name())
         }
-        other => other.name().to_owned(),
+        None => state.name().to_owned(),
     };
     let event_type = event_type.or(letter.event_type.as_deref()).unwrap_or("unknown");
     let attempts = letter.attempts.map_or_else(|| "unknown".to_owned(), |attempts| attempts.to_string());

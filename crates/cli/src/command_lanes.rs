@@ -7,7 +7,7 @@ use fleetlog_dead_letters::redrive::{LaneRef, Lanes, Reader, Rehearsal, Trouble}
 use fleetlog_engine::{KafkaLogs, Rehearsing};
 use fleetlog_event::{
     LogId,
-    catalogue::{Catalogue, physical_name},
+    catalogue::{Catalogue, is_of_dead_letters, physical_name},
 };
 use fleetlog_kafka::{Admin, KafkaFault};
 use fleetlog_projection::{
@@ -19,12 +19,14 @@ use fleetlog_sink_timescale::{Database, SqlSink};
 
 use crate::{config::Config, lanes, wiring};
 
-/// Every group of the fleet with each topic that it reads, and the group's inbox for it.
+/// Every group of the fleet with each topic that it reads, and the group's inbox for it. What lies on a dead-letter topic is
+/// never set aside, so there is nothing to command.
 pub(crate) fn readers(config: &Config) -> Vec<Reader> {
     let mut readers = Vec::new();
     for projection in fleetlog_projections::all() {
         let group = wiring::group(config, &projection);
-        readers.extend(projection.topics.iter().map(|stem| Reader {
+        let topics = projection.topics.iter().filter(|stem| !is_of_dead_letters(stem));
+        readers.extend(topics.map(|stem| Reader {
             group: group.clone(),
             topic: physical_name(&config.kafka.topic_prefix, stem),
             inbox: inbox_name(&group, stem),
@@ -166,6 +168,7 @@ impl Lanes for FleetLanes {
                     return self.rehearsed(&map, &self.database.sink(), &id, records).await;
                 }
             };
+            (letters, $projector:expr) => {};
         }
         for_each_projection!(try_on);
         Err(Trouble { fault: Fault::Permanent, what: format!("there is no projection `{}`", described.id) })

@@ -2,13 +2,11 @@
 
 use std::fmt;
 
-use fleetlog_event::{TimestampMs, UnitKey};
+use fleetlog_event::{TimestampMs, UnitKey, catalogue::PARKING};
+use fleetlog_letter::time_text;
 use serde::Serialize;
 
-use crate::{
-    Letter, Origin, Place,
-    letter::{PARKING, time_text},
-};
+use crate::{Letter, Origin, Place};
 
 /// Which dead letters are meant: those for which all of it holds; of a list, one entry has to. Nothing asked for means
 /// all of them ([`is_everything`](Self::is_everything)).

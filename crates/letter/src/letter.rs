@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use bytes::Bytes;
-use fleetlog_event::{TimestampMs, UnitKey};
+use fleetlog_event::{TimestampMs, UnitKey, catalogue::PARKING};
 use serde::{Serialize, Serializer};
 
 use crate::{

@@ -4,8 +4,10 @@
 //! Which state a letter is in is what the newest action on it says, if that one saw it: view `dead_letters`.
 
 use fleetlog_event::{
-    EventId, Recorded, Reject, TimestampMs,
-    ops::{DeadLetterRef, DeadLettersDiscarded, OpsEvent},
+    EventId, EventMeta, Recorded, Reject, TimestampMs,
+    ops::{
+        DeadLetterRef, DeadLettersDiscarded, DeadLettersRedriven, OpsEvent, RedriveOutcome, RedrivenLetter,
+    },
 };
 use fleetlog_projection::{CopyEncoder, HistoryRow, MapProjector, Table};
 

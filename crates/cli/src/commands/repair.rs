@@ -186,6 +186,7 @@ async fn stored(
             }
         };
         (map, $projector:expr) => {};
+        (letters, $projector:expr) => {};
     }
     for_each_projection!(read);
     anyhow::bail!("`{}` folds nothing", described.id)

@@ -9,7 +9,9 @@ use anyhow::Context;
 use fleetlog_dead_letters::{Dialect, Index, Letter, Origin, Place, UNKNOWN};
 use fleetlog_event::{
     EventId, EventMeta, TimestampMs,
-    ops::{DeadLetterRef, DeadLettersDiscarded, OpsEvent},
+    ops::{
+        DeadLetterRef, DeadLettersDiscarded, DeadLettersRedriven, OpsEvent, RedriveOutcome, RedrivenLetter,
+    },
 };
 use fleetlog_projection::{MapProjector, RecordProjector};
 use fleetlog_projections::{DeadLetterActions, DeadLetters};
@@ -202,13 +204,38 @@ impl ActionRow {
             correlation_id: None,
             causation_id: None,
         };
-        let letter = DeadLetterRef {
-            origin: self.origin,
-            log: self.origin_log,
-            place: self.place,
-            set_aside_at: TimestampMs(self.set_aside_ms),
-            reason: self.reason,
+        let set_aside_at = TimestampMs(self.set_aside_ms);
+        let outcome = match self.action.as_str() {
+            "redriven" => Some(RedriveOutcome::Taken),
+            "parked" => Some(RedriveOutcome::Parked),
+            _ => None,
         };
+        if let Some(outcome) = outcome {
+            let letter = RedrivenLetter {
+                origin: self.origin,
+                log: self.origin_log,
+                place: self.place,
+                set_aside_at,
+                reason: self.reason,
+                outcome,
+            };
+            return Some(OpsEvent::DeadLettersRedriven(DeadLettersRedriven {
+                meta,
+                action_id: self.action_id,
+                group: self.consumer_group,
+                operator: self.operator,
+                why: self.why,
+                selection: UNKNOWN.to_owned(),
+                part: 1,
+                taken: i32::from(outcome == RedriveOutcome::Taken),
+                rejected: 0,
+                parked: i32::from(outcome == RedriveOutcome::Parked),
+                nothing: 0,
+                letters: vec![letter],
+            }));
+        }
+        let (origin, log, place, reason) = (self.origin, self.origin_log, self.place, self.reason);
+        let letter = DeadLetterRef { origin, log, place, set_aside_at, reason };
         let discarded = DeadLettersDiscarded {
             meta,
             action_id: self.action_id,

@@ -16,7 +16,7 @@ use fleetlog_projection::{
 use tokio::time::Instant;
 
 use crate::{
-    Actions, Found, Letter, Place, Selector,
+    Actions, Found, Letter, Place, ReadLetter, Selector,
     redrive::{
         InboxOffsets, LaneRef, Lanes, Leases, LogFacts, Plan, Reader, RedriveError, RedriveRequest, Redriven,
         Rehearsal, Road, Stop, Told, Trouble, execute, plan::of_found,

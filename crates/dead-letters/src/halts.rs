@@ -30,7 +30,6 @@ impl Halts {
     /// Takes the next event of the topic into account.
     pub fn take(&mut self, event: OpsEvent) {
         match event {
-            OpsEvent::DeadLettersDiscarded(_) => {}
             OpsEvent::ProjectionHalted(halt) => {
                 if self.taken.insert(halt.meta.event_id) {
                     let state = self.groups.entry(halt.group.clone()).or_default();
@@ -45,6 +44,8 @@ impl Halts {
                 state.set_asides_max =
                     set_asides_max.and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
             }
+            // Says nothing of projections.
+            _ => {}
         }
     }
 

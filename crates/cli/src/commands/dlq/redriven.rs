@@ -8,7 +8,6 @@ use fleetlog_dead_letters::redrive::{
 use fleetlog_projection::Fault;
 use serde_json::{Value, json};
 
-use super::failure;
 use crate::{
     config::Config,
     exit::{Code, Failure},
@@ -19,7 +18,7 @@ use crate::{
 pub(super) fn failure(error: RedriveError) -> Failure {
     let text = error.to_string();
     match error {
-        RedriveError::Tool(error) => failure::failure(error),
+        RedriveError::Tool(error) => super::failure(error),
         RedriveError::Request(_) => Failure::new(Code::Usage, text, "fleetlog dlq redrive --help"),
         RedriveError::Held { group, .. } => {
             let hint =

@@ -65,7 +65,8 @@ proptest! {
                 2 => progressed("other", now, now + 600),
                 _ => ended("other", now),
             });
-            prop_assert_eq!(holder(&events, now + 1).as_deref(), Some("me"));
+            let holder = holder(&events, now + 1);
+            prop_assert_eq!(holder.as_deref(), Some("me"));
         }
     }
 }

@@ -27,7 +27,7 @@ pub(crate) enum Command {
         /// The projection; without it all
         projection: Vec<String>,
     },
-    /// Set exactly one position aside that blocks a projection for good; the projection must not be running
+    /// Set exactly one position aside that blocks a projection for good; no process may be a member of its group
     #[command(
         after_help = "Example: fleetlog progress skip unit-status --topic robot --partition 3 --offset 1207 --why 'crashes the projector'"
     )]

@@ -1,8 +1,7 @@
 //! The tools as library calls: typed requests in, typed results out. The command line is one caller, others follow.
 //!
-//! They read the dead-letter topics, and topic `ops` for what became of the letters; no database is asked, unless a caller has
-//! an [`Index`]. Memory holds ids of
-//! all letters and the letters that are wanted, never their payloads.
+//! They read the dead-letter topics, and topic `ops` for what became of the letters; no database is asked, unless a caller
+//! has an [`Index`]. Memory holds ids of all letters and the letters that are wanted, never their payloads.
 
 mod error;
 mod halts;

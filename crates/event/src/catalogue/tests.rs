@@ -66,6 +66,22 @@ fn an_inbox_has_a_partition_for_each_lane_and_room_for_a_dead_letter() {
 }
 
 #[test]
+fn dead_letter_topics_are_known_by_name_and_have_no_window() {
+    let catalogue = Catalogue::builtin();
+    let names: Vec<String> = catalogue.dead_letter_topics().collect();
+    assert_eq!(names, ["robot-dlq", "telemetry-dlq", "task-dlq", "ops-dlq", "vda5050-dlq"]);
+    for (name, window) in [
+        ("robot", Some(10_000)),
+        ("robot-dlq", Some(0)),
+        ("schemas", Some(0)),
+        ("schemas-dlq", None),
+        ("x", None),
+    ] {
+        assert_eq!(catalogue.dedup_window_offsets(name), window, "{name}");
+    }
+}
+
+#[test]
 fn a_replication_override_lowers_min_insync_replicas_too() {
     for spec in Catalogue::builtin().expand("", Some(1)) {
         assert_eq!(

@@ -161,6 +161,7 @@ where
                 Commit::Applied | Commit::AlreadyApplied => {
                     work.core.written(unit.leaves, unit.progress);
                     self.entered(&unit.set_aside);
+                    fail_point!("commands.committed");
                     Ok(())
                 }
             };
@@ -244,7 +245,7 @@ where
             let mut changed: Vec<EntryChange> =
                 judged(batch, entries, anew.offsets.iter().copied(), &anew.rejected);
             if let Some(reject) = &why_not {
-                changed = unplaced(batch, entries, &anew.offsets, reject);
+                changed = unplaced(batch, entries, &anew, reject);
             }
             let letters: BTreeMap<i64, SetAside> = letters(batch, &changed, &anew.rejected);
             let is_taken = changed.iter().any(|change| change.entry.state.is_taken());
@@ -355,18 +356,20 @@ fn unknown(record: &Record) -> LedgerEntry {
     LedgerEntry::new(&SetAside { record: record.clone(), reject, event_type: None }, now())
 }
 
-/// The entries of what has no place.
-fn unplaced(
+/// The entries of what has no place. What would be rejected by itself says so, as ever.
+fn unplaced<W>(
     batch: &Batch,
     entries: &BTreeMap<i64, LedgerEntry>,
-    offsets: &[i64],
+    anew: &Anew<W>,
     reject: &Reject,
 ) -> Vec<EntryChange> {
     let aside = |offset: &i64| {
         let (record, _) = batch.redriven.get(offset)?;
-        Some((*offset, SetAside { record: record.clone(), reject: reject.clone(), event_type: None }))
+        let no_place = || SetAside { record: record.clone(), reject: reject.clone(), event_type: None };
+        Some((*offset, anew.rejected.get(offset).cloned().unwrap_or_else(no_place)))
     };
-    judged(batch, entries, offsets.iter().copied(), &offsets.iter().filter_map(aside).collect())
+    let asides = anew.offsets.iter().filter_map(aside).collect();
+    judged(batch, entries, anew.offsets.iter().copied(), &asides)
 }
 
 /// What is said anew of the events that were rejected once more.

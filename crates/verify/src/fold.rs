@@ -10,6 +10,7 @@ use crate::{
     entity::{Expected, Look, Stored, compare, expires_at, places},
     hot_store::{Shown, Wanted},
     progress::{Lane, await_progress},
+    settled::settled,
     states::{self, Ahead},
 };
 
@@ -22,9 +23,31 @@ const ENTITIES_PER_READ: usize = 200;
 /// then the ledger; an entity that is further than that progress is compared at its own version, for which the log
 /// is read on. Expected states of one partition are held in memory at a time.
 ///
+/// Events that are redriven meanwhile are no differences: then it is counted once more.
+///
 /// # Errors
 /// When log or store cannot be read. Differences are no error: see [`Report::is_clean`].
 pub async fn verify_fold<P, L>(
+    projector: &P,
+    log: &L,
+    store: &HotStore,
+    settings: &VerifySettings,
+) -> Result<Report, VerifyError>
+where
+    P: FoldProjector<Write = HotWrite>,
+    L: Log,
+{
+    settled(
+        log,
+        (P::ID, P::VERSION),
+        P::Event::TOPICS,
+        async |lane, _| store.ledger(&lane.to_string()).await,
+        async || recount(projector, log, store, settings).await,
+    )
+    .await
+}
+
+async fn recount<P, L>(
     projector: &P,
     log: &L,
     store: &HotStore,

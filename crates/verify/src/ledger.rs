@@ -12,6 +12,7 @@ use crate::{
     ledger_store::StoredRow,
     progress::{Lane, await_progress},
     row::{Fields, difference, fields},
+    settled::settled,
     states::{self, Ahead},
 };
 
@@ -24,9 +25,31 @@ const ROWS_PER_READ: usize = 1000;
 /// further than that progress is compared at its own version, for which the log is read on. Expected states of one
 /// partition are held in memory at a time.
 ///
+/// Events that are redriven meanwhile are no differences: then it is counted once more.
+///
 /// # Errors
 /// When log or store cannot be read. Differences are no error: see [`Report::is_clean`].
 pub async fn verify_ledger<P, L>(
+    projector: &P,
+    log: &L,
+    store: &HistoryStore,
+    settings: &VerifySettings,
+) -> Result<Report, VerifyError>
+where
+    P: FoldProjector<Write: EntityRow>,
+    L: Log,
+{
+    settled(
+        log,
+        (P::ID, P::VERSION),
+        P::Event::TOPICS,
+        async |lane, log| store.ledger(lane, log).await,
+        async || recount(projector, log, store, settings).await,
+    )
+    .await
+}
+
+async fn recount<P, L>(
     projector: &P,
     log: &L,
     store: &HistoryStore,

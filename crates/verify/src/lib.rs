@@ -24,6 +24,7 @@ mod map;
 mod progress;
 mod report;
 mod row;
+mod settled;
 mod states;
 
 pub use error::VerifyError;

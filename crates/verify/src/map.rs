@@ -11,6 +11,7 @@ use crate::{
     judged::{self, Judged, Part},
     progress::{Lane, await_progress},
     row::{Fields, difference, fields, hash, shown},
+    settled::settled,
     states::{at, not_set_aside},
 };
 
@@ -20,9 +21,31 @@ use crate::{
 /// Works while the projection runs: rows below the progress read at the start do not change any more. A table that no
 /// event of a topic was mapped to cannot be known, and is not looked at.
 ///
+/// Events that are redriven meanwhile are no differences: then it is counted once more.
+///
 /// # Errors
 /// When log or store cannot be read. Differences are no error: see [`Report::is_clean`].
 pub async fn verify_map<P, L>(
+    projector: &P,
+    log: &L,
+    store: &HistoryStore,
+    settings: &VerifySettings,
+) -> Result<Report, VerifyError>
+where
+    P: MapProjector<Write: HistoryRow>,
+    L: Log,
+{
+    settled(
+        log,
+        (P::ID, P::VERSION),
+        P::Event::TOPICS,
+        async |lane, log| store.ledger(lane, log).await,
+        async || recount(projector, log, store, settings).await,
+    )
+    .await
+}
+
+async fn recount<P, L>(
     projector: &P,
     log: &L,
     store: &HistoryStore,

@@ -41,6 +41,7 @@ impl System {
                 owner.feed.prefetched = Some(self.fetch(owner, count));
             }
             Action::Idle(who) => self.idle(state, who),
+            Action::CarryOut(who) => self.carry_out(state, who),
             Action::ReadStates(who) => self.read_states(state, who),
             Action::Publish(who) => self.publish(state, who),
             Action::LetterLands(who) => {
@@ -294,7 +295,7 @@ impl System {
         self.send(state, who, unit, sources, false);
     }
 
-    fn send(
+    pub(crate) fn send(
         &self,
         state: &mut State,
         who: Who,

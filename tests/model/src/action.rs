@@ -18,6 +18,8 @@ pub enum Action {
     Prefetch(Who, usize),
     /// An idle lane writes a pending move, or looks at its link.
     Idle(Who),
+    /// The next command of the inbox is carried out: ledger, states and log are read, its write is sent.
+    CarryOut(Who),
     /// States are read, with their link; the batch is projected.
     ReadStates(Who),
     /// Dead letters are acknowledged; the commit is sent.

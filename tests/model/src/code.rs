@@ -187,6 +187,13 @@ impl Code {
         changes
     }
 
+    /// Forgets what is known of an entity.
+    pub(crate) fn forget_entity(&self, cache: &mut Cache, key: &EntityKey) {
+        if let Self::Fold(fold) = self {
+            let _ = fold.forget_entity(&mut cache.0, key);
+        }
+    }
+
     /// Forgets every state that is written.
     pub(crate) fn forget(&self, cache: &mut Cache) {
         if let Self::Fold(fold) = self {

@@ -15,11 +15,13 @@
 //! other code) while the old one knows nothing of it; the store falls back to an earlier moment, also inside a commit
 //! or between the pieces of a round.
 //!
-//! Not here yet: inbox, redrive, repair and skip. They come with their code; `Phase` and `Action` are where.
+//! Commands: events that were set aside are redriven, each command as one action with the write it sends. Skip and folding anew
+//! without an event are not here.
 
 mod act;
 mod action;
 mod code;
+mod command;
 mod flight;
 mod owner;
 mod properties;

@@ -60,6 +60,11 @@ fn taken(world: &World<Write>, lane: &LaneView<Write>) -> BTreeMap<String, Taken
     entities.chain((!rows.is_empty()).then(|| ("rows".to_owned(), rows))).collect()
 }
 
+/// Whether an event is set aside and was not taken later on.
+fn is_aside(lane: &LaneView<Write>, offset: i64) -> bool {
+    lane.ledger.get(&offset).is_some_and(|entry| !entry.state.is_taken())
+}
+
 fn is_beginning(before: &Taken, after: &Taken) -> bool {
     after.starts_with(before)
 }
@@ -77,17 +82,28 @@ impl System {
                 state.find(Finding::CountedTwice);
             }
         }
-        let back =
-            |(home, before): (&String, &Taken)| !now.get(home).is_some_and(|now| is_beginning(before, now));
+        let back = |(home, then): (&String, &Taken)| {
+            let Some(now) = now.get(home) else { return true };
+            let version = |world: &World<Write>| world.entities.get(home).map(|change| change.version);
+            match (version(before), version(&world)) {
+                // Folded anew: an event came in its place, perhaps another went.
+                (Some(before), Some(now)) if now.revision > before.revision => now.next < before.next,
+                (None, None) if !self.scene.redrives.is_empty() => !then.iter().all(|row| now.contains(row)),
+                _ => !is_beginning(then, now),
+            }
+        };
         if then.iter().any(back) {
             state.find(Finding::WentBack);
         }
         self.inspect_entities(state, &world, view);
         let is_taken = |offset: i64| now.values().flatten().any(|(taken, _)| *taken == offset);
         let main = view.progress.map_or(0, |progress| progress.main);
-        for &offset in view.ledger.keys() {
-            if is_taken(offset) {
+        for (&offset, entry) in &view.ledger {
+            if is_taken(offset) && !entry.state.is_taken() {
                 state.find(Finding::TakenAndSetAside);
+            }
+            if !is_taken(offset) && entry.state.is_taken() {
+                state.find(Finding::Missing);
             }
             if !self.may_be_set_aside(offset) {
                 state.find(Finding::SetAsideForNothing);
@@ -108,7 +124,7 @@ impl System {
             let is_in = |offset: i64| taken.iter().any(|(taken, _)| *taken == offset);
             let covered = self.expected.get(home).into_iter().flatten();
             let mut covered = covered.filter(|offset| **offset < change.version.next);
-            if covered.any(|offset| !is_in(*offset) && !lane.ledger.contains_key(offset)) {
+            if covered.any(|offset| !is_in(*offset) && !is_aside(lane, *offset)) {
                 state.find(Finding::PastItsSetAsides);
             }
             if change.writes != readable(&taken) {
@@ -142,7 +158,7 @@ impl System {
         let mut found = taken(&state.world, view);
         let rows = found.remove("rows").unwrap_or_default();
         let fold = |offsets: &Vec<i64>| -> Vec<i64> {
-            offsets.iter().copied().filter(|offset| !view.ledger.contains_key(offset)).collect()
+            offsets.iter().copied().filter(|offset| !is_aside(view, *offset)).collect()
         };
         let offsets = |taken: &Taken| -> Vec<i64> { taken.iter().map(|(offset, _)| *offset).collect() };
         let is_folded = match self.scene.store {
@@ -156,7 +172,11 @@ impl System {
                 all == offsets(&rows)
             }
         };
-        is_folded && view.progress.is_some_and(|progress| progress.main == self.now.high)
+        let commands = i64::try_from(self.scene.redrives.len()).expect("few");
+        let is_at_end = |progress: fleetlog_projection::Progress| {
+            (progress.main, progress.inbox) == (self.now.high, commands)
+        };
+        is_folded && view.progress.is_some_and(is_at_end)
     }
 
     /// Whether nothing can happen but faults.
@@ -209,6 +229,14 @@ pub(crate) fn all(scene: &Scene) -> Vec<Property<System>> {
     }
     all.extend(situations(scene));
     all.extend(situations_of_rounds(scene));
+    if !scene.redrives.is_empty() {
+        all.push(Property::sometimes("an event is redriven and taken", |_, state: &State| {
+            state.entries().any(|entry| entry.state.is_taken())
+        }));
+        all.push(Property::sometimes("an event is redriven and rejected again", |_, state: &State| {
+            state.entries().any(|entry| entry.replays > 0)
+        }));
+    }
     all
 }
 

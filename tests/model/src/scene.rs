@@ -54,6 +54,12 @@ impl Happening {
         Self { rejected_by: [false, true], ..Self::good(entity, id) }
     }
 
+    /// An event that the first owner's code rejects, and the second one's takes.
+    #[must_use]
+    pub const fn mended(entity: u8, id: u8) -> Self {
+        Self { rejected_by: [true, false], ..Self::good(entity, id) }
+    }
+
     /// An event whose row the store refuses.
     #[must_use]
     pub const fn refused(entity: u8, id: u8) -> Self {
@@ -84,6 +90,8 @@ pub struct Scene {
     pub reads_at_once: bool,
     /// How far back the duplicate window reaches.
     pub dedup_span_offsets: i64,
+    /// Commands on the inbox: the offsets that are redriven, in this order.
+    pub redrives: Vec<i64>,
     /// What may happen.
     pub faults: Faults,
     /// Whether recovery is tried from each state (see `properties::recovers`), which costs time.

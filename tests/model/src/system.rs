@@ -10,7 +10,7 @@ use fleetlog_event::{
     robot::{Connected, RobotEvent},
 };
 use fleetlog_projection::{
-    LaneId, LaneScope, LogNow, Record,
+    LaneId, LaneScope, LedgerEntry, LogNow, Record,
     given::{MemoryLog, unit_meta},
     memory::World,
 };
@@ -71,6 +71,11 @@ pub struct State {
 impl State {
     pub(crate) fn find(&mut self, finding: Finding) {
         self.found |= finding.bit();
+    }
+
+    /// Every ledger entry that is stored.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &LedgerEntry> {
+        self.world.lanes.values().flat_map(|lane| lane.ledger.values())
     }
 
     /// A nonce that nothing knows: as good as one that was never used.
@@ -162,6 +167,9 @@ impl System {
                 }
                 if owner.committing.is_none() && self.idle_would_act(state, work) {
                     out.push(Action::Idle(who));
+                }
+                if owner.committing.is_none() && self.due_command(work).is_some() {
+                    out.push(Action::CarryOut(who));
                 }
             }
             Phase::Reading { .. } if owner.committing.is_some() => {}

@@ -20,6 +20,7 @@ fn scene(name: &'static str, store: StoreKind, log: &[Happening], faults: Faults
         prefetches: false,
         reads_at_once: true,
         dedup_span_offsets: 4,
+        redrives: Vec::new(),
         faults,
         tries_recovery: false,
     }
@@ -154,6 +155,33 @@ fn pieces_between_which_forgotten_states_are_read() {
     assert_holds(Scene { batch_max: 2, forgets: true, ..scene });
 }
 
+/// An event that was rejected by code that is mended now, before one of the same entity.
+const MENDED: [Happening; 2] = [Happening::mended(1, 1), Happening::good(1, 2)];
+
+/// A scene in which the mended event is redriven twice. The second owner's code takes it.
+fn redriven(name: &'static str, store: StoreKind, faults: Faults) -> Scene {
+    Scene { redrives: vec![0, 0], ..scene(name, store, &MENDED, faults) }
+}
+
+#[test]
+fn redriven_while_the_partition_goes_to_mended_code_and_replies_are_lost() {
+    let faults = Faults { rebalances: 1, timeouts: 1, ..NONE };
+    let scene = redriven("parts: redrive, rebalance, timeout", PARTS, faults);
+    assert_holds(Scene { tries_recovery: true, ..scene });
+}
+
+#[test]
+fn redriven_while_the_partition_goes_to_mended_code_and_the_tail_is_lost() {
+    let faults = Faults { rebalances: 1, losses: 1, ..NONE };
+    assert_holds(redriven("parts: redrive, rebalance, loss", PARTS, faults));
+}
+
+#[test]
+fn redriven_rows_killed_and_rebalanced() {
+    let faults = Faults { rebalances: 1, crashes: 1, ..NONE };
+    assert_holds(redriven("whole: redrive, crash, rebalance", StoreKind::Whole, faults));
+}
+
 /// Found by this model in the Redis sink, which read a lane's link and then its states: a write came in between, the
 /// store lost it again, and the next commit, which followed the link, went on from states that were no more.
 #[test]
@@ -171,6 +199,21 @@ fn states_read_apart_from_their_link_lose_events() {
 fn large_a_zombie_a_lost_reply_and_a_lost_tail() {
     let faults = Faults { timeouts: 1, rebalances: 1, losses: 1, ..NONE };
     assert_holds(scene("parts: timeout, rebalance, loss", PARTS, &POISONED[1..], faults));
+}
+
+#[test]
+#[ignore = "millions of states: make model"]
+fn large_redriven_rows_killed_rebalanced_and_replies_lost() {
+    let faults = Faults { rebalances: 1, crashes: 1, timeouts: 1, ..NONE };
+    let name = "whole: redrive, crash, timeout, rebalance";
+    assert_holds(redriven(name, StoreKind::Whole, faults));
+}
+
+#[test]
+#[ignore = "millions of states: make model"]
+fn large_redriven_there_and_back_again() {
+    let faults = Faults { rebalances: 2, crashes: 1, ..NONE };
+    assert_holds(redriven("parts: redrive, 2 rebalances, crash", PARTS, faults));
 }
 
 #[test]

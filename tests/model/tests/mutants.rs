@@ -18,6 +18,7 @@ fn scenes() -> Vec<Scene> {
         prefetches: true,
         reads_at_once: true,
         dedup_span_offsets: 4,
+        redrives: Vec::new(),
         faults,
         tries_recovery: false,
     };
@@ -30,6 +31,7 @@ fn scenes() -> Vec<Scene> {
     let poisoned = [Happening::poison(1, 1), Happening::good(1, 2), Happening::good(2, 3)];
     let poisoned_late =
         [Happening::good(1, 1), Happening::good(2, 2), Happening::poison(2, 3), Happening::good(2, 4)];
+    let mended = [Happening::mended(1, 1), Happening::good(1, 2)];
     let pieces = |name, log: &[Happening], batch_max| Scene {
         in_pieces: true,
         batch_max,
@@ -41,6 +43,10 @@ fn scenes() -> Vec<Scene> {
         scene("a rebalance", StoreKind::Parts(1), &two, rebalance),
         scene("a rebalance to other code", StoreKind::Parts(1), &disputed, rebalance),
         scene("a loss and a rebalance", StoreKind::Parts(1), &two, loss_and_rebalance),
+        Scene {
+            redrives: vec![0, 0],
+            ..scene("a redrive to mended code", StoreKind::Whole, &mended, rebalance)
+        },
         pieces("a crash, in pieces", &poisoned, 3),
         pieces("a crash, past a round", &poisoned_late, 2),
     ]

@@ -96,7 +96,8 @@ pub async fn what_is_closed_stays_closed<H: Harness>(harness: &H) {
     let (offset, entry) = made(&before).into_iter().next().expect("one");
     let closed = entry.clone().closed(EntryState::Redriven, TimestampMs(1_700_000_000_777));
     let unit = command(&mut owner, 1, 2, vec![EntryChange { offset, entry: closed.clone() }]);
-    let zombie = command(&mut owner, 1, 3, vec![EntryChange { offset, entry }]);
+    let mut other = owner.takes_over(&sink, 2).await;
+    let zombie = command(&mut other, 1, 3, vec![EntryChange { offset, entry }]);
     assert_eq!(sink.commit(&unit).await.expect("the commit succeeds"), Commit::Applied);
     owner.chain.written(unit.leaves);
     owner.main = unit.progress.main;

@@ -442,7 +442,8 @@ impl Fleet {
     fn hear(&mut self, stderr: &str) {
         self.said.push_str(stderr);
         for line in stderr.lines() {
-            let stopped = line.contains("stopped: ") || line.contains("stopped for good");
+            let stopped =
+                ["stopped: ", "stopped for good", "halted: "].iter().any(|word| line.contains(word));
             let expected = self.may_stop.iter().any(|projection| line.contains(projection));
             if line.contains("panicked at") || (stopped && !expected) {
                 self.findings.push(Finding { check: Check::Stopped, detail: line.to_owned() });

@@ -11,6 +11,7 @@ mod dead_letters;
 mod doctor;
 mod engine;
 mod facts;
+mod halts;
 mod import;
 mod import_rig;
 mod kafka;

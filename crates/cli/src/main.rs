@@ -15,6 +15,7 @@ mod fault_injection;
 mod figures;
 #[cfg(test)]
 mod fuzz;
+mod halts;
 mod http;
 mod instance;
 mod lanes;

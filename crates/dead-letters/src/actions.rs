@@ -54,7 +54,8 @@ pub struct Actions {
 impl Actions {
     /// Takes the next event of the topic into account.
     pub fn take(&mut self, event: OpsEvent) {
-        let OpsEvent::DeadLettersDiscarded(event) = event;
+        // What is said of projections is not about letters.
+        let OpsEvent::DeadLettersDiscarded(event) = event else { return };
         let DeadLettersDiscarded { meta, action_id, group, operator, why, letters, .. } = event;
         let EventMeta { recorded_at, .. } = meta;
         let action = Action { action_id, at: time_text(recorded_at), by: operator, why };

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 /// Settings of one projection's run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct EngineConfig {
     /// Name of this process among the projectors, the same after a restart: the static member of the group is
     /// `<instance>-<projection>`, so that a killed process is assigned again at once.
@@ -38,8 +38,12 @@ pub struct EngineConfig {
     pub session_timeout_ms: u64,
     /// How long the broker waits for a member that does not poll.
     pub poll_interval_ms_max: u64,
-    /// A lane that sets aside this many events in a row, without taking one, stops its projection and asks.
+    /// A lane that would set aside more events in a row, without taking one, halts its projection.
     pub set_aside_in_a_row_max: usize,
+    /// A lane that would set aside a larger part of its last events halts its projection; 1.0: any part is right.
+    pub set_aside_ratio_max: f64,
+    /// How many events that ratio is of; whole batches, so mostly a few more.
+    pub set_aside_ratio_events: usize,
     /// Largest dead letter, in bytes: beyond, its texts are shortened and headers of the original are left out.
     pub dead_letter_bytes_max: usize,
     /// Threads of the projection's runtime.
@@ -67,7 +71,9 @@ impl Default for EngineConfig {
             drain_deadline_ms: 8_000,
             session_timeout_ms: 10_000,
             poll_interval_ms_max: 300_000,
-            set_aside_in_a_row_max: 10_000,
+            set_aside_in_a_row_max: 1_000,
+            set_aside_ratio_max: 0.5,
+            set_aside_ratio_events: 2_000,
             dead_letter_bytes_max: 1_250_000,
             worker_threads: 2,
             application_version: env!("CARGO_PKG_VERSION").into(),
@@ -101,10 +107,16 @@ impl EngineConfig {
         for (name, value) in [
             ("batch_events_max", self.batch_events_max),
             ("set_aside_in_a_row_max", self.set_aside_in_a_row_max),
+            ("set_aside_ratio_events", self.set_aside_ratio_events),
             ("worker_threads", self.worker_threads),
         ] {
             demand(value > 0, format!("{name} is 0, expected at least 1"));
         }
+        let ratio = self.set_aside_ratio_max;
+        demand(
+            ratio > 0.0 && ratio <= 1.0,
+            format!("set_aside_ratio_max is {ratio}, expected more than 0 and at most 1"),
+        );
         demand(
             self.memory_bytes_max >= 4 << 20,
             format!("memory_bytes_max is {}, expected at least 4194304", self.memory_bytes_max),

@@ -1,5 +1,6 @@
 //! The engine's metrics: the fixed list that `docs/metrics.md` explains.
 
+use fleetlog_event::ops::HaltCause;
 use fleetlog_projection::LaneId;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -29,11 +30,13 @@ pub const PROGRESS_OFFSET: &str = "fleetlog_progress_offset";
 pub const LAG_OFFSETS: &str = "fleetlog_lag_offsets";
 /// Commands carried out, by what came of them.
 pub const COMMANDS_TOTAL: &str = "fleetlog_commands_total";
-/// 1 while the projection runs, 0 once it stopped for good.
+/// 1 while the projection runs, 0 while it stands still or has stopped.
 pub const PROJECTION_UP: &str = "fleetlog_projection_up";
+/// 1 of the cause for which a projection stands still until it is resumed, 0 of the others.
+pub const PROJECTION_HALTED: &str = "fleetlog_projection_halted";
 
 /// Every name above.
-pub const NAMES: [&str; 13] = [
+pub const NAMES: [&str; 14] = [
     EVENTS_TOTAL,
     DUPLICATES_TOTAL,
     SET_ASIDE_TOTAL,
@@ -47,6 +50,7 @@ pub const NAMES: [&str; 13] = [
     LAG_OFFSETS,
     COMMANDS_TOTAL,
     PROJECTION_UP,
+    PROJECTION_HALTED,
 ];
 
 const LANE: [&str; 3] = ["projection", "topic", "partition"];
@@ -67,6 +71,7 @@ pub struct EngineMetrics {
     lag: IntGaugeVec,
     commands: IntCounterVec,
     up: IntGaugeVec,
+    halted: IntGaugeVec,
 }
 
 impl EngineMetrics {
@@ -127,8 +132,13 @@ impl EngineMetrics {
             )?,
             up: gauge(
                 PROJECTION_UP,
-                "1 while the projection runs, 0 once it stopped for good",
+                "1 while the projection runs, 0 while it stands still or has stopped",
                 &["projection"],
+            )?,
+            halted: gauge(
+                PROJECTION_HALTED,
+                "1 of the cause for which the projection stands still until it is resumed",
+                &["projection", "cause"],
             )?,
         })
     }
@@ -136,6 +146,14 @@ impl EngineMetrics {
     /// The gauge of a projection's health.
     pub(crate) fn up(&self, projection: &str) -> IntGauge {
         self.up.with_label_values(&[projection])
+    }
+
+    /// Shows for which cause a projection stands still; for none: that it runs.
+    pub(crate) fn show_halt(&self, projection: &str, halted: Option<HaltCause>) {
+        for cause in HaltCause::ALL {
+            let gauge = self.halted.with_label_values(&[projection, cause.as_str()]);
+            gauge.set(i64::from(halted == Some(cause)));
+        }
     }
 
     pub(crate) fn lane(&self, lane: &LaneId) -> LaneMetrics {
@@ -213,6 +231,7 @@ mod tests {
         of_lane.set_aside("no_key");
         of_lane.commands("taken", 1);
         metrics.up("p").set(1);
+        metrics.show_halt("p", None);
         let found: Vec<String> = registry.gather().iter().map(|family| family.name().to_owned()).collect();
         for name in NAMES {
             assert!(found.iter().any(|f| f == name), "{name} is not in {found:?}");

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use fleetlog_event::{Decode, EventId};
+use fleetlog_event::{Decode, EventId, ops::ProjectionHalted};
 use fleetlog_projection::{LogNow, Record};
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc::Receiver;
@@ -36,6 +36,36 @@ pub trait DeadLetters: Send + Sync + 'static {
     /// # Errors
     /// When one was not acknowledged; all of them may be sent again.
     fn publish<'a>(&'a self, letters: &'a [DeadLetter]) -> BoxFuture<'a, Result<(), Failure>>;
+}
+
+/// What is known of a group's halts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Standing {
+    /// The halt that nobody has answered.
+    pub halt: Option<ProjectionHalted>,
+    /// How often it was resumed, whether or not it was halted.
+    pub resumes: u64,
+    /// How many more events each lane may set aside before its breaker counts.
+    pub set_asides_max: u64,
+}
+
+/// Which projections are halted: what all processes know, and what outlives each of them.
+pub trait Halts: Send + Sync + 'static {
+    /// What is known of a group now, read no earlier than this was called. Where nothing can be written down nothing is
+    /// known, and that is no error.
+    ///
+    /// # Errors
+    /// Transient if it cannot be read now.
+    fn current<'a>(&'a self, group: &'a str) -> BoxFuture<'a, Result<Standing, Failure>>;
+
+    /// Waits until something else is known than `known`.
+    fn changed<'a>(&'a self, group: &'a str, known: &'a Standing) -> BoxFuture<'a, Standing>;
+
+    /// Writes down that a group is halted, and awaits the acknowledgement. Written again it is the same halt.
+    ///
+    /// # Errors
+    /// Transient when it was not acknowledged; Permanent where it cannot be written down, with what to do.
+    fn halt<'a>(&'a self, halt: &'a ProjectionHalted) -> BoxFuture<'a, Result<(), Failure>>;
 }
 
 /// Every partition of some topics (physical name, partition) as it is now.

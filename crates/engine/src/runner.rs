@@ -14,18 +14,23 @@ use fleetlog_projection::{Fault, LaneId, LogNow, Projection, Sink, inbox_name};
 use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     EngineConfig, Failure, Inbox, Intake, LaneAt, ProjectionRuntime, StatusSnapshot,
+    halting::Halting,
     intake::{LaneFeed, LaneTask, PollEnd, PollThread, PollThreadParts},
     lane::{Lane, Shared, SharedLogs, Telling},
+    membership::Membership,
     metrics::EngineMetrics,
-    ports::{DeadLetters, Logs, Schemas},
+    ports::{DeadLetters, Halts, Logs, Schemas},
     status::ProjectionStatus,
 };
 
+mod halts;
 mod member;
+
+use halts::Alarm;
 
 /// How often `--once` looks whether the ends are reached.
 const ONCE_INTERVAL: Duration = Duration::from_millis(50);
@@ -77,7 +82,8 @@ pub struct ProjectionRunner<P, S, C> {
     kafka: KafkaSettings,
     metrics: EngineMetrics,
     runtime: ProjectionRuntime,
-    failed: CancellationToken,
+    failed: Alarm,
+    halts: Option<Arc<dyn Halts>>,
 }
 
 #[derive(Clone)]
@@ -174,7 +180,7 @@ where
         let topics: Vec<Topic> = topics.collect::<Result<_, Failure>>()?;
         let names = topics.iter().map(|topic| topic.name.clone()).collect();
         let status = Arc::new(ProjectionStatus::default());
-        let failed = CancellationToken::new();
+        let failed = Alarm::default();
         let shared = Shared {
             projection,
             sink,
@@ -185,9 +191,17 @@ where
             config: Arc::new(config),
             group,
             status: Arc::clone(&status),
+            halting: Halting::default(),
             fail: fail_into(&status, &failed),
         };
-        Ok(Self { shared: Arc::new(shared), topics, kafka, metrics, runtime, failed })
+        Ok(Self { shared: Arc::new(shared), topics, kafka, metrics, runtime, failed, halts: None })
+    }
+
+    /// Lets it know of halts, and tell its own: then it stands still while it is halted, and goes on when it is resumed.
+    /// Without them it ends.
+    #[must_use]
+    pub fn with_halts(self, halts: Arc<dyn Halts>) -> Self {
+        Self { halts: Some(halts), ..self }
     }
 
     /// What it is doing, from anywhere at any time.
@@ -203,21 +217,21 @@ where
     }
 
     /// Runs until `stop` is cancelled, the mode's end is reached, or something permanent stops it. Then drains: the
-    /// writes in flight finish (up to the deadline), offsets are committed, the consumer closes.
+    /// writes in flight finish (up to the deadline), offsets are committed, the consumer closes. A run that goes on
+    /// ([`RunMode::Continuous`]) and knows of halts drains where something stops it, and waits to be resumed.
     pub async fn run(self, mode: RunMode, stop: CancellationToken) -> Outcome {
         let begun = Instant::now();
-        let up = self.metrics.up(self.shared.projection.id());
-        up.set(1);
-        let end = match self.prepare(mode, &stop).await {
-            Ok(ends) => self.drive(&self.membership(), ends, &stop).await,
-            Err(end) => end,
-        };
-        if let End::Failed(why) = &end {
-            up.set(0);
-            self.shared.status.set_stopped(why);
-            error!(projection = self.shared.projection.id(), "stopped for good: {why}");
-        }
+        self.metrics.up(self.shared.projection.id()).set(1);
+        let end = self.run_on(&self.membership(), mode, &stop).await;
         Outcome { end, stats: self.stats(begun) }
+    }
+
+    /// From the beginning to the first end.
+    async fn attempt<M: Membership>(&self, membership: &M, mode: RunMode, stop: &CancellationToken) -> End {
+        match self.prepare(mode, stop).await {
+            Ok(ends) => self.drive(membership, ends, stop).await,
+            Err(end) => end,
+        }
     }
 
     /// Waits until the store can keep the guarantees; for `--once` sees how far the logs go.
@@ -295,7 +309,7 @@ where
         };
         let end = tokio::select! {
             biased;
-            () = self.failed.cancelled() => None,
+            () = self.failed.raised() => None,
             poll_end = &mut ended => match poll_end {
                 Ok(PollEnd::Replaced(what)) => return Served::Replaced(what),
                 // Membership is over, which has been told, or it panicked.
@@ -453,14 +467,11 @@ fn lane_id(projection: &impl Projection, topic: &Topic, partition: i32) -> LaneI
 }
 
 /// Remembers why, then lets the run end.
-fn fail_into(
-    status: &Arc<ProjectionStatus>,
-    failed: &CancellationToken,
-) -> Box<dyn Fn(Failure) + Send + Sync> {
+fn fail_into(status: &Arc<ProjectionStatus>, failed: &Alarm) -> Box<dyn Fn(Failure) + Send + Sync> {
     let (status, failed) = (Arc::clone(status), failed.clone());
     Box::new(move |failure| {
         status.set_stopped(&failure.what);
-        failed.cancel();
+        failed.raise();
     })
 }
 

@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use fleetlog_event::ops::HaltCause;
 use fleetlog_projection::LaneId;
 
 use crate::intake::LaneAt;
@@ -98,6 +99,7 @@ pub(crate) struct ProjectionStatus {
     assigned: AtomicBool,
     trouble: Mutex<Option<String>>,
     stopped: Mutex<Option<String>>,
+    halted: Mutex<Option<Stillstand>>,
     pub(crate) counts: Counts,
 }
 
@@ -111,6 +113,15 @@ pub(crate) struct Counts {
     pub(crate) bytes: AtomicU64,
 }
 
+/// That a projection stands still until somebody resumes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stillstand {
+    /// Why, as metrics name it.
+    pub cause: HaltCause,
+    /// Why in words, and the command to go on with.
+    pub text: String,
+}
+
 /// One moment of a projection's status.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatusSnapshot {
@@ -118,8 +129,10 @@ pub struct StatusSnapshot {
     pub assigned: bool,
     /// What the consumer complains about, if it does.
     pub trouble: Option<String>,
-    /// Why it stopped for good, if it did.
+    /// Why it failed, if it did: in this process alone, until it is resumed or the process is started anew.
     pub stopped: Option<String>,
+    /// That it is halted, in every process.
+    pub halted: Option<Stillstand>,
     /// Its lanes, each with what it does.
     pub lanes: Vec<LaneSnapshot>,
 }
@@ -150,7 +163,8 @@ impl LaneSnapshot {
 }
 
 impl StatusSnapshot {
-    /// Runs, as far as it is this process's part: nothing stopped for good.
+    /// Runs, as far as it is this process's part: nothing stopped for good. A projection that is halted waits for a person,
+    /// whatever process runs it.
     #[must_use]
     pub fn healthy(&self) -> bool {
         self.stopped.is_none()
@@ -159,7 +173,10 @@ impl StatusSnapshot {
     /// Has its partitions, and every lane knows its place and waits for nothing.
     #[must_use]
     pub fn ready(&self) -> bool {
-        self.healthy() && self.assigned && self.lanes.iter().all(|lane| lane.state == LaneState::Running)
+        self.healthy()
+            && self.halted.is_none()
+            && self.assigned
+            && self.lanes.iter().all(|lane| lane.state == LaneState::Running)
     }
 }
 
@@ -172,6 +189,9 @@ impl StatusSnapshot {
     pub fn not_ready(&self) -> Option<String> {
         if self.ready() {
             return None;
+        }
+        if let Some(halted) = &self.halted {
+            return Some(halted.text.clone());
         }
         let mut reasons: Vec<String> = Vec::new();
         reasons.extend(self.stopped.as_ref().map(|why| format!("stopped for good: {why}")));
@@ -253,6 +273,24 @@ impl ProjectionStatus {
         self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// It is halted; whether that was not known before.
+    pub(crate) fn set_halted(&self, cause: HaltCause, text: &str) -> bool {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let mut halted = self.halted.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Some(Stillstand { cause, text: text.to_owned() });
+        let changed = *halted != now;
+        *halted = now;
+        changed
+    }
+
+    /// It runs from the beginning: what an earlier attempt said does not count any more.
+    pub(crate) fn begin_anew(&self) {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.halted.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.set_trouble(None);
+        self.membership_lost();
+    }
+
     /// This moment.
     pub(crate) fn snapshot(&self) -> StatusSnapshot {
         let snapshot = |(lane, status): &(LaneId, Arc<LaneStatus>)| LaneSnapshot {
@@ -265,7 +303,8 @@ impl ProjectionStatus {
         };
         let lanes = self.lanes().values().map(snapshot).collect();
         let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        StatusSnapshot { assigned: self.was_assigned(), trouble, stopped: self.stopped(), lanes }
+        let halted = self.halted.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        StatusSnapshot { assigned: self.was_assigned(), trouble, stopped: self.stopped(), halted, lanes }
     }
 }
 

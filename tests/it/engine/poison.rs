@@ -190,7 +190,7 @@ async fn a_flood_of_poison_stops_the_projection_and_asks() {
     let sink = MemorySink::new();
     let outcome = fleet.run(Fold::new(Connects), sink.clone(), config, RunMode::Once).end().await;
     let End::Failed(why) = outcome.end else { panic!("{:?}", outcome.end) };
-    assert!(why.contains("in a row") && why.contains("raise the limit"), "{why}");
+    assert!(why.contains("in a row") && why.contains("progress resume connects"), "{why}");
     let config = EngineConfig { instance: "a".into(), set_aside_in_a_row_max: 30, ..EngineConfig::default() };
     let outcome = fleet.run(Fold::new(Connects), sink.clone(), config, RunMode::Once).end().await;
     let ledger: usize = sink.lanes().iter().map(|lane| sink.lane(lane).ledger.len()).sum();

@@ -1,4 +1,6 @@
-//! `fleetlog progress show|skip`
+//! `fleetlog progress show|skip|resume`
+
+mod resume;
 
 use anyhow::Context;
 use fleetlog_event::{Reason, Reject};
@@ -11,6 +13,7 @@ use crate::{
     commands::migrate,
     config::Config,
     exit::{Code, Failure},
+    halts::{self, HaltView},
     lanes::{self, Lane},
     output::{self, Format},
     wiring,
@@ -29,6 +32,13 @@ pub(crate) enum Command {
         after_help = "Example: fleetlog progress skip unit-status --topic robot --partition 3 --offset 1207 --why 'crashes the projector'"
     )]
     Skip(Skip),
+    /// Let a projection go on that is halted, or that failed: in every process that runs it, without a restart
+    #[command(after_help = "Examples:\n  \
+                      fleetlog progress resume unit-status --why 'the registry is back'\n  \
+                      fleetlog progress resume unit-status --why 'a bridge sent JSON' --set-asides-max 5000\n\n\
+                      Who, when and why is written down on topic `ops`, for ever. If what halted it is still there, it is \
+                      halted again.")]
+    Resume(resume::Resume),
 }
 
 #[derive(Debug, clap::Args)]
@@ -54,6 +64,7 @@ pub(crate) async fn run(command: &Command, config: &Config, format: Format) -> a
     match command {
         Command::Show { projection } => show(projection, config, format).await,
         Command::Skip(skip) => run_skip(skip, config).await,
+        Command::Resume(resume) => resume::run(resume, config, format).await,
     }
 }
 
@@ -67,11 +78,17 @@ struct Row {
     lag: i64,
     link: Option<String>,
     log_id: Option<String>,
+    /// That of the projection, on each of its lanes.
+    halt: Option<HaltView>,
 }
 
 async fn show(names: &[String], config: &Config, format: Format) -> anyhow::Result<Code> {
-    let mut rows = Vec::new();
-    for projection in lanes::chosen(names)? {
+    let chosen = lanes::chosen(names)?;
+    let all_halts = halts::read(config).await?;
+    let (mut rows, mut halted) = (Vec::new(), Vec::new());
+    for projection in chosen {
+        let halt = halts::view(config, &all_halts, &projection);
+        halted.extend(halt.clone().map(|halt| (projection.id, halt)));
         rows.extend(lanes::read(config, &projection).await?.iter().map(|lane| Row {
             lane: lane.id.to_string(),
             next: lane.stored.progress.map(|progress| progress.main),
@@ -81,6 +98,7 @@ async fn show(names: &[String], config: &Config, format: Format) -> anyhow::Resu
             lag: lane.lag(),
             link: lane.stored.link.map(|link| link.to_string()),
             log_id: lane.stored.progress.map(|progress| progress.log.to_string()),
+            halt: halt.clone(),
         }));
     }
     match format {
@@ -95,6 +113,7 @@ async fn show(names: &[String], config: &Config, format: Format) -> anyhow::Resu
                     [row.lane, number(row.next), begin, end, lag, row.link.unwrap_or_else(|| "-".into())]
                 }),
             );
+            halts::tell(halted.iter().map(|(projection, halt)| (*projection, halt)));
         }
     }
     Ok(Code::Done)

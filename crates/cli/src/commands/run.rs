@@ -26,6 +26,7 @@ use crate::{
     engine_parts::DeadLetterTopics,
     exit::{Code, Failure},
     figures::Figures,
+    halts::OpsHalts,
     http::{self, Health},
     instance::Instance,
     lanes,
@@ -106,12 +107,12 @@ pub(crate) async fn run(run: &Run, config: &Config, format: Format) -> anyhow::R
     tracing::info!(instance = instance.name, projections = chosen.len(), "running");
     tell_service_manager(NotifyState::Ready);
     if !config.run.presence || run.once {
-        return started.finish(run.once, format).await;
+        return started.finish(run.once, format, &stop).await;
     }
     let presence = started.presence(config, &instance)?;
     let over = stop.clone();
     let projections = async {
-        let outcome = started.finish(run.once, format).await;
+        let outcome = started.finish(run.once, format, &over).await;
         // Also where all of them stopped for good: what is to start the process again has to see it end.
         over.cancel();
         outcome
@@ -126,6 +127,7 @@ struct Started {
     mode: RunMode,
     kafka: KafkaSettings,
     catalogue: Arc<Catalogue>,
+    halts: Arc<OpsHalts>,
     schemas: Arc<Decoder>,
     dead_letters: Arc<dyn DeadLetters>,
     logs: Arc<KafkaLogs>,
@@ -143,11 +145,16 @@ impl Started {
         let kafka = wiring::kafka_settings(config);
         let catalogue = Arc::new(wiring::catalogue(None)?);
         let producer_metrics = ProducerMetrics::register(&registry)?;
+        let schemas = wiring::decoder(config)?;
+        let halts = Arc::new(OpsHalts::new(config, Arc::clone(&schemas), producer_metrics.clone())?);
+        let watched = Arc::clone(&halts);
+        tokio::spawn(async move { watched.watch().await });
         Ok(Self {
             config: engine_config(config, instance),
             memory,
             mode: if run.once { RunMode::Once } else { RunMode::Continuous },
-            schemas: wiring::decoder(config)?,
+            halts,
+            schemas,
             dead_letters: Arc::new(DeadLetterTopics::connect(&kafka, &catalogue, producer_metrics.clone())?),
             logs: Arc::new(KafkaLogs::new(&kafka)?),
             inbox: Arc::new(KafkaInbox::start(&kafka)?),
@@ -188,7 +195,8 @@ impl Started {
             metrics: self.metrics.clone(),
             runtime,
         })
-        .with_context(|| format!("projection `{id}`"))?;
+        .with_context(|| format!("projection `{id}`"))?
+        .with_halts(self.halts.clone());
         self.handles.push((id, runner.status()));
         let (mode, stop) = (self.mode, stop.clone());
         // On the projection's own runtime from the first call on: the sink connects there, and its work is counted.
@@ -203,10 +211,22 @@ impl Started {
     }
 
     /// Waits for all projections; one that stopped for good does not stop the others.
-    async fn finish(mut self, once: bool, format: Format) -> anyhow::Result<Code> {
+    /// Where all have failed the process ends: what started it may start it again. One that is halted waits for a person,
+    /// and the process with it.
+    async fn finish(mut self, once: bool, format: Format, stop: &CancellationToken) -> anyhow::Result<Code> {
         let mut outcomes = Vec::new();
-        while let Some(outcome) = self.running.join_next().await {
-            outcomes.push(outcome?);
+        loop {
+            tokio::select! {
+                ended = self.running.join_next() => match ended {
+                    Some(outcome) => outcomes.push(outcome?),
+                    None => break,
+                },
+                () = tokio::time::sleep(FAILED_INTERVAL) => {
+                    if self.handles.iter().all(|(_, handle)| !handle.snapshot().healthy()) {
+                        stop.cancel();
+                    }
+                }
+            }
         }
         outcomes.sort_by_key(|(id, _)| self.handles.iter().position(|(known, _)| known == id));
         if once {
@@ -215,11 +235,21 @@ impl Started {
         let failed = outcomes.iter().filter(|(_, outcome)| matches!(outcome.end, End::Failed(_))).count();
         for (id, outcome) in &outcomes {
             if let End::Failed(why) = &outcome.end {
-                eprintln!("error: projection `{id}` stopped for good: {why}");
+                eprintln!("error: projection `{id}` {}: {why}", stand(&self.handles, id));
             }
         }
         Ok(if failed > 0 { Code::Found } else { Code::Done })
     }
+}
+
+/// How often it is looked whether all projections have failed.
+const FAILED_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How a projection stands that ended, in words.
+fn stand(handles: &[(&'static str, StatusHandle)], id: &str) -> &'static str {
+    let is_halted =
+        |(known, handle): &(&str, StatusHandle)| *known == id && handle.snapshot().halted.is_some();
+    if handles.iter().any(is_halted) { "does not run" } else { "stopped for good" }
 }
 
 /// How the process's memory is shared out between its projections.
@@ -257,6 +287,9 @@ fn engine_config(config: &Config, instance: &Instance) -> EngineConfig {
     EngineConfig {
         instance: instance.name.clone(),
         batch_events_max: config.run.batch_events_max,
+        set_aside_in_a_row_max: config.run.set_aside_in_a_row_max,
+        set_aside_ratio_max: config.run.set_aside_ratio_max,
+        set_aside_ratio_events: config.run.set_aside_ratio_events,
         drain_deadline_ms: config.run.drain_deadline_ms,
         session_timeout_ms: config.run.session_timeout_ms,
         application_version: env!("CARGO_PKG_VERSION").to_owned(),

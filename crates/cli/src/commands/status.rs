@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::{
     config::Config,
     exit::Code,
+    halts::{self, HaltView},
     lanes::{self, Lane},
     output::{self, Format},
     wiring,
@@ -35,6 +36,7 @@ struct Row {
     end: i64,
     lag_events: i64,
     members: usize,
+    halt: Option<HaltView>,
 }
 
 pub(crate) async fn run(status: &Status, config: &Config, format: Format) -> anyhow::Result<Code> {
@@ -63,7 +65,9 @@ pub(crate) async fn run(status: &Status, config: &Config, format: Format) -> any
 
 async fn rows(config: &Config) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
+    let all_halts = halts::read(config).await?;
     for projection in lanes::chosen(&[])? {
+        let halt = halts::view(config, &all_halts, &projection);
         let lanes = lanes::read(config, &projection).await?;
         let members = wiring::members(config, &projection).await?;
         for stem in projection.topics {
@@ -79,6 +83,7 @@ async fn rows(config: &Config) -> anyhow::Result<Vec<Row>> {
                 end: lanes.iter().map(|lane| lane.log.end).sum(),
                 lag_events: lanes.iter().map(|lane| lane.lag()).sum(),
                 members,
+                halt: halt.clone(),
                 topic,
             });
         }
@@ -89,20 +94,24 @@ async fn rows(config: &Config) -> anyhow::Result<Vec<Row>> {
 fn show(rows: Vec<Row>, format: Format) -> anyhow::Result<()> {
     match format {
         Format::Json => output::json(&rows)?,
-        Format::Table => output::table(
-            ["projection", "topic", "lanes", "taken to", "end", "lag", "processes"],
-            rows.into_iter().map(|row| {
-                [
-                    row.projection.to_owned(),
-                    row.topic,
-                    row.lanes.to_string(),
-                    row.taken_to.to_string(),
-                    row.end.to_string(),
-                    row.lag_events.to_string(),
-                    row.members.to_string(),
-                ]
-            }),
-        ),
+        Format::Table => {
+            output::table(
+                ["projection", "topic", "lanes", "taken to", "end", "lag", "processes", "state"],
+                rows.iter().map(|row| {
+                    [
+                        row.projection.to_owned(),
+                        row.topic.clone(),
+                        row.lanes.to_string(),
+                        row.taken_to.to_string(),
+                        row.end.to_string(),
+                        row.lag_events.to_string(),
+                        row.members.to_string(),
+                        if row.halt.is_some() { "halted" } else { "" }.to_owned(),
+                    ]
+                }),
+            );
+            halts::tell(rows.iter().filter_map(|row| Some((row.projection, row.halt.as_ref()?))));
+        }
     }
     Ok(())
 }

@@ -270,13 +270,14 @@ fn fit(default: Option<&Value>, value: &Value, is_text_only: bool) -> Result<Opt
         | (Some(Value::Array(..)), Value::Array(..))
         | (Some(Value::Bool(..)), Value::Bool(..)) => Ok(None),
         (None | Some(Value::String(..)), other) => text(other).map(|t| Some(Value::from(t))).ok_or("a text"),
-        (Some(Value::Num(..)), Value::Num(_, number))
-            if number.to_i128().is_some() || number.to_u128().is_some() =>
-        {
+        (Some(Value::Num(_, default)), Value::Num(_, number)) if is_whole(*number) || !is_whole(*default) => {
             Ok(None)
         }
-        (Some(Value::Num(..)), Value::String(_, text)) if is_text_only => {
+        (Some(Value::Num(_, default)), Value::String(_, text)) if is_text_only => {
             let number = text.trim();
+            if !is_whole(*default) {
+                return number.parse::<f64>().map(|number| Some(Value::from(number))).map_err(|_| "a number");
+            }
             let unsigned = number.parse::<u64>().map(Value::from);
             unsigned
                 .or_else(|_| number.parse::<i64>().map(Value::from))
@@ -286,7 +287,9 @@ fn fit(default: Option<&Value>, value: &Value, is_text_only: bool) -> Result<Opt
         (Some(Value::Bool(..)), Value::String(_, text)) if is_text_only => {
             text.trim().parse::<bool>().map(|flag| Some(Value::from(flag))).map_err(|_| "true or false")
         }
-        (Some(Value::Num(..)), _) => Err("a whole number"),
+        (Some(Value::Num(_, default)), _) => {
+            Err(if is_whole(*default) { "a whole number" } else { "a number" })
+        }
         (Some(Value::Array(..)), other) => match text(other) {
             Some(list) => Ok(Some(Value::from(
                 list.split(',').map(str::trim).filter(|t| !t.is_empty()).map(Value::from).collect::<Vec<_>>(),
@@ -295,6 +298,11 @@ fn fit(default: Option<&Value>, value: &Value, is_text_only: bool) -> Result<Opt
         },
         _ => Err("a value of another kind"),
     }
+}
+
+/// A setting whose default is a whole number takes whole numbers only.
+fn is_whole(number: Num) -> bool {
+    number.to_i128().is_some() || number.to_u128().is_some()
 }
 
 fn number_text(number: Num) -> String {
@@ -437,9 +445,15 @@ fn limits(config: &Config, wrong: &mut impl FnMut(&str, String)) {
     at_least("run.figures_hold_ms", run.figures_hold_ms, 1_000, "");
     at_least("run.memory_bytes_max", run.memory_bytes_max, 128 << 20, " (128 MiB)");
     at_least("run.batch_events_max", run.batch_events_max as u64, 1, "");
+    at_least("run.set_aside_in_a_row_max", run.set_aside_in_a_row_max as u64, 1, "");
+    at_least("run.set_aside_ratio_events", run.set_aside_ratio_events as u64, 1, "");
     at_least("postgres.connections_max", u64::from(config.postgres.connections_max), 2, "");
     at_least("producer.in_flight_events_max", config.producer.in_flight_events_max as u64, 1, "");
     at_least("producer.in_flight_bytes_max", config.producer.in_flight_bytes_max as u64, 1 << 20, " (1 MiB)");
+    let ratio = run.set_aside_ratio_max;
+    if !(ratio > 0.0 && ratio <= 1.0) {
+        wrong("run.set_aside_ratio_max", format!("is {ratio}, expected more than 0 and at most 1"));
+    }
     if run.drain_deadline_ms >= run.session_timeout_ms {
         let (deadline, limit) = (run.drain_deadline_ms, run.session_timeout_ms);
         wrong(

@@ -4,6 +4,7 @@ mod acting;
 mod conventions;
 mod counting;
 mod foreign;
+mod halting;
 
 use bytes::Bytes;
 use fleetlog_event::TimestampMs;

@@ -4,6 +4,7 @@
 //! all letters and the letters that are wanted, never their payloads.
 
 mod error;
+mod halts;
 mod scan;
 
 use std::{
@@ -17,6 +18,7 @@ use fleetlog_kafka::{KafkaSettings, OwnedRecord};
 use fleetlog_producer::EventProducer;
 
 pub use error::ToolError;
+pub use halts::HaltsReader;
 
 use crate::{
     ActionHead, Actions, DiscardRequest, Distinct, ExportLine, Inside, Letter, Place, RawLetter, Selector,

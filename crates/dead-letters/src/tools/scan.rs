@@ -69,7 +69,8 @@ impl Scan {
         Ok(Some(Self::start(kafka.clone(), topic.to_owned(), ranges, log)))
     }
 
-    fn start(
+    /// These ranges, of a log as it was seen.
+    pub(super) fn start(
         kafka: KafkaSettings,
         topic: String,
         ranges: Vec<PartitionRange>,

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use fleetlog_projection::{Fault, Link, Projection, Sink, SinkError};
+use fleetlog_projection::{Fault, Link, Projection, SetAside, Sink, SinkError};
 use tracing::{error, info, warn};
 
-use super::{Lane, Work, telling::tell};
+use super::{Lane, Shared, Trip, Work, telling::tell};
 use crate::{Failure, fault::Interrupt, intake::CommitError, ports::Schemas, status::LaneState};
 
 /// After how long a lane says again that it waits, and then ever more rarely.
@@ -183,29 +183,29 @@ where
         }
     }
 
-    /// Stops the projection when nothing but set-asides came for long: rather a wrong setting than that many poison
-    /// events.
+    /// Halts the projection where too much of what comes would be set aside: rather a wrong setting than that many poison
+    /// events. Nothing of the batch is set aside then.
     pub(super) fn check_flood(
         &self,
         work: &mut Work<P, C::Decode>,
-        taken: usize,
-        set_aside: usize,
+        events: usize,
+        set_aside: &[SetAside],
     ) -> Result<(), Interrupt> {
-        if taken == 0 || set_aside < taken {
-            work.set_aside_in_a_row = 0;
-            return Ok(());
-        }
-        let in_a_row = work.set_aside_in_a_row + set_aside;
-        let max = self.shared.config.set_aside_in_a_row_max;
-        if in_a_row > max {
-            return Err(Interrupt::Permanent(format!(
-                "lane {}: {in_a_row} events in a row would be set aside and not one taken (at most {max}); is the \
-                 topic, the registry or the producers' version wrong? raise the limit if these events are to be set \
-                 aside",
-                self.lane
-            )));
-        }
-        work.set_aside_in_a_row = in_a_row;
-        Ok(())
+        work.breaker.count(events, set_aside.len()).map_err(|trip| self.tripped(trip, set_aside))
+    }
+
+    /// The same for what the store refused.
+    pub(super) fn check_refused(
+        &self,
+        work: &mut Work<P, C::Decode>,
+        refused: &[SetAside],
+    ) -> Result<(), Interrupt> {
+        work.breaker.refused(refused.len()).map_err(|trip| self.tripped(trip, refused))
+    }
+
+    fn tripped(&self, trip: Trip, set_aside: &[SetAside]) -> Interrupt {
+        let Shared { config, group, halting, .. } = &*self.shared;
+        let halt = halting.tripped(config, group, &self.lane, trip, set_aside.first());
+        Interrupt::Permanent(halt.state())
     }
 }

@@ -3,6 +3,7 @@
 //! The decisions are [`LaneCore`]'s, which is pure; this carries them out. The main path is [`Lane::step`].
 
 mod ahead;
+mod breaker;
 mod carry_out;
 mod faults;
 mod mutants;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     DeadLetter, EngineConfig, Failure, InboxFeed, Origin,
     fault::Interrupt,
+    halting::Halting,
     inbox::Inbox,
     intake::{LaneFeed, Taking},
     metrics::LaneMetrics,
@@ -39,6 +41,7 @@ use crate::{
 };
 
 use ahead::{Adding, Ahead, Flight, Landed, Round, Source, Tally, offsets};
+pub(crate) use breaker::{Breaker, Limits, Trip};
 use orders::{Ordered, Orders};
 use round::Pace;
 pub(crate) use start::SharedLogs;
@@ -56,6 +59,8 @@ pub(crate) struct Shared<P, S, C> {
     /// The consumer group, for dead letters.
     pub(crate) group: String,
     pub(crate) status: Arc<ProjectionStatus>,
+    /// What is known of halts, and where a lane tells that its breaker tripped.
+    pub(crate) halting: Halting,
     /// Told why this projection stops.
     pub(crate) fail: Box<dyn Fn(Failure) + Send + Sync>,
 }
@@ -92,8 +97,8 @@ pub(crate) struct Work<P: Projection, D> {
     cached_bytes: usize,
     /// When to look at the link, or to write a move over markers.
     idle_at: Instant,
-    /// Set aside without one event taken between, counted by whole batches.
-    set_aside_in_a_row: usize,
+    /// Whether too much is set aside.
+    breaker: Breaker,
 }
 
 impl<P: Projection, D> Work<P, D> {
@@ -208,7 +213,7 @@ where
         fail_point!("step.states-read");
         let projected = self.project(work, &taken, work.core.rulings(), &decode)?;
         fail_point!("step.projected");
-        self.check_flood(work, fresh.len(), projected.set_aside.len())?;
+        self.check_flood(work, fresh.len(), &projected.set_aside)?;
         self.publish(work, &projected.set_aside).await?;
         let Work { ahead, cache, cached_bytes, .. } = work;
         let (writes, rows_max) =
@@ -301,6 +306,7 @@ where
         writes.set_aside.extend(unit.set_aside.into_iter().filter(|aside| !covered(aside)));
         let new: Vec<SetAside> =
             writes.set_aside.iter().filter(|aside| !known.contains(&aside.record.offset)).cloned().collect();
+        self.check_refused(work, &new)?;
         self.publish(work, &new).await?;
         let unit = work.core.unit_to(unit.progress, writes, now());
         Ok(self.fly(unit, sources, tally))
@@ -492,8 +498,8 @@ async fn landing<W: Send + 'static, D>(flight: &mut Option<Flight<W, D>>) -> Res
     }
 }
 
-/// The wall clock: for ledger entries and dead letters, never for a projection.
-fn now() -> TimestampMs {
+/// The wall clock: for ledger entries, dead letters and halts, never for a projection.
+pub(crate) fn now() -> TimestampMs {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     TimestampMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -99,7 +99,7 @@ where
             pace: Pace::new(),
             orders: Orders::none(),
             idle_at: Instant::now(),
-            set_aside_in_a_row: 0,
+            breaker: self.shared.halting.breaker(&self.shared.config),
         })
     }
 

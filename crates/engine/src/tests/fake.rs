@@ -87,7 +87,7 @@ impl Switch {
         self.on.store(on, Ordering::SeqCst);
     }
 
-    fn is_on(&self) -> bool {
+    pub(super) fn is_on(&self) -> bool {
         let on = self.on.load(Ordering::SeqCst);
         if on {
             self.met.fetch_add(1, Ordering::SeqCst);

@@ -2,6 +2,7 @@
 
 mod commands;
 pub(crate) mod fake;
+mod halts;
 mod rounds;
 
 use std::sync::atomic::Ordering;

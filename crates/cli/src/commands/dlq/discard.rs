@@ -93,7 +93,7 @@ fn not_a_label(why: &str) -> anyhow::Result<()> {
 }
 
 /// Who is at the keyboard, for the audit trail.
-fn operator() -> String {
+pub(crate) fn operator() -> String {
     let host = whoami::fallible::hostname().unwrap_or_else(|_| "unknown".to_owned());
     format!("{}@{host}", whoami::username())
 }

@@ -6,7 +6,7 @@ use fleetlog_kafka::KafkaFault;
 use crate::exit::{Code, Failure};
 
 /// The error with its code and hint.
-pub(super) fn failure(error: ToolError) -> Failure {
+pub(crate) fn failure(error: ToolError) -> Failure {
     let (code, hint) = match &error {
         ToolError::Selector(_) => (Code::Usage, "fleetlog dlq list --help".to_owned()),
         ToolError::NoPlace(_) => {

@@ -13,6 +13,8 @@ use fleetlog_dead_letters::{Found, Tools};
 
 use crate::{config::Config, exit::Code, output::Format, wiring};
 
+pub(crate) use discard::operator;
+pub(crate) use failure::failure;
 #[cfg(test)]
 pub(crate) use show::hex_dump;
 

@@ -1,13 +1,16 @@
 # The recipes a person runs, and CI runs the same. `make help` lists them.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos mutants model fuzz bench bench-full criterion instructions bounds month docs stack stop clean fmt lint
+.PHONY: help demo story test chaos mutants model fuzz bench bench-full criterion instructions bounds month docs stack stop clean fmt lint
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
 
 demo: ## start everything, import a recording, simulate a fleet, prove that nothing is missing or doubled
 	@scripts/demo.sh
+
+story: ## what people do, told by doing it: make story NAME=dead-letters (docs/stories/)
+	@NAME="$(NAME)" scripts/story.sh
 
 test: ## all checks and tests, on the local stack
 	@scripts/test.sh

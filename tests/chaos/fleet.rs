@@ -47,6 +47,8 @@ pub(crate) struct Fleet {
     /// All strikes at projectors are at fail points.
     pub(crate) only_fail_points: bool,
     projector: Fleetlog,
+    /// Who is started from now on rejects what it should take.
+    rejects: bool,
     instances: Vec<Instance>,
     processes: usize,
     store_losses: Arc<AtomicU64>,
@@ -77,6 +79,8 @@ struct Instance {
     running: Running,
     /// It was made to die at a fail point.
     may_die: bool,
+    /// It rejects what it should take.
+    rejects: bool,
 }
 
 /// Lanes of hot state begin with these.
@@ -85,6 +89,12 @@ const HOT: [&str; 3] = ["unit-consensus@", "unit-status@", "task-state@"];
 /// The binary with faults compiled in.
 pub(crate) fn fault_injection_binary() -> PathBuf {
     workspace_root().join("target/fault-injection/fleetlog")
+}
+
+fn binary_with_faults() -> Result<PathBuf> {
+    let binary = fault_injection_binary();
+    ensure!(binary.is_file(), "there is no {}: run scripts/build_fault_injection.sh", binary.display());
+    Ok(binary)
 }
 
 /// The points of a projector's way at which it is made to die: `FLEETLOG_TEST_FAIL_POINT=list fleetlog`.
@@ -153,6 +163,7 @@ impl Fleet {
             restarts: 0,
             findings: Vec::new(),
             projector,
+            rejects: false,
             instances: Vec::new(),
             processes: plan.processes,
             store_losses: Arc::default(),
@@ -203,9 +214,27 @@ impl Fleet {
 
     /// Starts one more.
     pub(crate) fn start(&mut self) -> Result<()> {
-        let running = self.projector.spawn(&["run"])?;
-        self.instances.push(Instance { running, may_die: false });
+        let running = self.version()?.spawn(&["run"])?;
+        self.instances.push(Instance { running, may_die: false, rejects: self.rejects });
         Ok(())
+    }
+
+    /// Who is started from now on rejects some of what it should take, or does no more: the fix.
+    pub(crate) fn reject_wrongly(&mut self, rejects: bool) {
+        self.rejects = rejects;
+    }
+
+    /// One that rejects what it should take, if any still does.
+    pub(crate) fn rejecting(&self) -> Option<usize> {
+        self.instances.iter().position(|instance| instance.rejects)
+    }
+
+    /// What is to be run now.
+    fn version(&self) -> Result<Fleetlog> {
+        if !self.rejects {
+            return Ok(self.projector.clone());
+        }
+        Ok(self.projector.clone().program(binary_with_faults()?).env("FLEETLOG_TEST_REJECTS", "all"))
     }
 
     /// Starts one more that dies as by `kill -9` at the n-th passing of a fail point.
@@ -221,11 +250,9 @@ impl Fleet {
     }
 
     fn start_at_point(&mut self, at: &str) -> Result<()> {
-        let binary = fault_injection_binary();
-        ensure!(binary.is_file(), "there is no {}: run scripts/build_fault_injection.sh", binary.display());
-        let failing = self.projector.clone().program(binary).env("FLEETLOG_TEST_FAIL_POINT", at);
+        let failing = self.version()?.program(binary_with_faults()?).env("FLEETLOG_TEST_FAIL_POINT", at);
         let running = failing.spawn(&["run"])?;
-        self.instances.push(Instance { running, may_die: false });
+        self.instances.push(Instance { running, may_die: false, rejects: self.rejects });
         Ok(())
     }
 

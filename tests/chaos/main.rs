@@ -13,6 +13,7 @@ mod outcome;
 mod plan;
 mod recount;
 mod recount_fails;
+mod redriver;
 mod report;
 mod run;
 mod seeds;

@@ -29,6 +29,7 @@ fn family(mutant: &str) -> Family {
         "ownership-not-proved" => Family::Usurper,
         "cache-kept" | "idle-link-not-read" => Family::Tail,
         "at-or-past" | "nonce-reused" | "stale-prefetch" | "dedup-learns-early" => Family::Chain,
+        "ledger-skipped" => Family::Redrive,
         _ => Family::Process,
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::Plan;
+use crate::{faults::Family, plan::Plan};
 
 /// Which check found something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -96,6 +96,10 @@ pub(crate) struct Recount {
     pub(crate) compared: u64,
     /// Events that were to be set aside, over all projections.
     pub(crate) set_aside: u64,
+    /// Events that were set aside and, redriven, taken, over all projections.
+    pub(crate) redriven: u64,
+    /// Events that were redriven and rejected again.
+    pub(crate) rejected_again: u64,
     /// Repeats dropped.
     pub(crate) duplicates: u64,
     /// Dead letters published more than once: allowed, and counted.
@@ -174,7 +178,13 @@ impl Outcome {
         if self.findings.iter().any(|finding| finding.check == Check::Harness) {
             return;
         }
+        let redrives = self.family == Family::Redrive.name();
         for (what, count) in [
+            ("redriven events that were taken", if redrives { self.recount.redriven } else { 1 }),
+            (
+                "redriven events that were rejected again",
+                if redrives { self.recount.rejected_again } else { 1 },
+            ),
             ("events", self.events),
             ("poison records", self.poisons),
             ("compared entities and rows", self.recount.compared),

@@ -21,6 +21,10 @@ pub(crate) struct Expected {
     pub(crate) poisons: u64,
     /// Projections that are left out, with the topics that only they read.
     pub(crate) without: &'static [&'static str],
+    /// Projectors rejected what they should take, and that was redriven.
+    pub(crate) redriven: bool,
+    /// Hot state lost its tail, and ledgers with it: letters may tell more than these.
+    pub(crate) tails_lost: bool,
 }
 
 /// Reads the log, both stores and the dead letters, and counts.
@@ -41,6 +45,8 @@ pub(crate) async fn recount(world: &World, expected: &Expected) -> Result<Recoun
         .arg(sent.path())
         .args(["--poisons", &expected.poisons.to_string()])
         .args(["--without", &expected.without.join(",")])
+        .args(expected.redriven.then_some("--redriven"))
+        .args(expected.tails_lost.then_some("--tails-lost"))
         .kill_on_drop(true);
     let output =
         tokio::time::timeout(LIMIT, command.output()).await.context("the recount took too long")??;

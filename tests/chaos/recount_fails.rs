@@ -3,7 +3,7 @@
 use fleetlog_event::EventId;
 use fleetlog_kafka::LogReader;
 use fleetlog_kafka::ReadError;
-use fleetlog_tests::{LIMIT, World};
+use fleetlog_tests::{LIMIT, World, until};
 use rand::{SeedableRng as _, rngs::StdRng};
 use rdkafka::{
     Offset, TopicPartitionList,
@@ -13,9 +13,11 @@ use rdkafka::{
 use redis::AsyncCommands as _;
 
 use crate::{
+    fleet::fault_injection_binary,
     load::{Poisoner, Sent},
     outcome::Recount,
     recount::{Expected, recount},
+    redriver::Redriver,
 };
 
 const EVENTS: u64 = 800;
@@ -27,7 +29,8 @@ async fn well() -> (World, Expected) {
     let poisoner = Poisoner::new(world.kafka()).unwrap();
     poisoner.burst(&mut StdRng::seed_from_u64(1), 40).await.unwrap();
     world.ok(&["run", "--once"]).await;
-    (world, Expected { sent, poisons: poisoner.acknowledged(), without: &[] })
+    let poisons = poisoner.acknowledged();
+    (world, Expected { sent, poisons, without: &[], redriven: false, tails_lost: false })
 }
 
 /// What is found beyond what was found before.
@@ -151,4 +154,68 @@ async fn a_dead_letter_that_is_missing_or_too_many_is_counted() {
     list.add_partition_offset(&topic, first.partition, Offset::Offset(first.offset + 1)).unwrap();
     admin.delete_records(&list, &AdminOptions::new()).await.unwrap();
     assert_eq!(counts(&found_more(&world, &expected, &mut known).await), [0, 0, 0, 0, 1], "{known:?}");
+}
+
+/// Projectors rejected wrongly, and a fixed one was told to take all of it.
+async fn redriven() -> (World, Expected, Redriver) {
+    let world = World::new("redriven").await;
+    let sent = Sent::read(&world.simulate(EVENTS, 1).await).unwrap();
+    let poisoner = Poisoner::new(world.kafka()).unwrap();
+    poisoner.burst(&mut StdRng::seed_from_u64(1), 40).await.unwrap();
+    let wrong = world.fleetlog.clone().program(fault_injection_binary()).env("FLEETLOG_TEST_REJECTS", "all");
+    wrong.run(&["run", "--once"], LIMIT).await.unwrap().success().unwrap();
+    let fixed = world.fleetlog.spawn(&["run"]).unwrap();
+    let mut redriver = Redriver::new(world.kafka()).unwrap();
+    while redriver.send_all_open(&world).await.unwrap() {
+        until("all commands", async || redriver.behind(&world).await.unwrap().is_empty()).await;
+    }
+    fixed.signal("TERM").unwrap();
+    fixed.wait(LIMIT).await.unwrap();
+    let poisons = poisoner.acknowledged();
+    (world, Expected { sent, poisons, without: &[], redriven: true, tails_lost: false }, redriver)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redriven_event_that_is_missing_doubled_or_out_of_order_is_counted() {
+    let (world, expected, redriver) = redriven().await;
+    let mut known = recount(&world, &expected).await.unwrap();
+    assert_eq!(counts(&known), [0; 5], "{known:?}");
+    assert!(known.redriven > EVENTS / 16 && known.rejected_again > 20, "{known:?}");
+
+    let mut postgres = world.postgres().await;
+    let redriven = |projection: &str, topic: &str| {
+        format!(
+            "(log_partition, log_offset) = (SELECT partition, log_offset FROM fleetlog_set_aside WHERE projection = \
+             '{projection}' AND topic = '{}{topic}' AND status = 'redriven' ORDER BY 1, 2 LIMIT 1)",
+            world.prefix
+        )
+    };
+    let missing = format!("DELETE FROM telemetry WHERE {}", redriven("telemetry-history", "telemetry"));
+    let doubled = format!(
+        "INSERT INTO unit_event SELECT * FROM unit_event WHERE {}",
+        redriven("event-history", "robot")
+    );
+    let reopened = "UPDATE fleetlog_set_aside SET status = 'open' WHERE ctid = (SELECT max(ctid) FROM \
+                    fleetlog_set_aside WHERE projection = 'telemetry-history' AND status = 'redriven')";
+    let untold = "UPDATE fleetlog_set_aside SET replays = replays + 1 WHERE ctid = (SELECT min(ctid) FROM \
+                  fleetlog_set_aside WHERE projection = 'event-history' AND replays > 0)";
+    for (statement, counted) in [
+        (missing.as_str(), [1, 0, 0, 0, 0]),
+        (&doubled, [0, 1, 0, 0, 0]),
+        (reopened, [0, 0, 1, 1, 0]),
+        (untold, [0, 0, 0, 0, 1]),
+    ] {
+        sqlx::query(statement).execute(&mut postgres).await.unwrap();
+        let found = found_more(&world, &expected, &mut known).await;
+        assert_eq!(counts(&found), counted, "{statement}: {known:?}");
+    }
+
+    // Hot state as it would be had the event been folded last, and not in its place.
+    let client = redis::Client::open(world.redis_url.as_str()).unwrap();
+    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    let (_, record) =
+        redriver.letters_of("unit-consensus").find(|(_, record)| record.key_text().is_some()).unwrap();
+    let home = format!("{}UnitConsensus@{}", world.prefix, record.key_text().unwrap());
+    let _: () = redis.hset(&home, "recorded_at_ms", record.timestamp.0).await.unwrap();
+    assert_eq!(counts(&found_more(&world, &expected, &mut known).await), [0, 0, 1, 0, 0], "{known:?}");
 }

@@ -33,12 +33,13 @@ pub(crate) fn table(outcomes: &[Outcome]) -> String {
     lines.join("\n")
 }
 
-const HEAD: [&str; 14] = [
+const HEAD: [&str; 15] = [
     "family",
     "runs",
     "faults",
     "events",
     "poison",
+    "redriven",
     "restarts",
     "first write, ms: median",
     "max",
@@ -49,9 +50,9 @@ const HEAD: [&str; 14] = [
     "backward (after loss)",
     "reads",
 ];
-const WIDTHS: [usize; 14] = [12, 4, 6, 9, 6, 8, 23, 6, 5, 7, 6, 15, 21, 9];
+const WIDTHS: [usize; 15] = [12, 4, 6, 9, 6, 8, 8, 23, 6, 5, 7, 6, 15, 21, 9];
 
-fn row(cells: &[String; 14]) -> String {
+fn row(cells: &[String; 15]) -> String {
     let cells = cells.iter().zip(WIDTHS).enumerate();
     let padded = cells.map(
         |(at, (cell, width))| {
@@ -61,7 +62,7 @@ fn row(cells: &[String; 14]) -> String {
     padded.collect::<Vec<_>>().join("  ")
 }
 
-fn cells(family: &str, runs: &[&Outcome]) -> [String; 14] {
+fn cells(family: &str, runs: &[&Outcome]) -> [String; 15] {
     let sum = |of: &dyn Fn(&Outcome) -> u64| runs.iter().map(|run| of(run)).sum::<u64>().to_string();
     let mut times: Vec<u64> =
         runs.iter().flat_map(|run| &run.first_writes_ms).map(|took| took[0].max(took[1])).collect();
@@ -82,6 +83,7 @@ fn cells(family: &str, runs: &[&Outcome]) -> [String; 14] {
         }),
         sum(&|run| run.events),
         sum(&|run| run.poisons),
+        sum(&|run| run.recount.redriven),
         sum(&|run| u64::from(run.restarts)),
         shown(times.get(times.len() / 2)),
         shown(times.last()),

@@ -2,6 +2,7 @@
 
 use std::{
     panic::AssertUnwindSafe,
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -56,6 +57,7 @@ async fn prepare_and_run(plan: &Plan, mut random: StdRng, outcome: &mut Outcome)
     let ground = faults.ground();
     let world = World::on(ground.stack.clone(), &format!("chaos{}", plan.seed)).await;
     let mut fleet = Fleet::new(world, &ground, plan, faults.restarts_are_timed(), faults.stopped())?;
+    faults.begin(&mut fleet, &mut random)?;
     let ran = run_fleet(&mut fleet, &mut *faults, &ground, plan, &mut random, outcome).await;
     outcome.struck = std::mem::take(&mut fleet.struck);
     outcome.restarts = fleet.restarts;
@@ -95,7 +97,13 @@ async fn run_fleet(
     fleet.stop_all().await?;
     stop_watching.cancel();
     outcome.reads = watching.await?;
-    let expected = Expected { sent, poisons: fleet.poisoner.acknowledged(), without: faults.stopped() };
+    let expected = Expected {
+        sent,
+        poisons: fleet.poisoner.acknowledged(),
+        without: faults.stopped(),
+        redriven: faults.redrives(),
+        tails_lost: fleet.store_losses().load(Ordering::SeqCst) > 0,
+    };
     outcome.recount = recount(&fleet.world, &expected).await?;
     Ok(())
 }

@@ -2,7 +2,8 @@
 //!
 //! `FLEETLOG_TEST_FAIL_POINT=<point>:<n>[:abort|:sleep<ms>]` dies (as by `kill -9`) or sleeps when the point is passed
 //! for the n-th time; several are separated by commas. `FLEETLOG_TEST_MUTANT=<name>` breaks a guarantee
-//! ([`Mutant`]). `list` prints the names.
+//! ([`Mutant`]). `list` prints the names. `FLEETLOG_TEST_REJECTS=all`, or `unit-status,event-history:DoorChanged`, has
+//! projections reject what they should take ([`Wrongly`]).
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -10,10 +11,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use fleetlog_projection::mutant::{self, Mutant};
+use fleetlog_projection::mutant::{self, Mutant, Wrongly};
 
-/// Every point, in the order in which a step passes them.
-const POINTS: [&str; 16] = [
+/// Every point, in the order in which a step passes them; then those of commands.
+const POINTS: [&str; 19] = [
     "lane.start.read",
     "lane.start.sought",
     "step.admitted",
@@ -30,6 +31,9 @@ const POINTS: [&str; 16] = [
     "sql.committed",
     "commit.after",
     "step.committed",
+    "commands.begun",
+    "commands.published",
+    "commands.committed",
 ];
 
 /// Arms what the environment names. True: it asked for the names, which were printed; nothing else is to be done.
@@ -51,6 +55,9 @@ pub(crate) fn arm() -> anyhow::Result<bool> {
         mutant::activate(Some(
             found.with_context(|| format!("FLEETLOG_TEST_MUTANT: there is no mutant `{name}`"))?,
         ));
+    }
+    if let Some(rejects) = variable("FLEETLOG_TEST_REJECTS") {
+        mutant::reject_wrongly(Wrongly::parse(&rejects));
     }
     for point in points.iter().flat_map(|points| points.split(',')) {
         arm_point(point).with_context(|| format!("FLEETLOG_TEST_FAIL_POINT: `{point}`"))?;

@@ -269,7 +269,7 @@ impl<P: FoldProjector, D: Decode> Batch<'_, P, D> {
         if is_covered && !on(Mutant::CoveredTakenAgain) {
             return Ok(());
         }
-        let event = read_event::<D, P::Event>(self.scope, self.decode, record, key)?;
+        let event = read_event::<D, P::Event>(P::ID, self.scope, self.decode, record, key)?;
         let typed = |reject| (reject, Some(event.event.event_type().name.to_owned()));
         if let Some(detail) = self.rulings.refused.get(&record.offset) {
             return Err(typed(refused(detail)));
@@ -299,9 +299,8 @@ impl<P: FoldProjector, D: Decode> Batch<'_, P, D> {
         let mut state = known.map(|(_, state)| state.clone()).unwrap_or_default();
         for &index in &work.taken {
             // Taken once, so it decodes and applies again: both are pure.
-            if let Ok(again) =
-                read_event::<D, P::Event>(self.scope, self.decode, records[index], work.key.clone())
-            {
+            let (scope, decode, key) = (self.scope, self.decode, work.key.clone());
+            if let Ok(again) = read_event::<D, P::Event>(P::ID, scope, decode, records[index], key) {
                 let redone = projector.apply(&mut state, &again);
                 debug_assert!(redone.is_ok(), "fold `{}` is not pure", P::ID);
             }

@@ -2,6 +2,13 @@
 //!
 //! Compiled in only with the feature `mutants`, which no ordinary build has; without it [`on`] is `false` at compile
 //! time. At most one is on in a process.
+//!
+//! Beside them a fault of projectors that breaks no guarantee: they reject what they should take ([`Wrongly`]), so that
+//! there is something to be redriven once "the fix" runs, which is a process without it.
+
+#[cfg(feature = "mutants")]
+use fleetlog_event::{EventId, Reason};
+use fleetlog_event::{EventSet, Reject};
 
 /// A guarantee's mechanism, broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -98,14 +105,76 @@ pub const fn on(_: Mutant) -> bool {
     false
 }
 
+/// Why an event is rejected that should be taken, if it is: never in an ordinary build.
+#[cfg(not(feature = "mutants"))]
+#[inline(always)]
+pub(crate) const fn wrongly_rejected<S: EventSet>(_projection: &str, _event: &S) -> Option<Reject> {
+    None
+}
+
+/// Which events are rejected that should be taken, and by which projections.
 #[cfg(feature = "mutants")]
-pub use active::{activate, on};
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrongly {
+    /// Those that reject; none: all of them.
+    projections: Vec<String>,
+    /// Events of this type (such as `DoorChanged`); none: one in 16 of all.
+    event_type: Option<String>,
+}
+
+#[cfg(feature = "mutants")]
+impl Wrongly {
+    /// Reads `<projections>[:<event type>]`, projections separated by commas, or `all`.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let (names, event_type) =
+            text.split_once(':').map_or((text, None), |(names, name)| (names, Some(name)));
+        let projections =
+            if names == "all" { Vec::new() } else { names.split(',').map(str::to_owned).collect() };
+        Self { projections, event_type: event_type.map(str::to_owned) }
+    }
+
+    fn reject<S: EventSet>(&self, projection: &str, event: &S) -> Option<Reject> {
+        let by_this = self.projections.is_empty() || self.projections.iter().any(|name| name == projection);
+        let this_one = match &self.event_type {
+            Some(name) => event.event_type().name.rsplit('.').next() == Some(name.as_str()),
+            None => is_one_in_16(event.meta().event_id),
+        };
+        (by_this && this_one).then(|| Reject::new(Reason::OutOfRange, "wrongly rejected (a test)"))
+    }
+}
+
+/// By the id alone, so that whoever rejects wrongly rejects the same ones; `tests/chaos/recount_log.py` has it once more.
+#[cfg(feature = "mutants")]
+fn is_one_in_16(event_id: EventId) -> bool {
+    event_id.0.as_bytes()[15].is_multiple_of(16)
+}
+
+#[cfg(feature = "mutants")]
+pub(crate) use active::wrongly_rejected;
+#[cfg(feature = "mutants")]
+pub use active::{activate, on, reject_wrongly};
 
 #[cfg(feature = "mutants")]
 mod active {
-    use std::sync::atomic::{AtomicU8, Ordering};
+    use std::sync::{
+        OnceLock,
+        atomic::{AtomicU8, Ordering},
+    };
 
-    use super::Mutant;
+    use super::{EventSet, Mutant, Reject, Wrongly};
+
+    static WRONGLY: OnceLock<Wrongly> = OnceLock::new();
+
+    /// From now on this process rejects such events. What was said first holds.
+    pub fn reject_wrongly(wrongly: Wrongly) {
+        let _ = WRONGLY.set(wrongly);
+    }
+
+    /// Why an event is rejected that should be taken, if it is.
+    pub(crate) fn wrongly_rejected<S: EventSet>(projection: &str, event: &S) -> Option<Reject> {
+        WRONGLY.get()?.reject(projection, event)
+    }
 
     static ACTIVE: AtomicU8 = AtomicU8::new(0);
 
@@ -124,6 +193,26 @@ mod active {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "mutants")]
+    #[test]
+    fn only_what_is_named_is_rejected_wrongly() {
+        use fleetlog_event::{
+            EventMeta,
+            robot::{Connected, RobotEvent},
+        };
+
+        let event = |last: u8| {
+            let event_id = EventId(uuid::Uuid::from_u128(u128::from(last)));
+            let meta = EventMeta { event_id, ..crate::given::unit_meta("504", "7") };
+            RobotEvent::Connected(Connected { meta, protocol: None })
+        };
+        let rejects =
+            |text: &str, last: u8| Wrongly::parse(text).reject("unit-status", &event(last)).is_some();
+        assert!(rejects("all", 32) && rejects("task-state,unit-status", 0));
+        assert!(!rejects("all", 33) && !rejects("task-state", 32));
+        assert!(rejects("all:Connected", 33) && !rejects("all:Disconnected", 32));
+    }
 
     #[test]
     fn names_are_unique_and_none_is_on_by_itself() {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fleetlog_event::{Decode, EntityKey, EventSet, LogId, Position, Reason, Recorded, Reject, partition_of};
 
-use crate::{EntityChange, Record, RowChange, SetAside, StoredState};
+use crate::{EntityChange, Record, RowChange, SetAside, StoredState, mutant::wrongly_rejected};
 
 /// Which part of the log a lane reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -176,6 +176,7 @@ pub(crate) fn key_text_of(record: &Record) -> Result<&str, Reject> {
 /// Decodes a record and checks what holds for every projection: the values, the key, the partition.
 /// On error the event's type is given too, if it could be read.
 pub(crate) fn read_event<D: Decode, S: EventSet>(
+    projection: &'static str,
     scope: &LaneScope,
     decode: &D,
     record: &Record,
@@ -200,6 +201,9 @@ pub(crate) fn read_event<D: Decode, S: EventSet>(
         return Err(typed(Reject::new(Reason::WrongPartition, detail)));
     }
     event.validate().map_err(typed)?;
+    if let Some(reject) = wrongly_rejected(projection, &event) {
+        return Err(typed(reject));
+    }
     let position = Position { log: scope.log, partition: scope.partition, offset: record.offset };
     Ok(Recorded { position, recorded_at: record.timestamp, key, event })
 }

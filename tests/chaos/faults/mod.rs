@@ -12,6 +12,7 @@ mod network;
 mod postgres;
 pub(crate) mod process;
 mod redis;
+mod redrive;
 mod tail;
 mod usurper;
 mod zombie;
@@ -63,11 +64,13 @@ pub(crate) enum Family {
     Clock,
     /// Redis, PostgreSQL, the broker and projectors, two or three of them at once.
     Combined,
+    /// What projectors rejected wrongly is redriven while they are killed, stopped and replaced.
+    Redrive,
 }
 
 impl Family {
     /// Each with how often a seed draws it.
-    pub(crate) const WEIGHTS: [(Self, u32); 15] = [
+    pub(crate) const WEIGHTS: [(Self, u32); 16] = [
         (Self::Process, 10),
         (Self::Zombie, 4),
         (Self::Tail, 3),
@@ -83,6 +86,7 @@ impl Family {
         (Self::Clock, 2),
         (Self::Usurper, 2),
         (Self::Combined, 6),
+        (Self::Redrive, 6),
     ];
 
     /// All, by the name that the table and `FLEETLOG_CHAOS_FAMILY` have.
@@ -96,7 +100,7 @@ impl Family {
     }
 
     /// Its servers, started and answering.
-    pub(crate) async fn set_up(self, _random: &mut StdRng) -> Result<Box<dyn Faults>> {
+    pub(crate) async fn set_up(self, random: &mut StdRng) -> Result<Box<dyn Faults>> {
         Ok(match self {
             Self::Process => Box::new(process::Process),
             Self::Zombie => Box::new(zombie::Zombie::default()),
@@ -113,6 +117,7 @@ impl Family {
             Self::Cluster => Box::new(broker::Cluster::start().await?),
             Self::Clock => Box::new(clock::Clock::start()?),
             Self::Combined => Box::new(combined::Combined::start().await?),
+            Self::Redrive => Box::new(redrive::Redrive::draw(random)),
         })
     }
 }
@@ -163,6 +168,11 @@ pub(crate) trait Faults {
         Ground::shared()
     }
 
+    /// Called once before the first projector is started.
+    fn begin(&mut self, _fleet: &mut Fleet, _random: &mut StdRng) -> Result<()> {
+        Ok(())
+    }
+
     /// Strikes once, while load runs, and returns the fault's name for the table. What it does with projectors it
     /// does through `fleet`, which notes restarts and findings. Before and after a fault that may cost a store its
     /// tail it calls [`Scene::store_may_lose`]: reads that go backwards around it are counted apart.
@@ -199,6 +209,11 @@ pub(crate) trait Faults {
 
     /// Whether projectors are killed, stopped and joined in between as well.
     fn mixes_with_process(&self) -> bool {
+        false
+    }
+
+    /// Whether projectors reject what they should take, and that is redriven.
+    fn redrives(&self) -> bool {
         false
     }
 

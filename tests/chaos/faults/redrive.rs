@@ -147,9 +147,13 @@ impl Faults for Redrive {
         4
     }
 
-    /// The last that rejects is replaced.
+    /// The last that rejects is replaced, and nothing more is sent until all is taken: each letter is an event for the index of
+    /// dead letters, which would never have caught up.
     fn heal<'a>(&'a mut self, fleet: &'a mut Fleet) -> LocalBoxFuture<'a, Result<()>> {
         async move {
+            if let Some((stop, _)) = &self.redriving {
+                stop.cancel();
+            }
             fleet.reject_wrongly(false);
             while let Some(index) = fleet.rejecting() {
                 fleet.terminate(index).await?;
@@ -166,8 +170,7 @@ impl Faults for Redrive {
         _random: &'a mut StdRng,
     ) -> LocalBoxFuture<'a, Result<Option<&'static str>>> {
         async move {
-            let (stop, running) = self.redriving.take().context("somebody redrives")?;
-            stop.cancel();
+            let (_, running) = self.redriving.take().context("somebody redrives")?;
             let redriver = running.await?.context("redriving")?;
             to_the_end(redriver, fleet).await?;
             Ok(Some("redriven to the end"))

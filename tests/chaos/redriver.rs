@@ -178,7 +178,8 @@ impl Redriver {
     }
 
     async fn send(&mut self, orders: Vec<Order>) -> Result<()> {
-        let records = orders.iter().map(|order| {
+        // Made at once: an iterator that borrows cannot be held while this waits.
+        let record = |order: &Order| {
             let written = order.command.write();
             RawRecord {
                 topic: order.inbox.clone(),
@@ -192,7 +193,8 @@ impl Redriver {
                     .map(|(name, value)| ((&name[..]).into(), value))
                     .collect(),
             }
-        });
+        };
+        let records: Vec<RawRecord> = orders.iter().map(record).collect();
         let delivered = self.producer.send_all(records).await.all().await?;
         for (order, delivered) in orders.into_iter().zip(delivered) {
             let past = self.sent.entry(order.lane).or_default();

@@ -16,8 +16,8 @@ const DO_IT: [&str; 7] = ["dlq", "redrive", "--execute", "--yes", "--all", "--wh
 
 /// A `Connected` as a newer fleetlog will write it: one field more, at the end.
 fn newer() -> std::sync::Arc<WriterSchema> {
-    let newest = builtin_schemas().iter().filter(|schema| schema.name() == Connected::NAME);
-    let mut json: Value = serde_json::from_str(newest.last().unwrap().json()).unwrap();
+    let mut newest = builtin_schemas().iter().filter(|schema| schema.name() == Connected::NAME);
+    let mut json: Value = serde_json::from_str(newest.next_back().unwrap().json()).unwrap();
     json["fields"].as_array_mut().unwrap().push(json!({ "name": "later", "type": "string", "default": "" }));
     WriterSchema::parse(&json.to_string()).unwrap()
 }

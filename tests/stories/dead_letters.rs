@@ -97,7 +97,7 @@ impl Story {
         }
         let poisons = asides.len();
         for number in 0..DOOR_EVENTS {
-            let state = if number / GATES % 2 == 0 { DoorState::Open } else { DoorState::Closed };
+            let state = if (number / GATES).is_multiple_of(2) { DoorState::Open } else { DoorState::Closed };
             let at = self.door(number % GATES, state).await;
             for projection in WRONG {
                 asides.insert((projection.to_owned(), at.clone()), "out_of_range".to_owned());

@@ -30,12 +30,10 @@ impl Halts {
     /// Takes the next event of the topic into account.
     pub fn take(&mut self, event: OpsEvent) {
         match event {
-            OpsEvent::ProjectionHalted(halt) => {
-                if self.taken.insert(halt.meta.event_id) {
-                    let state = self.groups.entry(halt.group.clone()).or_default();
-                    state.halt = Some(halt);
-                    state.set_asides_max = 0;
-                }
+            OpsEvent::ProjectionHalted(halt) if self.taken.insert(halt.meta.event_id) => {
+                let state = self.groups.entry(halt.group.clone()).or_default();
+                state.halt = Some(halt);
+                state.set_asides_max = 0;
             }
             OpsEvent::ProjectionResumed(ProjectionResumed { group, set_asides_max, .. }) => {
                 let state = self.groups.entry(group).or_default();

@@ -173,7 +173,7 @@ async fn by_command(
         Message { lane: lane_ref.clone(), inbox: inbox_name(&lane_ref.group, &skip.topic), command };
     inbox::send_and_wait(config, &lanes, &[message], skip.wait_ms).await?;
     let entries = lanes.entries(&lane_ref, lane.log_id, &[skip.offset]).await.map_err(inbox::failed)?;
-    if !entries.get(&skip.offset).is_some_and(|entry| entry.reject.reason == Reason::Skipped) {
+    if entries.get(&skip.offset).is_none_or(|entry| entry.reject.reason != Reason::Skipped) {
         let message = format!(
             "{}: the lane did not stand at offset {} any more: nothing is skipped",
             lane.id, skip.offset

@@ -46,10 +46,8 @@ impl Leases {
                     lease.until = lease.until.max(event.lease_until);
                 }
             }
-            OpsEvent::RedriveEnded(event) => {
-                if self.of(&event.group, &event.action_id).is_some() {
-                    self.held.remove(&event.group);
-                }
+            OpsEvent::RedriveEnded(event) if self.of(&event.group, &event.action_id).is_some() => {
+                self.held.remove(&event.group);
             }
             _ => {}
         }

@@ -199,11 +199,9 @@ async fn a_redriven_event_that_is_missing_doubled_or_out_of_order_is_counted() {
                     fleetlog_set_aside WHERE projection = 'telemetry-history' AND status = 'redriven')";
     let untold = "UPDATE fleetlog_set_aside SET replays = replays + 1 WHERE ctid = (SELECT min(ctid) FROM \
                   fleetlog_set_aside WHERE projection = 'event-history' AND replays > 0)";
-    for (statement, counted) in [
-        (missing.as_str(), [1, 0, 0, 0, 0]),
-        (&doubled, [0, 1, 0, 0, 0]),
-        (reopened, [0, 0, 1, 1, 0]),
-    ] {
+    for (statement, counted) in
+        [(missing.as_str(), [1, 0, 0, 0, 0]), (&doubled, [0, 1, 0, 0, 0]), (reopened, [0, 0, 1, 1, 0])]
+    {
         sqlx::query(statement).execute(&mut postgres).await.unwrap();
         let found = found_more(&world, &expected, &mut known).await;
         assert_eq!(counts(&found), counted, "{statement}: {known:?}");

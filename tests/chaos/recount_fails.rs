@@ -199,16 +199,18 @@ async fn a_redriven_event_that_is_missing_doubled_or_out_of_order_is_counted() {
                     fleetlog_set_aside WHERE projection = 'telemetry-history' AND status = 'redriven')";
     let untold = "UPDATE fleetlog_set_aside SET replays = replays + 1 WHERE ctid = (SELECT min(ctid) FROM \
                   fleetlog_set_aside WHERE projection = 'event-history' AND replays > 0)";
-    for (statement, counted) in [
-        (missing.as_str(), [1, 0, 0, 0, 0]),
-        (&doubled, [0, 1, 0, 0, 0]),
-        (reopened, [0, 0, 1, 1, 0]),
-        (untold, [0, 0, 0, 0, 1]),
-    ] {
+    for (statement, counted) in
+        [(missing.as_str(), [1, 0, 0, 0, 0]), (&doubled, [0, 1, 0, 0, 0]), (reopened, [0, 0, 1, 1, 0])]
+    {
         sqlx::query(statement).execute(&mut postgres).await.unwrap();
         let found = found_more(&world, &expected, &mut known).await;
         assert_eq!(counts(&found), counted, "{statement}: {known:?}");
     }
+
+    // One more rejection than there are letters of; if that parked it, none lies on the parking topic either.
+    sqlx::query(untold).execute(&mut postgres).await.unwrap();
+    let found = found_more(&world, &expected, &mut known).await;
+    assert!([[0, 0, 0, 0, 1], [0, 0, 0, 0, 2]].contains(&counts(&found)), "{known:?}");
 
     // Hot state as it would be had the event been folded last, and not in its place.
     let client = redis::Client::open(world.redis_url.as_str()).unwrap();

@@ -151,7 +151,11 @@ where
     }
 
     /// The commands by kind, without those that there is nothing to do about.
-    async fn sorted(&self, work: &Work<P, C::Decode>, gathered: Vec<Gathered>) -> Result<Batch, Interrupt> {
+    async fn sorted(
+        &self,
+        work: &mut Work<P, C::Decode>,
+        gathered: Vec<Gathered>,
+    ) -> Result<Batch, Interrupt> {
         let mut batch = Batch::default();
         for Gathered { at, command } in gathered {
             match command {
@@ -168,7 +172,11 @@ where
                     Act::FoldAnew { key } => drop(batch.anew.insert(key)),
                     // Done out of turn, or there is nothing to skip.
                     Act::Skip { record, .. } if record.offset < work.core.progress().main => {}
-                    Act::Skip { .. } => batch.count("not_next"),
+                    Act::Skip { record, .. } => {
+                        // Or what comes to lie there one day would be skipped.
+                        work.orders.forget_skip(record.offset);
+                        batch.count("not_next");
+                    }
                 },
             }
         }

@@ -94,6 +94,11 @@ impl<P: Projection, D> Orders<P, D> {
         self.skips.iter().position(|(record, _)| record.offset == cursor)
     }
 
+    /// A position is not to be skipped after all.
+    pub(super) fn forget_skip(&mut self, offset: i64) {
+        self.skips.retain(|(record, _)| record.offset != offset);
+    }
+
     /// The part of a batch before the first position that is to be skipped.
     pub(super) fn before_skips(&self, mut batch: Batch) -> Batch {
         let within = |offset: &i64| (batch.begin..batch.next).contains(offset);

@@ -412,6 +412,9 @@ async fn given_a_skip_behind_commands_that_wait_it_is_done_out_of_turn() {
     let beyond = Record { offset: 99, ..world.group.records(0)[3].clone() };
     let at = world.inbox.send(0, &command(Act::Skip { record: beyond, why: "nothing there".into() }));
     until("passed over", || progress().inbox > at).await;
+    world.group.send(100);
+    until("also what comes to lie there", || progress().main == 115).await;
+    assert_eq!((world.rows(), sink.lane(&lane(0)).ledger.len()), (114, 1));
     assert_eq!(world.stop().await, End::Stopped);
 }
 

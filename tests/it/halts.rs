@@ -147,6 +147,8 @@ async fn a_halt_stops_every_process_of_the_group_and_a_resume_starts_each() {
         running.push(start(&world, "unit-status").await);
     }
     until("both are members", async || status(&world, "unit-status").await["members"] == 2).await;
+    // A batch in which one event can be taken ends the run.
+    until("all taken", async || status(&world, "unit-status").await["lag_events"] == 0).await;
     flood(&world, FLOOD).await;
     for (_, address) in &running {
         until_halted(&world, address).await;

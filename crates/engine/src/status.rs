@@ -167,7 +167,7 @@ impl StatusSnapshot {
     /// whatever process runs it.
     #[must_use]
     pub fn healthy(&self) -> bool {
-        self.stopped.is_none()
+        self.stopped.is_none() || self.halted.is_some()
     }
 
     /// Has its partitions, and every lane knows its place and waits for nothing.

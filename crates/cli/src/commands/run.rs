@@ -441,9 +441,9 @@ impl Health for Projections {
         let stopped: Vec<String> = self
             .0
             .iter()
-            .filter_map(|(id, handle)| {
-                handle.snapshot().stopped.map(|why| format!("{id} stopped for good: {why}"))
-            })
+            .map(|(id, handle)| (id, handle.snapshot()))
+            .filter(|(_, status)| !status.healthy())
+            .filter_map(|(id, status)| Some(format!("{id} stopped for good: {}", status.stopped?)))
             .collect();
         if stopped.is_empty() {
             Ok(format!("{} projections run", self.0.len()))

@@ -204,8 +204,11 @@ where
     }
 
     fn tripped(&self, trip: Trip, set_aside: &[SetAside]) -> Interrupt {
-        let Shared { config, group, halting, .. } = &*self.shared;
+        let Shared { config, group, halting, status, .. } = &*self.shared;
         let halt = halting.tripped(config, group, &self.lane, trip, set_aside.first());
-        Interrupt::Permanent(halt.state())
+        let text = halt.state();
+        // At once, not when it has drained: it never looks like a failure.
+        status.set_halted(halt.cause(), &text);
+        Interrupt::Permanent(text)
     }
 }

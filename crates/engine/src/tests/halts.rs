@@ -168,7 +168,12 @@ impl World {
     }
 
     async fn until_halted(&self) {
-        until("halted", || self.status().halted.is_some() && self.status().lanes.is_empty()).await;
+        until("halted", || {
+            let status = self.status();
+            assert!(status.healthy(), "not even while it drains: what looks after the process would end it");
+            status.halted.is_some() && status.lanes.is_empty()
+        })
+        .await;
     }
 
     /// The causes for which the gauge says that it stands still.

@@ -65,7 +65,7 @@ async fn what_is_stored_can_be_looked_at_as_text_and_as_json() {
 async fn topics_are_planned_applied_and_left_alone() {
     let world = World::bare("plan").await;
     let plan = world.json(&["topics", "plan"]).await;
-    assert_eq!(plan["changes"].as_array().unwrap().len(), 11, "{plan:#}");
+    assert_eq!(plan["changes"].as_array().unwrap().len(), 23, "{plan:#}");
     world.ok(&["topics", "apply"]).await;
     let plan = world.json(&["topics", "plan"]).await;
     assert_eq!((&plan["changes"], &plan["refusals"]), (&json!([]), &json!([])), "{plan:#}");

@@ -81,6 +81,12 @@ async fn run(world: &World) -> Running {
     running
 }
 
+/// Members of the groups over `robot`: a static one stays until its session is over.
+async fn members(world: &World) -> u64 {
+    let rows = world.json(&["status"]).await;
+    rows.as_array().unwrap().iter().map(|row| row["members"].as_u64().unwrap()).sum()
+}
+
 async fn stop(running: Running) {
     running.signal("TERM").unwrap();
     assert_eq!(running.wait(LIMIT).await.unwrap().code(), Some(0));
@@ -97,6 +103,14 @@ async fn log(world: &World, topic: &str) -> Vec<OwnedRecord> {
         Ok::<_, ReadError>(records)
     };
     tokio::task::spawn_blocking(read).await.unwrap().unwrap()
+}
+
+/// What lies on `robot` under the keys of two units.
+async fn log_of_two(world: &World) -> Vec<OwnedRecord> {
+    let mut records = log(world, &world.kafka().topic("robot")).await;
+    records
+        .retain(|record| [&b"s504.u7"[..], b"s504.u8"].contains(&record.key.as_deref().unwrap_or_default()));
+    records
 }
 
 /// Commands that lie on the inboxes of the two projections over `robot`.
@@ -170,7 +184,9 @@ async fn what_was_set_aside_for_want_of_a_schema_is_taken_once_it_is_there() {
     assert_eq!(commands(&world).await, 60);
     let trail = world.ok(&["events", "--topic", "ops"]).await;
     let count = |name| events_of(&trail, name).len();
-    assert_eq!((count("RedriveStarted"), count("RedriveEnded")), (4, 4), "two jobs, two groups");
+    // Two jobs; the first one's ten letters may be of one group alone.
+    let (started, ended) = (count("RedriveStarted"), count("RedriveEnded"));
+    assert!(started == ended && (3..=4).contains(&started), "{started} started, {ended} ended");
     let named = events_of(&trail, "DeadLettersRedriven");
     let named = named.iter().flat_map(|line| line["event"]["letters"].as_array().unwrap());
     assert_eq!(named.filter(|letter| letter["outcome"] == "taken").count(), 60);
@@ -182,9 +198,12 @@ async fn what_was_set_aside_for_want_of_a_schema_is_taken_once_it_is_there() {
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_wait_for_projectors_that_do_not_run() {
     let world = World::new("redrive-wait").await;
+    // Something for every projection, so that verify has something to compare.
+    world.simulate(300, 1).await;
     send_newer(&world, 6).await;
     world.ok(&["run", "--once"]).await;
     publish_newer(&world).await;
+    until("the member of that run is gone", async || members(&world).await == 0).await;
     let wait = [&DO_IT[..], &["--wait-ms", "1500"]].concat();
     let stalled = world.fails(3, &wait).await;
     assert!(stalled.stderr.contains("no process is in group"), "{}", stalled.stderr);
@@ -210,6 +229,8 @@ async fn commands_wait_for_projectors_that_do_not_run() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_is_rejected_each_time_is_parked_in_the_end() {
     let world = World::new("redrive-park").await;
+    // Something for every projection, so that verify has something to compare.
+    world.simulate(300, 1).await;
     send_newer(&world, 2).await;
     let running = run(&world).await;
     world.ok(&["status", "--wait", "60"]).await;
@@ -285,6 +306,8 @@ async fn a_canary_and_a_second_operator_hold_a_redrive_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_lies_under_a_wrong_key_is_emitted_anew_once_for_every_group() {
     let world = World::new("redrive-anew").await;
+    // Something for every projection, so that verify has something to compare.
+    world.simulate(300, 1).await;
     send(&world, vec![("s504.u8".to_owned(), encoded(&connected(7)))]).await;
     let running = run(&world).await;
     world.ok(&["status", "--wait", "60"]).await;
@@ -293,7 +316,7 @@ async fn what_lies_under_a_wrong_key_is_emitted_anew_once_for_every_group() {
     assert_eq!((&dry["rows"][0]["way"], &dry["tried"]["untried"]), (&json!("anew"), &json!(2)), "{dry:#}");
     let done = world.json(&DO_IT).await;
     assert_eq!((&done["outcomes"]["taken"], &done["ended"]), (&json!(2), &json!("done")), "{done:#}");
-    let on_log = log(&world, &world.kafka().topic("robot")).await;
+    let on_log = log_of_two(&world).await;
     assert_eq!(on_log.len(), 2);
     let anew = on_log.iter().find(|record| record.key.as_deref() == Some(b"s504.u7")).unwrap();
     assert_eq!(anew.partition, partition_of(b"s504.u7", PARTITIONS));
@@ -302,7 +325,7 @@ async fn what_lies_under_a_wrong_key_is_emitted_anew_once_for_every_group() {
     assert_eq!(world.json(&["unit", "show", "s504.u7"]).await["status"]["connection"], "connected");
     assert_eq!(states(&world).await, json!({ "redriven": 2 }));
     assert!(world.ok(&DO_IT).await.contains("nothing to send back"));
-    assert_eq!(log(&world, &world.kafka().topic("robot")).await.len(), 2);
+    assert_eq!(log_of_two(&world).await.len(), 2);
     stop(running).await;
 }
 

@@ -1,6 +1,9 @@
 //! Commands to lanes beside a redrive: sent, and waited for until the lanes have answered.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::Context;
 use fleetlog_dead_letters::redrive::{
@@ -26,7 +29,9 @@ pub(crate) async fn logs<'a>(
     config: &Config,
     topics: impl IntoIterator<Item = &'a str>,
 ) -> anyhow::Result<BTreeMap<String, LogFacts>> {
-    let names: Vec<&str> = topics.into_iter().collect();
+    // Each once: a broker refuses to describe a topic twice.
+    let names: BTreeSet<&str> = topics.into_iter().collect();
+    let names: Vec<&str> = names.into_iter().collect();
     let facts = Admin::new(&wiring::kafka_settings(config))?.topics(&names).await?;
     if let Some(missing) = names.iter().find(|name| !facts.contains_key(**name)) {
         let message = format!("the cluster has no topic {missing}");

@@ -118,6 +118,8 @@ impl HotStore {
     pub(crate) async fn ledger(&self, lane: &str) -> Result<BTreeSet<i64>, VerifyError> {
         #[derive(serde::Deserialize)]
         struct Entry {
+            /// Whatever is no redrive leaves the event out.
+            #[serde(default)]
             state: String,
         }
         let key = format!("{}:set_aside", self.lane_key(lane));

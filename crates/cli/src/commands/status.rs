@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::{
     config::Config,
-    exit::Code,
+    exit::{Code, Failure},
     halts::{self, HaltView},
     lanes::{self, Lane},
     output::{self, Format},
@@ -63,12 +63,23 @@ pub(crate) async fn run(status: &Status, config: &Config, format: Format) -> any
     }
 }
 
+fn is_missing(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Failure>().is_some_and(|failure| failure.code == Code::Found)
+}
+
 async fn rows(config: &Config) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     let all_halts = halts::read(config).await?;
     for projection in lanes::chosen(&[])? {
         let halt = halts::view(config, &all_halts, &projection);
-        let lanes = lanes::read(config, &projection).await?;
+        let lanes = match lanes::read(config, &projection).await {
+            // One whose topic is missing does not hide the others.
+            Err(error) if is_missing(&error) => {
+                eprintln!("warning: {error:#}; fleetlog topics apply");
+                continue;
+            }
+            lanes => lanes?,
+        };
         let members = wiring::members(config, &projection).await?;
         for stem in projection.topics {
             let topic = format!("{}{stem}", config.kafka.topic_prefix);

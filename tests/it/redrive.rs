@@ -219,7 +219,9 @@ async fn commands_wait_for_projectors_that_do_not_run() {
 
     let running = run(&world).await;
     let done = world.json(&DO_IT).await;
-    assert_eq!((&done["outcomes"]["taken"], &done["left"]), (&json!(12), &json!(0)), "{done:#}");
+    // What the earlier job sent may be carried out by now, and is only written down.
+    let came_in = done["outcomes"]["taken"].as_u64().unwrap() + done["written_down"].as_u64().unwrap();
+    assert_eq!((came_in, &done["left"]), (12, &json!(0)), "{done:#}");
     assert_eq!(commands(&world).await, 12, "what was sent before was not sent again");
     assert_eq!(states(&world).await, json!({ "redriven": 12 }));
     world.verified().await;
@@ -322,7 +324,7 @@ async fn what_lies_under_a_wrong_key_is_emitted_anew_once_for_every_group() {
     assert_eq!(anew.partition, partition_of(b"s504.u7", PARTITIONS));
     assert!(anew.headers.iter().all(|(name, _)| !name.to_string().starts_with("fleetlog-")), "{anew:?}");
     world.verified().await;
-    assert_eq!(world.json(&["unit", "show", "s504.u7"]).await["status"]["connection"], "connected");
+    assert_eq!(world.json(&["unit", "show", "s504.u7"]).await["status"]["connection"], "online");
     assert_eq!(states(&world).await, json!({ "redriven": 2 }));
     assert!(world.ok(&DO_IT).await.contains("nothing to send back"));
     assert_eq!(log_of_two(&world).await.len(), 2);

@@ -1,6 +1,8 @@
 //! Tests of the topic catalogue.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::FleetEvent;
 
@@ -69,10 +71,13 @@ fn an_inbox_has_a_partition_for_each_lane_and_room_for_a_dead_letter() {
 fn dead_letter_topics_are_known_by_name_and_have_no_window() {
     let catalogue = Catalogue::builtin();
     let names: Vec<String> = catalogue.dead_letter_topics().collect();
-    assert_eq!(names, ["robot-dlq", "telemetry-dlq", "task-dlq", "ops-dlq", "vda5050-dlq"]);
+    let parked = ["robot", "telemetry", "task", "ops"].map(|stem| parking_name(stem));
+    let letters = ["robot", "telemetry", "task", "ops", "vda5050"].map(|stem| dead_letter_name(stem));
+    assert_eq!(names.iter().collect::<BTreeSet<_>>(), letters.iter().chain(&parked).collect());
     for (name, window) in [
         ("robot", Some(10_000)),
         ("robot-dlq", Some(0)),
+        ("robot-parking", Some(0)),
         ("schemas", Some(0)),
         ("schemas-dlq", None),
         ("x", None),

@@ -71,8 +71,8 @@ fn an_inbox_has_a_partition_for_each_lane_and_room_for_a_dead_letter() {
 fn dead_letter_topics_are_known_by_name_and_have_no_window() {
     let catalogue = Catalogue::builtin();
     let names: Vec<String> = catalogue.dead_letter_topics().collect();
-    let parked = ["robot", "telemetry", "task", "ops"].map(|stem| parking_name(stem));
-    let letters = ["robot", "telemetry", "task", "ops", "vda5050"].map(|stem| dead_letter_name(stem));
+    let parked = ["robot", "telemetry", "task", "ops"].map(parking_name);
+    let letters = ["robot", "telemetry", "task", "ops", "vda5050"].map(dead_letter_name);
     assert_eq!(names.iter().collect::<BTreeSet<_>>(), letters.iter().chain(&parked).collect());
     for (name, window) in [
         ("robot", Some(10_000)),

@@ -288,7 +288,7 @@ async fn the_ledger_takes_any_set_aside_and_opens_none_again() {
     assert_eq!(sink.read(&lane, &[]).await.unwrap().named, [1, 2], "those at or above progress");
 
     let mut beside = database.connect().await;
-    run(&mut beside, "UPDATE fleetlog_set_aside SET status = 'closed'").await;
+    run(&mut beside, "UPDATE fleetlog_set_aside SET status = 'redriven'").await;
     let mut again = unit(&lane, &mut chain, Vec::new());
     again.set_aside = first.set_aside;
     assert_eq!(sink.commit(&again).await.unwrap(), Commit::Applied);

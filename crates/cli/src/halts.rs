@@ -74,7 +74,7 @@ impl OpsHalts {
                 Ok(true)
             }
             Err(error) if is_transient(&error) => {
-                let what = format!("reading which projections are halted: {error}");
+                let what = format!("reading halts on topic `ops`: {error}");
                 self.tell(Some(format!("{what}; asking again")));
                 Err(Failure::transient(what))
             }
@@ -85,7 +85,7 @@ impl OpsHalts {
                 Ok(false)
             }
             Err(error) => {
-                let what = format!("it cannot be read which projections are halted: {error}");
+                let what = format!("halts on topic `ops` cannot be read: {error}");
                 self.tell(Some(format!("{what}; they run without that")));
                 Ok(false)
             }

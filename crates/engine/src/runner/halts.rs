@@ -91,8 +91,7 @@ where
 
     /// What topic `ops` says at the start. A cluster that cannot be asked is waited for.
     async fn read_standing(&self, halts: &dyn Halts, stop: &CancellationToken) -> Result<Standing, End> {
-        let reading =
-            self.insist("reading which projections are halted", stop, || halts.current(&self.shared.group));
+        let reading = self.insist("reading halts on topic `ops`", stop, || halts.current(&self.shared.group));
         tokio::select! {
             () = stop.cancelled() => Err(End::Stopped),
             standing = reading => standing,

@@ -246,9 +246,10 @@ fn stalled(
     } else if behind > 0 {
         format!("{behind} of the lanes have not come to the events yet: fleetlog status; {sent}")
     } else {
-        let prefix = &config.kafka.topic_prefix;
         format!(
-            "what does fleetlog run log about `commands` in {prefix}…? An older one does not follow inboxes; {sent}"
+            "is fleetlog run up, and new enough to follow inboxes? One that was killed counts as a member until its \
+             session times out ({} s); {sent}",
+            config.run.session_timeout_ms / 1000
         )
     };
     Failure::new(Code::Unreachable, message, hint)

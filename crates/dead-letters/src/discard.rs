@@ -119,18 +119,8 @@ fn reference(letter: &Letter) -> DeadLetterRef {
 
 /// Ids are derived from the action's, so that sending its events again makes duplicates and no second action.
 fn meta(head: &ActionHead, n: usize) -> EventMeta {
-    EventMeta {
-        event_id: EventId::derived(&head.action_id, u32::try_from(n).unwrap_or(u32::MAX)),
-        occurred_at: head.now,
-        recorded_at: head.now,
-        site_uid: String::new(),
-        unit_uid: None,
-        sequence: None,
-        sequence_scope: None,
-        source: head.source.clone(),
-        correlation_id: None,
-        causation_id: None,
-    }
+    let event_id = EventId::derived(&head.action_id, u32::try_from(n).unwrap_or(u32::MAX));
+    EventMeta::of_ops(event_id, &head.source, head.now)
 }
 
 /// The selectors as text, shortened: a thousand places need not stand here, since each letter is named.

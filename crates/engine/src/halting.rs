@@ -103,17 +103,5 @@ fn detail(config: &EngineConfig, lane: &LaneId, trip: Trip, first: Option<&SetAs
 }
 
 fn meta(config: &EngineConfig) -> EventMeta {
-    let now = now();
-    EventMeta {
-        event_id: EventId::now_v7(),
-        occurred_at: now,
-        recorded_at: now,
-        site_uid: String::new(),
-        unit_uid: None,
-        sequence: None,
-        sequence_scope: None,
-        source: format!("fleetlog-engine/{}", config.application_version),
-        correlation_id: None,
-        causation_id: None,
-    }
+    EventMeta::of_ops(EventId::now_v7(), format!("fleetlog-engine/{}", config.application_version), now())
 }

@@ -106,3 +106,22 @@ pub struct EventMeta {
     #[serde(default)]
     pub causation_id: Option<EventId>,
 }
+
+impl EventMeta {
+    /// Of an event about fleetlog's own work (topic `ops`): of no site and no unit, and taken in when it happens.
+    #[must_use]
+    pub fn of_ops(event_id: EventId, source: impl Into<String>, now: TimestampMs) -> Self {
+        Self {
+            event_id,
+            occurred_at: now,
+            recorded_at: now,
+            site_uid: String::new(),
+            unit_uid: None,
+            sequence: None,
+            sequence_scope: None,
+            source: source.into(),
+            correlation_id: None,
+            causation_id: None,
+        }
+    }
+}

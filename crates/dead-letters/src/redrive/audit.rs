@@ -158,18 +158,8 @@ impl<'a> Audit<'a> {
 
     fn meta(&mut self, now: TimestampMs) -> EventMeta {
         self.count += 1;
-        EventMeta {
-            event_id: EventId::derived(&format!("{}/{}", self.request.action_id, self.group), self.count),
-            occurred_at: now,
-            recorded_at: now,
-            site_uid: String::new(),
-            unit_uid: None,
-            sequence: None,
-            sequence_scope: None,
-            source: self.request.source.clone(),
-            correlation_id: None,
-            causation_id: None,
-        }
+        let event_id = EventId::derived(&format!("{}/{}", self.request.action_id, self.group), self.count);
+        EventMeta::of_ops(event_id, &self.request.source, now)
     }
 }
 

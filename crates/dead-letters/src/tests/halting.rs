@@ -8,18 +8,7 @@ use fleetlog_event::{
 use crate::Halts;
 
 fn meta(n: u32) -> EventMeta {
-    EventMeta {
-        event_id: EventId::derived("halting", n),
-        occurred_at: TimestampMs(1_000),
-        recorded_at: TimestampMs(1_000),
-        site_uid: String::new(),
-        unit_uid: None,
-        sequence: None,
-        sequence_scope: None,
-        source: "test/1".into(),
-        correlation_id: None,
-        causation_id: None,
-    }
+    EventMeta::of_ops(EventId::derived("halting", n), "test/1", TimestampMs(1_000))
 }
 
 fn halted(n: u32, group: &str, why: &str) -> OpsEvent {

@@ -191,19 +191,7 @@ struct ActionRow {
 impl ActionRow {
     /// An event about the one letter; none of an action that this version does not know.
     fn event(self) -> Option<OpsEvent> {
-        let acted_at = TimestampMs(self.acted_ms);
-        let meta = EventMeta {
-            event_id: EventId(self.event_id),
-            occurred_at: acted_at,
-            recorded_at: acted_at,
-            site_uid: String::new(),
-            unit_uid: None,
-            sequence: None,
-            sequence_scope: None,
-            source: String::new(),
-            correlation_id: None,
-            causation_id: None,
-        };
+        let meta = EventMeta::of_ops(EventId(self.event_id), "", TimestampMs(self.acted_ms));
         let set_aside_at = TimestampMs(self.set_aside_ms);
         let outcome = match self.action.as_str() {
             "redriven" => Some(RedriveOutcome::Taken),

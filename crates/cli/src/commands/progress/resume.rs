@@ -16,6 +16,8 @@ use crate::{
 
 /// Longest reason, in bytes: what an identifying text of an event may have.
 const WHY_BYTES_MAX: usize = 512;
+/// Who says so.
+const SOURCE: &str = concat!("fleetlog-progress/", env!("CARGO_PKG_VERSION"));
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Resume {
@@ -40,19 +42,10 @@ pub(super) async fn run(resume: &Resume, config: &Config, format: Format) -> any
     let mut reader = HaltsReader::new(&wiring::kafka_settings(config), wiring::decoder(config)?)?;
     let halts = reader.read_on().await.map_err(|error: ToolError| dlq::failure(error))?;
     let halt = halts.of(&group).halt;
-    let now = migrate::now();
     let event = ProjectionResumed {
         meta: EventMeta {
-            event_id: EventId::now_v7(),
-            occurred_at: now,
-            recorded_at: now,
-            site_uid: String::new(),
-            unit_uid: None,
-            sequence: None,
-            sequence_scope: None,
-            source: concat!("fleetlog-progress/", env!("CARGO_PKG_VERSION")).to_owned(),
-            correlation_id: None,
             causation_id: halt.as_ref().map(|halt| halt.meta.event_id),
+            ..EventMeta::of_ops(EventId::now_v7(), SOURCE, migrate::now())
         },
         group: group.clone(),
         projection: projection.id.to_owned(),

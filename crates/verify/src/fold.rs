@@ -9,7 +9,7 @@ use crate::{
     HotStore, Kind, Log, Report, Topic, VerifyError, VerifySettings,
     entity::{Expected, Look, Stored, compare, expires_at, places},
     hot_store::{Shown, Wanted},
-    progress::{Lane, await_progress},
+    progress::{Lane, LaneSource, await_progress},
     settled::settled,
     states::{self, Ahead},
 };
@@ -37,14 +37,8 @@ where
     P: FoldProjector<Write = HotWrite>,
     L: Log,
 {
-    settled(
-        log,
-        (P::ID, P::VERSION),
-        P::Event::TOPICS,
-        async |lane, _| store.ledger(&lane.to_string()).await,
-        async || recount(projector, log, store, settings).await,
-    )
-    .await
+    let lanes = (P::ID, P::VERSION, P::Event::TOPICS);
+    settled(log, store, lanes, async || recount(projector, log, store, settings).await).await
 }
 
 async fn recount<P, L>(
@@ -112,7 +106,7 @@ where
     L: Log,
 {
     async fn lane(&mut self, lane: &Lane, mut found: BTreeSet<String>) -> Result<(), VerifyError> {
-        let named = self.store.ledger(&lane.id.to_string()).await?;
+        let named = self.store.ledger(&lane.id, self.topic.log).await?;
         let part = (lane, self.topic);
         let expected = states::fold_part(self.projector, self.log, part, &named, &mut self.report).await?;
         for key in expected.keys() {
@@ -165,7 +159,7 @@ where
         mut ahead: BTreeMap<EntityKey, Ahead<P::State, Seen>>,
     ) -> Result<(), VerifyError> {
         // After the entities: a set-aside is entered before, or with, what the entity's version covers.
-        let named = self.store.ledger(&lane.id.to_string()).await?;
+        let named = self.store.ledger(&lane.id, self.topic.log).await?;
         let part = (lane, self.topic);
         let end =
             states::read_on(self.projector, self.log, part, &named, &mut ahead, &mut self.report).await?;

@@ -12,7 +12,7 @@ use sqlx::{PgPool, Row, postgres::PgPoolOptions};
 use crate::{
     VerifyError,
     hot_store::LaneProgress,
-    progress::{Lane, ProgressSource},
+    progress::{Lane, LaneSource},
     row::{Fields, sql_forms, sql_hash},
 };
 
@@ -45,23 +45,6 @@ impl HistoryStore {
             .await
             .map_err(|source| VerifyError::Sql { what: "connecting".to_owned(), source })?;
         Ok(Self { pool })
-    }
-
-    /// The offsets that the lane's ledger names and whose events were not taken later on, by a redrive.
-    pub(crate) async fn ledger(&self, lane: &LaneId, log: LogId) -> Result<BTreeSet<i64>, VerifyError> {
-        let query = "SELECT log_offset FROM fleetlog_set_aside \
-                     WHERE projection = $1 AND version = $2 AND topic = $3 AND partition = $4 AND log = $5 \
-                     AND status <> 'redriven'";
-        let rows = sqlx::query_scalar::<_, i64>(query)
-            .bind(&lane.projection)
-            .bind(lane.version.cast_signed())
-            .bind(&lane.topic)
-            .bind(lane.partition)
-            .bind(log.0)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(|source| VerifyError::Sql { what: format!("reading the ledger of {lane}"), source })?;
-        Ok(rows.into_iter().collect())
     }
 
     /// Count and hash of every range that the lanes' parts of the table have rows in.
@@ -159,7 +142,7 @@ impl HistoryStore {
     }
 }
 
-impl ProgressSource for HistoryStore {
+impl LaneSource for HistoryStore {
     async fn progress(&self, lane: &LaneId) -> Result<Option<LaneProgress>, VerifyError> {
         let query = "SELECT log, main FROM fleetlog_progress \
                      WHERE projection = $1 AND version = $2 AND topic = $3 AND partition = $4";
@@ -172,5 +155,21 @@ impl ProgressSource for HistoryStore {
             .await
             .map_err(|source| VerifyError::Sql { what: format!("reading progress of {lane}"), source })?;
         Ok(row.map(|(log, main)| LaneProgress { log: LogId(log), main }))
+    }
+
+    async fn ledger(&self, lane: &LaneId, log: LogId) -> Result<BTreeSet<i64>, VerifyError> {
+        let query = "SELECT log_offset FROM fleetlog_set_aside \
+                     WHERE projection = $1 AND version = $2 AND topic = $3 AND partition = $4 AND log = $5 \
+                     AND status <> 'redriven'";
+        let rows = sqlx::query_scalar::<_, i64>(query)
+            .bind(&lane.projection)
+            .bind(lane.version.cast_signed())
+            .bind(&lane.topic)
+            .bind(lane.partition)
+            .bind(log.0)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|source| VerifyError::Sql { what: format!("reading the ledger of {lane}"), source })?;
+        Ok(rows.into_iter().collect())
     }
 }

@@ -9,7 +9,7 @@ use fleetlog_event::LogId;
 use fleetlog_projection::LaneId;
 use redis::{AsyncCommands, Cmd, FromRedisValue, Value, aio::MultiplexedConnection};
 
-use crate::{VerifyError, progress::ProgressSource};
+use crate::{VerifyError, progress::LaneSource};
 
 /// Where hot state is, and under which names.
 #[derive(Clone, Debug)]
@@ -98,46 +98,8 @@ impl HotStore {
         format!("{}{name}{}", self.settings.key_prefix, self.settings.suffix)
     }
 
-    fn lane_key(&self, lane: &str) -> String {
+    fn lane_key(&self, lane: &LaneId) -> String {
         format!("{}fleetlog:{}{lane}", self.settings.key_prefix, self.settings.lane_prefix)
-    }
-
-    async fn read_progress(&self, lane: &str) -> Result<Option<LaneProgress>, VerifyError> {
-        let key = self.lane_key(lane);
-        let fields = self.connection.clone().hmget(&key, &["log", "main"]).await;
-        let (log, main): (Option<String>, Option<i64>) =
-            fields.map_err(|source| VerifyError::Redis { what: format!("reading `{key}`"), source })?;
-        let (Some(log), Some(main)) = (log, main) else { return Ok(None) };
-        let log = uuid::Uuid::parse_str(&log)
-            .map_err(|error| VerifyError::Malformed(format!("redis: `{key}` names log `{log}`: {error}")))?;
-        Ok(Some(LaneProgress { log: LogId(log), main }))
-    }
-
-    /// The offsets that a lane's ledger names and whose events were not taken later on, by a redrive; `lane` is
-    /// `{projection}@{version}:{topic}:{partition}`.
-    pub(crate) async fn ledger(&self, lane: &str) -> Result<BTreeSet<i64>, VerifyError> {
-        #[derive(serde::Deserialize)]
-        struct Entry {
-            /// Whatever is no redrive leaves the event out.
-            #[serde(default)]
-            state: String,
-        }
-        let key = format!("{}:set_aside", self.lane_key(lane));
-        let failed = |source| VerifyError::Redis { what: format!("reading `{key}`"), source };
-        let mut connection = self.connection.clone();
-        // Step by step: a ledger is kept for ever, and Redis serves nobody else during a call.
-        let mut entries = connection.hscan::<_, (i64, String)>(&key).await.map_err(failed)?;
-        let mut named = BTreeSet::new();
-        while let Some(entry) = entries.next_item().await {
-            let (offset, json) = entry.map_err(failed)?;
-            let entry: Entry = serde_json::from_str(&json).map_err(|error| {
-                VerifyError::Malformed(format!("redis: `{key}`, entry {offset}: {error}"))
-            })?;
-            if entry.state != "redriven" {
-                named.insert(offset);
-            }
-        }
-        Ok(named)
     }
 
     /// Entities, each with its places in the named lists, at one moment.
@@ -197,9 +159,42 @@ impl HotStore {
     }
 }
 
-impl ProgressSource for HotStore {
+impl LaneSource for HotStore {
     async fn progress(&self, lane: &LaneId) -> Result<Option<LaneProgress>, VerifyError> {
-        self.read_progress(&lane.to_string()).await
+        let key = self.lane_key(lane);
+        let fields = self.connection.clone().hmget(&key, &["log", "main"]).await;
+        let (log, main): (Option<String>, Option<i64>) =
+            fields.map_err(|source| VerifyError::Redis { what: format!("reading `{key}`"), source })?;
+        let (Some(log), Some(main)) = (log, main) else { return Ok(None) };
+        let log = uuid::Uuid::parse_str(&log)
+            .map_err(|error| VerifyError::Malformed(format!("redis: `{key}` names log `{log}`: {error}")))?;
+        Ok(Some(LaneProgress { log: LogId(log), main }))
+    }
+
+    async fn ledger(&self, lane: &LaneId, _: LogId) -> Result<BTreeSet<i64>, VerifyError> {
+        // One hash for whatever log: of another one than progress names, nothing is compared.
+        #[derive(serde::Deserialize)]
+        struct Entry {
+            /// Whatever is no redrive leaves the event out.
+            #[serde(default)]
+            state: String,
+        }
+        let key = format!("{}:set_aside", self.lane_key(lane));
+        let failed = |source| VerifyError::Redis { what: format!("reading `{key}`"), source };
+        let mut connection = self.connection.clone();
+        // Step by step: a ledger is kept for ever, and Redis serves nobody else during a call.
+        let mut entries = connection.hscan::<_, (i64, String)>(&key).await.map_err(failed)?;
+        let mut named = BTreeSet::new();
+        while let Some(entry) = entries.next_item().await {
+            let (offset, json) = entry.map_err(failed)?;
+            let entry: Entry = serde_json::from_str(&json).map_err(|error| {
+                VerifyError::Malformed(format!("redis: `{key}`, entry {offset}: {error}"))
+            })?;
+            if entry.state != "redriven" {
+                named.insert(offset);
+            }
+        }
+        Ok(named)
     }
 }
 

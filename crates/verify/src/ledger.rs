@@ -10,7 +10,7 @@ use crate::{
     HistoryStore, Kind, Log, Report, Topic, VerifyError, VerifySettings,
     entity::{Expected, Look, is_told},
     ledger_store::StoredRow,
-    progress::{Lane, await_progress},
+    progress::{Lane, LaneSource, await_progress},
     row::{Fields, difference, fields},
     settled::settled,
     states::{self, Ahead},
@@ -39,14 +39,8 @@ where
     P: FoldProjector<Write: EntityRow>,
     L: Log,
 {
-    settled(
-        log,
-        (P::ID, P::VERSION),
-        P::Event::TOPICS,
-        async |lane, log| store.ledger(lane, log).await,
-        async || recount(projector, log, store, settings).await,
-    )
-    .await
+    let lanes = (P::ID, P::VERSION, P::Event::TOPICS);
+    settled(log, store, lanes, async || recount(projector, log, store, settings).await).await
 }
 
 async fn recount<P, L>(

@@ -9,7 +9,7 @@ use crate::{
     HistoryStore, Kind, Log, Report, Topic, VerifyError, VerifySettings,
     history_store::{RangeId, Sum},
     judged::{self, Judged, Part},
-    progress::{Lane, await_progress},
+    progress::{Lane, LaneSource, await_progress},
     row::{Fields, difference, fields, hash, shown},
     settled::settled,
     states::{at, not_set_aside},
@@ -35,14 +35,8 @@ where
     P: MapProjector<Write: HistoryRow>,
     L: Log,
 {
-    settled(
-        log,
-        (P::ID, P::VERSION),
-        P::Event::TOPICS,
-        async |lane, log| store.ledger(lane, log).await,
-        async || recount(projector, log, store, settings).await,
-    )
-    .await
+    let lanes = (P::ID, P::VERSION, P::Event::TOPICS);
+    settled(log, store, lanes, async || recount(projector, log, store, settings).await).await
 }
 
 async fn recount<P, L>(

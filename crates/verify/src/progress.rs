@@ -1,7 +1,8 @@
 //! Where the lanes are, and how far they can be compared.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
+use fleetlog_event::LogId;
 use fleetlog_projection::LaneId;
 use tokio::time::Instant;
 
@@ -26,13 +27,20 @@ impl Lane {
     }
 }
 
-/// Where progress can be read.
-pub(crate) trait ProgressSource: Sync {
+/// What a store says of its lanes.
+pub(crate) trait LaneSource: Sync {
     /// The lane's progress; none if it never wrote.
     fn progress(
         &self,
         lane: &LaneId,
     ) -> impl Future<Output = Result<Option<LaneProgress>, VerifyError>> + Send;
+
+    /// The offsets of `log` that the lane's ledger names and whose events were not taken later on, by a redrive.
+    fn ledger(
+        &self,
+        lane: &LaneId,
+        log: LogId,
+    ) -> impl Future<Output = Result<BTreeSet<i64>, VerifyError>> + Send;
 }
 
 /// How often progress is read while it is waited for.
@@ -44,7 +52,7 @@ pub(crate) async fn await_progress(
     projection: &str,
     version: u32,
     topic: &Topic,
-    source: &impl ProgressSource,
+    source: &impl LaneSource,
     settings: &VerifySettings,
     report: &mut Report,
 ) -> Result<Vec<Lane>, VerifyError> {
@@ -68,12 +76,7 @@ pub(crate) async fn await_progress(
     Ok(lanes)
 }
 
-async fn read(
-    source: &impl ProgressSource,
-    id: &LaneId,
-    topic: &Topic,
-    low: i64,
-) -> Result<i64, VerifyError> {
+async fn read(source: &impl LaneSource, id: &LaneId, topic: &Topic, low: i64) -> Result<i64, VerifyError> {
     match source.progress(id).await? {
         // A lane that never wrote has taken nothing of what is there.
         None => Ok(low),

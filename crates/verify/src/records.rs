@@ -10,7 +10,7 @@ use fleetlog_projection::{PlacedRow, RecordPlace, RecordProjector, Table};
 
 use crate::{
     HistoryStore, Kind, Log, Report, Topic, VerifyError, VerifySettings,
-    progress::{Lane, await_progress},
+    progress::{Lane, LaneSource, await_progress},
     row::{Fields, difference, fields, shown, sql_forms},
     states::at,
 };

@@ -1,11 +1,10 @@
 //! A recount beside a redrive: ledger and store change together, and are read one after the other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use fleetlog_event::LogId;
 use fleetlog_projection::LaneId;
 
-use crate::{Log, Report, VerifyError};
+use crate::{Log, Report, VerifyError, progress::LaneSource};
 
 /// Recounts before what differs is told though ledgers changed meanwhile.
 const RECOUNTS_MAX: usize = 5;
@@ -13,9 +12,8 @@ const RECOUNTS_MAX: usize = 5;
 /// Counts until nothing differs, or the ledgers are after it as they were before: then what differs does.
 pub(crate) async fn settled<L: Log>(
     log: &L,
-    (projection, version): (&str, u32),
-    stems: &[&str],
-    ledger: impl AsyncFn(&LaneId, LogId) -> Result<BTreeSet<i64>, VerifyError>,
+    store: &impl LaneSource,
+    (projection, version, stems): (&str, u32, &[&str]),
     recount: impl AsyncFn() -> Result<Report, VerifyError>,
 ) -> Result<Report, VerifyError> {
     let ledgers = async || {
@@ -25,7 +23,7 @@ pub(crate) async fn settled<L: Log>(
             for (partition, _) in topic.numbered() {
                 let projection = projection.to_owned();
                 let lane = LaneId { projection, version, topic: topic.name.clone(), partition };
-                let named = ledger(&lane, topic.log).await?;
+                let named = store.ledger(&lane, topic.log).await?;
                 ledgers.insert(lane, named);
             }
         }

@@ -171,7 +171,7 @@ impl<'a> Reading<'a> {
         };
         let stored = store.stored(projector, question.key, question.field).await?;
         // After the entity: a set-aside is entered before, or with, what the entity's version covers.
-        let named = store.named(&lane, topic.log).await?;
+        let named = store.ledger(&lane, topic.log).await?;
         let taken = stored.as_ref().map_or(progress, |stored| stored.next);
         Ok(Self {
             question,

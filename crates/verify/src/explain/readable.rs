@@ -1,15 +1,15 @@
 //! What people read of an entity, and where: the fields of a hash, the columns of a row.
 
-use std::{borrow::Cow, collections::BTreeSet};
+use std::borrow::Cow;
 
 use fleetlog_event::{EntityKey, LogId, TimestampMs};
-use fleetlog_projection::{EntityRow, FoldProjector, HotWrite, LaneId};
+use fleetlog_projection::{EntityRow, FoldProjector, HotWrite};
 
 use crate::{
     HistoryStore, HotStore, VerifyError,
     entity::{self, expires_at},
     hot_store::Wanted,
-    progress::ProgressSource,
+    progress::LaneSource,
     row,
 };
 
@@ -27,8 +27,8 @@ pub struct Stored {
 }
 
 /// A store whose entities people read field by field.
-#[expect(private_bounds, reason = "where progress is read is this crate's business")]
-pub trait Readable<P: FoldProjector>: ProgressSource {
+#[expect(private_bounds, reason = "what a store says of lanes is this crate's business")]
+pub trait Readable<P: FoldProjector>: LaneSource {
     /// The names of all fields, in the order of the projector.
     fn names(projector: &P) -> Vec<String>;
 
@@ -53,13 +53,6 @@ pub trait Readable<P: FoldProjector>: ProgressSource {
         key: &EntityKey,
         field: &str,
     ) -> impl Future<Output = Result<Option<Stored>, VerifyError>> + Send;
-
-    /// The offsets that the lane's ledger of set-asides names.
-    fn named(
-        &self,
-        lane: &LaneId,
-        log: LogId,
-    ) -> impl Future<Output = Result<BTreeSet<i64>, VerifyError>> + Send;
 }
 
 fn writes_of<P: FoldProjector>(projector: &P, key: &EntityKey, state: &P::State) -> Vec<P::Write> {
@@ -109,10 +102,6 @@ impl<P: FoldProjector<Write = HotWrite>> Readable<P> for HotStore {
         let (log, partition, next) = entity::Stored::read(&shown).map_err(malformed)?.version()?;
         Ok(Some(Stored { log, partition, next, value: shown.fields.remove(field) }))
     }
-
-    async fn named(&self, lane: &LaneId, _: LogId) -> Result<BTreeSet<i64>, VerifyError> {
-        self.ledger(&lane.to_string()).await
-    }
 }
 
 /// Rows in SQL.
@@ -151,10 +140,6 @@ impl<P: FoldProjector<Write: EntityRow>> Readable<P> for HistoryStore {
             next: row.next,
             value: column::<P>(&row.fields, field),
         }))
-    }
-
-    async fn named(&self, lane: &LaneId, log: LogId) -> Result<BTreeSet<i64>, VerifyError> {
-        self.ledger(lane, log).await
     }
 }
 

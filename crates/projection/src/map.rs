@@ -3,8 +3,7 @@
 use fleetlog_event::{Decode, EntityKey, EventSet};
 
 use crate::{
-    BadState, EntityChange, Grown, LaneScope, MapProjector, Projected, Projection, Record, RowChange,
-    Rulings, SetAside, StoredState,
+    LaneScope, MapProjector, Projected, Projection, Record, RowChange, Rulings, SetAside,
     projection::{key_text_of, read_event, refused},
 };
 
@@ -26,36 +25,6 @@ impl<P: MapProjector> Projection for Map<P> {
     }
     fn topics(&self) -> &'static [&'static str] {
         P::Event::TOPICS
-    }
-    fn home(&self, _: &EntityKey) -> Option<String> {
-        None
-    }
-    fn forget_entity(&self, (): &mut (), _: &EntityKey) -> usize {
-        0
-    }
-    fn missing(&self, (): &(), _: &[&Record]) -> Vec<(EntityKey, String)> {
-        Vec::new()
-    }
-    fn admit(
-        &self,
-        (): &mut (),
-        _: &LaneScope,
-        _: EntityKey,
-        _: Option<StoredState>,
-    ) -> Result<usize, BadState> {
-        Ok(0)
-    }
-    fn fold_ahead(&self, (): &mut (), (): &mut (), (): ()) -> Grown {
-        Grown::default()
-    }
-    fn touched_entities(&self, (): &()) -> usize {
-        0
-    }
-    fn changes(&self, (): &mut (), (): &mut (), _: usize) -> Vec<EntityChange<P::Write>> {
-        Vec::new()
-    }
-    fn forget(&self, (): &mut (), _: usize) -> usize {
-        0
     }
 
     fn project<D: Decode>(

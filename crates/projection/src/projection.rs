@@ -79,6 +79,8 @@ pub enum BadState {
 
 /// A read model as a lane drives it. Implemented by [`crate::Map`], [`crate::Fold`] and [`crate::RecordMap`], not by
 /// authors.
+///
+/// What is about states is written for a projection that has none; [`crate::Fold`] has them, and writes all of it anew.
 pub trait Projection: Send + Sync + 'static {
     /// What it writes.
     type Write: Send + Sync + 'static;
@@ -100,10 +102,14 @@ pub trait Projection: Send + Sync + 'static {
     fn topics(&self) -> &'static [&'static str];
 
     /// Where the state of an entity lives; none where there are no states (a map).
-    fn home(&self, key: &EntityKey) -> Option<String>;
+    fn home(&self, _key: &EntityKey) -> Option<String> {
+        None
+    }
 
     /// The entities of the batch whose states have to be read before [`Self::project`], each once, with their homes.
-    fn missing(&self, cache: &Self::Cache, records: &[&Record]) -> Vec<(EntityKey, String)>;
+    fn missing(&self, _cache: &Self::Cache, _records: &[&Record]) -> Vec<(EntityKey, String)> {
+        Vec::new()
+    }
 
     /// Takes a state that was read (or its absence) into the cache; by how many bytes that grew.
     ///
@@ -111,11 +117,13 @@ pub trait Projection: Send + Sync + 'static {
     /// When the state is not one to go on from.
     fn admit(
         &self,
-        cache: &mut Self::Cache,
-        scope: &LaneScope,
-        key: EntityKey,
-        stored: Option<StoredState>,
-    ) -> Result<usize, BadState>;
+        _cache: &mut Self::Cache,
+        _scope: &LaneScope,
+        _key: EntityKey,
+        _stored: Option<StoredState>,
+    ) -> Result<usize, BadState> {
+        Ok(0)
+    }
 
     /// Projects the records of a batch (duplicates already dropped). Pure.
     fn project<D: Decode>(
@@ -132,29 +140,39 @@ pub trait Projection: Send + Sync + 'static {
     /// takes of memory.
     fn fold_ahead(
         &self,
-        cache: &mut Self::Cache,
-        touched: &mut Self::Touched,
-        pending: Self::Pending,
-    ) -> Grown;
+        _cache: &mut Self::Cache,
+        _touched: &mut Self::Touched,
+        _pending: Self::Pending,
+    ) -> Grown {
+        Grown::default()
+    }
 
     /// How many entities were touched.
-    fn touched_entities(&self, touched: &Self::Touched) -> usize;
+    fn touched_entities(&self, _touched: &Self::Touched) -> usize {
+        0
+    }
 
     /// What to write of the entities touched, as the cache has them, in the order in which they were first touched: of as
     /// many as a write of `bytes_max` bytes takes, one at least, and these are taken out of `touched`. From then on the
     /// cache takes it for written: so either it is, or the cache goes.
     fn changes(
         &self,
-        cache: &mut Self::Cache,
-        touched: &mut Self::Touched,
-        bytes_max: usize,
-    ) -> Vec<EntityChange<Self::Write>>;
+        _cache: &mut Self::Cache,
+        _touched: &mut Self::Touched,
+        _bytes_max: usize,
+    ) -> Vec<EntityChange<Self::Write>> {
+        Vec::new()
+    }
 
     /// Forgets states of about so many bytes, none that is not written; of how many indeed. They can be read again.
-    fn forget(&self, cache: &mut Self::Cache, bytes: usize) -> usize;
+    fn forget(&self, _cache: &mut Self::Cache, _bytes: usize) -> usize {
+        0
+    }
 
     /// Forgets what is known of an entity, which is written: it is read again when it is needed. Of how many bytes.
-    fn forget_entity(&self, cache: &mut Self::Cache, key: &EntityKey) -> usize;
+    fn forget_entity(&self, _cache: &mut Self::Cache, _key: &EntityKey) -> usize {
+        0
+    }
 
     /// Folds one batch and says what to write of it: for those who write batch by batch.
     fn settle(&self, cache: &mut Self::Cache, pending: Self::Pending) -> Vec<EntityChange<Self::Write>> {

@@ -3,11 +3,9 @@
 //! Dead letters are such records: whoever wrote them, in whatever form. Nothing is decoded, so nothing can be rejected, and
 //! a lane of such a projection sets nothing aside.
 
-use fleetlog_event::{Decode, EntityKey, LogId, catalogue::physical_name};
+use fleetlog_event::{Decode, LogId, catalogue::physical_name};
 
-use crate::{
-    BadState, EntityChange, Grown, LaneScope, Projected, Projection, Record, RowChange, Rulings, StoredState,
-};
+use crate::{LaneScope, Projected, Projection, Record, RowChange, Rulings};
 
 /// Where a record lies, beside its offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,36 +73,6 @@ impl<P: RecordProjector> Projection for RecordMap<P> {
     }
     fn topics(&self) -> &'static [&'static str] {
         P::TOPICS
-    }
-    fn home(&self, _: &EntityKey) -> Option<String> {
-        None
-    }
-    fn forget_entity(&self, (): &mut (), _: &EntityKey) -> usize {
-        0
-    }
-    fn missing(&self, (): &(), _: &[&Record]) -> Vec<(EntityKey, String)> {
-        Vec::new()
-    }
-    fn admit(
-        &self,
-        (): &mut (),
-        _: &LaneScope,
-        _: EntityKey,
-        _: Option<StoredState>,
-    ) -> Result<usize, BadState> {
-        Ok(0)
-    }
-    fn fold_ahead(&self, (): &mut (), (): &mut (), (): ()) -> Grown {
-        Grown::default()
-    }
-    fn touched_entities(&self, (): &()) -> usize {
-        0
-    }
-    fn changes(&self, (): &mut (), (): &mut (), _: usize) -> Vec<EntityChange<P::Write>> {
-        Vec::new()
-    }
-    fn forget(&self, (): &mut (), _: usize) -> usize {
-        0
     }
 
     fn project<D: Decode>(

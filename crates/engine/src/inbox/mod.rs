@@ -82,16 +82,11 @@ impl InboxFeed {
     pub(crate) async fn until(&self, like: impl Fn(&Record) -> bool + Copy) {
         loop {
             let news = self.0.news.notified();
-            if self.has(like) {
+            if self.0.lying().records.iter().any(like) {
                 return;
             }
             news.await;
         }
-    }
-
-    /// Whether one of the records is like that.
-    pub(crate) fn has(&self, like: impl Fn(&Record) -> bool) -> bool {
-        self.0.lying().records.iter().any(like)
     }
 
     /// Takes what there is, up to a number of records and their bytes; at least one, if there is one.

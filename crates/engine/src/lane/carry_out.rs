@@ -19,7 +19,6 @@ use super::{
     prepare::{Folded, Prepared, closed, is_open},
 };
 use crate::{
-    DeadLetter,
     fault::Interrupt,
     ports::Schemas,
     refold::{Anew, Refold},
@@ -408,19 +407,6 @@ where
         self.entered(&unit.set_aside);
         self.tell_carried_out(&BTreeMap::from([("skipped", 1)]));
         Err(Interrupt::Again("a position was skipped".to_owned()))
-    }
-
-    /// Sends the letters of events that were rejected once more.
-    async fn publish_again(
-        &self,
-        work: &Work<P, C::Decode>,
-        news: &[(SetAside, LedgerEntry)],
-    ) -> Result<(), Interrupt> {
-        let letter = |(aside, entry): &(SetAside, LedgerEntry)| -> DeadLetter {
-            let is_parked = entry.state == EntryState::Parked;
-            self.letter(work, aside).replayed(entry.replays, is_parked.then_some(&self.lane.topic))
-        };
-        self.send(news.iter().map(letter).collect()).await
     }
 }
 

@@ -6,6 +6,7 @@ mod ahead;
 mod breaker;
 mod carry_out;
 mod faults;
+mod letters;
 mod mutants;
 mod orders;
 mod prepare;
@@ -31,7 +32,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    DeadLetter, EngineConfig, Failure, InboxFeed, Origin,
+    EngineConfig, Failure, InboxFeed,
     fault::Interrupt,
     halting::Halting,
     inbox::Inbox,
@@ -370,38 +371,6 @@ where
                 self.lane, self.lane.projection
             ))
         })
-    }
-
-    /// Sends dead letters and waits until every one is acknowledged.
-    async fn publish(&self, work: &Work<P, C::Decode>, set_aside: &[SetAside]) -> Result<(), Interrupt> {
-        self.send(set_aside.iter().map(|aside| self.letter(work, aside)).collect()).await
-    }
-
-    fn letter(&self, work: &Work<P, C::Decode>, set_aside: &SetAside) -> DeadLetter {
-        let config = &self.shared.config;
-        let origin = Origin {
-            lane: &self.lane,
-            log: work.core.scope().log,
-            group: &self.shared.group,
-            application_version: &config.application_version,
-            now: now(),
-        };
-        DeadLetter::new(set_aside, &origin, config.dead_letter_bytes_max)
-    }
-
-    async fn send(&self, letters: Vec<DeadLetter>) -> Result<(), Interrupt> {
-        if letters.is_empty() {
-            return Ok(());
-        }
-        fail_point!("dead-letters.before");
-        if on(Mutant::DeadLetterNotAwaited) {
-            let dead_letters = Arc::clone(&self.shared.dead_letters);
-            tokio::spawn(async move { dead_letters.publish(&letters).await });
-            return Ok(());
-        }
-        self.persist("publishing dead letters", || self.shared.dead_letters.publish(&letters)).await?;
-        fail_point!("dead-letters.after");
-        Ok(())
     }
 
     async fn commit(&self, unit: &mut UnitOfWork<P::Write>) -> Result<Commit, Interrupt> {

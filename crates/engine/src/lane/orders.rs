@@ -199,7 +199,7 @@ where
     /// Resolves once there is a command to skip a position: what a lane that cannot get over it waits for.
     pub(super) async fn skip_ordered(&self) {
         let Some(feed) = self.feed() else { return std::future::pending().await };
-        feed.until(skips).await;
+        feed.until(Command::is_skip).await;
     }
 
     /// Something came, or what was looked up is there.
@@ -309,9 +309,4 @@ async fn preparing<P: Projection, D: Send + 'static>(
     let Stage::Preparing(_, preparing) = stage else { return std::future::pending().await };
     let panicked = |error| Interrupt::Permanent(format!("preparing commands: {error}: this is a bug"));
     preparing.await.map_err(panicked).and_then(|prepared| prepared)
-}
-
-/// Whether a record is a command to skip a position.
-fn skips(record: &Record) -> bool {
-    matches!(Command::read(record), Ok(Command { act: Act::Skip { .. }, .. }))
 }

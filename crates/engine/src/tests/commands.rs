@@ -333,12 +333,10 @@ async fn given_a_map_the_row_and_the_closing_are_one_write_also_when_its_answer_
     let at = world.inbox.send(0, &redrive(readable.clone()));
     until("under way", || world.sink.hang.met() > 2).await;
     world.sink.hang.set(false);
-    let inbox =
-        |at: i64| world.sink.inner.lane(&lane(0)).progress.is_some_and(|progress| progress.inbox > at);
-    until("the command", || inbox(at)).await;
+    world.until_carried_out(at).await;
     assert_eq!(world.rows(), 21);
     let at = world.inbox.send(0, &redrive(readable));
-    until("the command again", || inbox(at)).await;
+    world.until_carried_out(at).await;
     assert_eq!(world.rows(), 21);
     assert_eq!(world.sink.inner.lane(&lane(0)).ledger[&10].state, EntryState::Redriven);
     assert_eq!(world.stop().await, End::Stopped);
@@ -355,7 +353,7 @@ async fn given_rows_that_the_store_refuses_they_are_rejected_again_and_the_other
     let sink = &world.sink.inner;
     world.inbox.send(0, &redrive(records[3].clone()));
     let at = world.inbox.send(0, &redrive(records[7].clone()));
-    until("both", || sink.lane(&lane(0)).progress.is_some_and(|progress| progress.inbox > at)).await;
+    world.until_carried_out(at).await;
     let view = sink.lane(&lane(0));
     assert_eq!((world.rows(), view.ledger[&3].replays, view.ledger[&7].replays), (8, 1, 1));
     assert_eq!(view.ledger[&3].reject.reason, Reason::RefusedByStore);
@@ -376,7 +374,7 @@ async fn given_a_lane_that_cannot_get_over_a_position_it_is_skipped_by_command()
     world.inbox.send(0, &command(Act::Skip { record: world.group.records(0)[5].clone(), why: "no".into() }));
     let at = world.inbox.send(0, &command(Act::Skip { record, why: "stuck".into() }));
     let sink = &world.sink.inner;
-    until("skipped", || sink.lane(&lane(0)).progress.is_some_and(|progress| progress.inbox > at)).await;
+    world.until_carried_out(at).await;
     let view = sink.lane(&lane(0));
     assert_eq!(view.progress.map(|progress| progress.main), Some(11));
     assert_eq!(view.ledger[&10].reject, Reject::new(Reason::Skipped, "stuck"));
@@ -411,7 +409,7 @@ async fn given_a_skip_behind_commands_that_wait_it_is_done_out_of_turn() {
     // One that lies behind the end of the log is passed over, and holds up nobody.
     let beyond = Record { offset: 99, ..world.group.records(0)[3].clone() };
     let at = world.inbox.send(0, &command(Act::Skip { record: beyond, why: "nothing there".into() }));
-    until("passed over", || progress().inbox > at).await;
+    world.until_carried_out(at).await;
     world.group.send(100);
     until("also what comes to lie there", || progress().main == 115).await;
     assert_eq!((world.rows(), sink.lane(&lane(0)).ledger.len()), (114, 1));
@@ -435,7 +433,7 @@ async fn given_a_redrive_and_its_closing_together_the_first_one_counts() {
     world.inbox.send(0, &command(Act::EmittedAnew { offset: 1 }));
     let at = world.inbox.send(0, &redrive(readable(1)));
     let sink = &world.sink.inner;
-    until("all four", || sink.lane(&lane(0)).progress.is_some_and(|progress| progress.inbox > at)).await;
+    world.until_carried_out(at).await;
     let ledger = sink.lane(&lane(0)).ledger;
     assert_eq!((ledger[&0].state, ledger[&1].state), (EntryState::Redriven, EntryState::EmittedAnew));
     assert_eq!(world.rows(), 6);

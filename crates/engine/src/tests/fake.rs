@@ -278,6 +278,12 @@ impl World {
         assert_eq!(self.rows(), self.group.len());
     }
 
+    /// Waits until lane 0 is past the command that lies there in its inbox.
+    pub(super) async fn until_carried_out(&self, at: i64) {
+        let inbox = || self.sink.inner.lane(&super::lane(0)).progress.map_or(0, |progress| progress.inbox);
+        until("the command", || inbox() > at).await;
+    }
+
     pub(super) async fn stop(self) -> End {
         self.stop.cancel();
         self.end().await

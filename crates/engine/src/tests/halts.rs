@@ -90,18 +90,7 @@ fn halt() -> ProjectionHalted {
 fn meta() -> fleetlog_event::EventMeta {
     let (_, value) = super::fake::event(1);
     let decoded = fleetlog_codec::frame::event_id(Some(&value)).expect("an event");
-    fleetlog_event::EventMeta {
-        event_id: decoded,
-        occurred_at: fleetlog_event::TimestampMs(0),
-        recorded_at: fleetlog_event::TimestampMs(0),
-        site_uid: String::new(),
-        unit_uid: None,
-        sequence: None,
-        sequence_scope: None,
-        source: "test/1".into(),
-        correlation_id: None,
-        causation_id: None,
-    }
+    fleetlog_event::EventMeta::of_ops(decoded, "test/1", fleetlog_event::TimestampMs(0))
 }
 
 /// A projection that knows of halts, at work on a fake cluster.
@@ -314,7 +303,10 @@ async fn given_brokers_that_are_away_a_start_waits_and_a_halt_is_written_down_wh
     let world = World::start(FakeGroup::new(1), halts, RunMode::Continuous);
     until("waits", || world.halts.away.met() > 2).await;
     assert!(
-        world.status().trouble.is_some_and(|trouble| trouble.contains("projections are halted: broker away"))
+        world
+            .status()
+            .trouble
+            .is_some_and(|trouble| trouble.contains("reading halts on topic `ops`: broker away"))
     );
     world.halts.away.set(false);
     world.group.send(10);

@@ -21,6 +21,7 @@ mod http;
 mod inbox;
 mod instance;
 mod lanes;
+mod memory;
 mod output;
 mod presence;
 mod when;

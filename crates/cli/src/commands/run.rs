@@ -12,10 +12,8 @@ use fleetlog_event::catalogue::{Catalogue, physical_name};
 use fleetlog_kafka::{Admin, KafkaSettings};
 use fleetlog_presence::metrics::PresenceMetrics;
 use fleetlog_producer::ProducerMetrics;
-use fleetlog_projection::{
-    Fault, Fold, Map, MapProjector as _, Projection, RecordMap, RecordProjector as _, Sink, SinkError,
-};
-use fleetlog_projections::{DeadLetterActions, Described, SinkKind, for_each_projection};
+use fleetlog_projection::{Fault, Fold, Map, Projection, RecordMap, Sink, SinkError};
+use fleetlog_projections::{Described, SinkKind, for_each_projection};
 use fleetlog_sink_timescale::Database;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use sd_notify::NotifyState;
@@ -33,6 +31,7 @@ use crate::{
     http::{self, Health},
     instance::Instance,
     lanes,
+    memory::Memory,
     output::{self, Format},
     presence::Presence,
     wiring,
@@ -278,48 +277,6 @@ fn stand(handles: &[(&'static str, StatusHandle)], id: &str) -> &'static str {
     let is_halted =
         |(known, handle): &(&str, StatusHandle)| *known == id && handle.snapshot().halted.is_some();
     if handles.iter().any(is_halted) { "does not run" } else { "stopped for good" }
-}
-
-/// How the process's memory is shared out between its projections.
-#[derive(Clone, Copy, Debug)]
-struct Memory {
-    /// What is shared out by weight.
-    bytes: usize,
-    /// The sum of the weights of what runs.
-    weights: usize,
-}
-
-/// What each of the projections takes that have next to nothing to do: dead letters, and actions on them.
-const SMALL_BYTES: usize = 8 << 20;
-
-/// What the process is reckoned to take before there is anything to do: program, threads, clients and their connections.
-const IDLE_BYTES: usize = 60 << 20;
-
-impl Memory {
-    fn among(config: &Config, chosen: &[Described]) -> Self {
-        let bytes_max = usize::try_from(config.run.memory_bytes_max).unwrap_or(usize::MAX);
-        let (small, others): (Vec<&Described>, Vec<&Described>) =
-            chosen.iter().partition(|projection| Self::is_small(projection.id));
-        let weights = others.into_iter().map(|projection| Self::weight(projection.sink)).sum();
-        Self { bytes: bytes_max.saturating_sub(IDLE_BYTES + small.len() * SMALL_BYTES), weights }
-    }
-
-    fn is_small(id: &str) -> bool {
-        [fleetlog_projections::DeadLetters::ID, DeadLetterActions::ID].contains(&id)
-    }
-
-    /// Hot state needs room for the states of its units, or every event is a write of its own; history gains nothing
-    /// from batches beyond a few thousand rows.
-    fn weight(kind: SinkKind) -> usize {
-        match kind {
-            SinkKind::Hot => 3,
-            SinkKind::History => 2,
-        }
-    }
-
-    fn share(self, id: &str, kind: SinkKind) -> usize {
-        if Self::is_small(id) { SMALL_BYTES } else { self.bytes / self.weights.max(1) * Self::weight(kind) }
-    }
 }
 
 fn engine_config(config: &Config, instance: &Instance) -> EngineConfig {

@@ -1,8 +1,6 @@
 //! The recount can fail: what a run must not leave behind is put there by hand, and counted.
 
 use fleetlog_event::EventId;
-use fleetlog_kafka::LogReader;
-use fleetlog_kafka::ReadError;
 use fleetlog_tests::{LIMIT, World, until};
 use rand::{SeedableRng as _, rngs::StdRng};
 use rdkafka::{
@@ -113,16 +111,7 @@ async fn a_dead_letter_that_is_missing_or_too_many_is_counted() {
     // Somebody publishes a letter of an event that was taken: one that has a letter, with another offset.
     let settings = world.kafka();
     let topic = settings.topic("robot-dlq");
-    let reading = (settings.clone(), topic.clone());
-    let letters = tokio::task::spawn_blocking(move || {
-        let mut letters = Vec::new();
-        LogReader::open_all(&reading.0, &reading.1)?.for_each(|record| {
-            letters.push(record.to_owned_record());
-            Ok::<_, ReadError>(())
-        })?;
-        Ok::<_, ReadError>(letters)
-    });
-    let letters = letters.await.unwrap().unwrap();
+    let letters = world.records(&topic).await;
     let mut letter = letters[0].clone();
     for (name, value) in &mut letter.headers {
         if name == "fleetlog-dlq-offset" {

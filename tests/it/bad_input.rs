@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fleetlog_event::partition_of;
-use fleetlog_kafka::{LogReader, OwnedRecord, ReadError};
+use fleetlog_kafka::OwnedRecord;
 use fleetlog_producer::{ProducerMetrics, ProducerSettings, RawProducer, RawRecord};
 use serde_json::{Value, json};
 
@@ -16,19 +16,7 @@ const EVENTS: u64 = 1000;
 
 /// Everything on a topic.
 async fn log(world: &World, stem: &str) -> Vec<OwnedRecord> {
-    let settings = world.kafka();
-    let topic = settings.topic(stem);
-    tokio::task::spawn_blocking(move || {
-        let mut records = Vec::new();
-        LogReader::open_all(&settings, &topic).unwrap().for_each(|record| {
-            records.push(record.to_owned_record());
-            Ok::<_, ReadError>(())
-        })?;
-        Ok::<_, ReadError>(records)
-    })
-    .await
-    .unwrap()
-    .unwrap()
+    world.records(&world.kafka().topic(stem)).await
 }
 
 fn header<'r>(record: &'r OwnedRecord, name: &str) -> &'r str {

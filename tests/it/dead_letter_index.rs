@@ -10,7 +10,7 @@ use fleetlog_tests::{LIMIT, World};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, Executor as _, Row as _};
 
-use crate::dead_letters::{WHY, foreign, log, poisoned, send};
+use crate::dead_letters::{WHY, doubled, foreign, poisoned, send};
 
 /// Letters that nobody would write: by the platform with a NUL in its message, with times beyond any calendar, without a header,
 /// without anything.
@@ -43,20 +43,6 @@ fn odd(topic: &str) -> Vec<RawRecord> {
         record(Some(b"k"), vec![]),
         record(None, vec![]),
     ]
-}
-
-/// Every record of `robot-dlq` once more.
-async fn doubled(world: &World) {
-    let topic = world.kafka().topic("robot-dlq");
-    let again = log(world, &topic).await.into_iter().map(|letter| RawRecord {
-        topic: letter.topic.to_string(),
-        partition: Some(letter.partition),
-        key: letter.key,
-        value: letter.value,
-        timestamp: None,
-        headers: letter.headers,
-    });
-    send(world, again.collect()).await;
 }
 
 /// What a command says by the index, which has to be what it says by the topics.
@@ -132,7 +118,7 @@ async fn the_index_says_what_the_topics_say() {
 
     let (viewed, letters) = by_view(&world).await;
     assert_eq!(viewed, told(&all));
-    assert_eq!(letters, i64::try_from(log(&world, &topic).await.len()).unwrap());
+    assert_eq!(letters, i64::try_from(world.records(&topic).await.len()).unwrap());
 
     // What failed again after it was given up is open again.
     doubled(&world).await;
@@ -152,7 +138,7 @@ async fn verify_finds_whatever_the_index_has_otherwise() {
     let verify = ["verify", "--projection", "dead-letters,dead-letter-actions", "--wait", "5"];
     let clean = world.json(&verify).await;
     let compared = |n: usize| clean[n]["compared"].as_u64().unwrap() as usize;
-    assert_eq!((compared(0), compared(1)), (log(&world, &topic).await.len(), 4), "{clean:#}");
+    assert_eq!((compared(0), compared(1)), (world.records(&topic).await.len(), 4), "{clean:#}");
 
     let mut postgres = world.postgres().await;
     for damage in [

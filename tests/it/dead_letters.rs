@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use fleetlog_dead_letters::RawLetter;
 use fleetlog_event::{catalogue::TopicSpec, partition_of};
-use fleetlog_kafka::{Admin, HeaderName, LogReader, OwnedRecord, Plan, ReadError};
+use fleetlog_kafka::{Admin, HeaderName, OwnedRecord, Plan};
 use fleetlog_producer::{ProducerMetrics, ProducerSettings, RawProducer, RawRecord};
 use serde_json::{Value, json};
 
@@ -13,24 +13,24 @@ const PARTITIONS: i32 = 6;
 const KEY: &[u8] = b"s504.u7";
 pub(crate) const WHY: &str = "a test robot, it never was";
 
-/// Everything on a topic (physical name).
-pub(crate) async fn log(world: &World, topic: &str) -> Vec<OwnedRecord> {
-    let (settings, topic) = (world.kafka(), topic.to_owned());
-    let read = move || {
-        let mut records = Vec::new();
-        LogReader::open_all(&settings, &topic)?.for_each(|record| {
-            records.push(record.to_owned_record());
-            Ok::<_, ReadError>(())
-        })?;
-        Ok::<_, ReadError>(records)
-    };
-    tokio::task::spawn_blocking(read).await.unwrap().unwrap()
-}
-
 pub(crate) async fn send(world: &World, records: Vec<RawRecord>) {
     let metrics = ProducerMetrics::unregistered().unwrap();
     let producer = RawProducer::connect(&world.kafka(), &ProducerSettings::default(), metrics).unwrap();
     producer.send_all(records).await.all().await.unwrap();
+}
+
+/// Every record of `robot-dlq` once more.
+pub(crate) async fn doubled(world: &World) {
+    let topic = world.kafka().topic("robot-dlq");
+    let again = world.records(&topic).await.into_iter().map(|letter| RawRecord {
+        topic: letter.topic.to_string(),
+        partition: Some(letter.partition),
+        key: letter.key,
+        value: letter.value,
+        timestamp: None,
+        headers: letter.headers,
+    });
+    send(world, again.collect()).await;
 }
 
 /// Records of topic `robot` that nobody can take: three of a key that is a unit's, one without key, a tombstone.
@@ -84,16 +84,7 @@ async fn letters_are_counted_by_what_failed_and_chosen_by_all_that_is_known() {
     assert!(text.contains("10 dead letters (10 open)") && text.contains("oldest 20"), "{text}");
 
     // A crash between publishing and committing leaves a letter twice: it counts once.
-    let topic = world.kafka().topic("robot-dlq");
-    let again = log(&world, &topic).await.into_iter().map(|letter| RawRecord {
-        topic: letter.topic.to_string(),
-        partition: Some(letter.partition),
-        key: letter.key,
-        value: letter.value,
-        timestamp: None,
-        headers: letter.headers,
-    });
-    send(&world, again.collect()).await;
+    doubled(&world).await;
     assert_eq!(world.json(&["dlq", "stats"]).await["letters"], 10);
 
     let all = places(&world, &[]).await;
@@ -126,7 +117,7 @@ async fn letters_are_counted_by_what_failed_and_chosen_by_all_that_is_known() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_export_holds_every_byte() {
     let world = poisoned("dlq-export").await;
-    let on_topic = log(&world, &world.kafka().topic("robot-dlq")).await;
+    let on_topic = world.records(&world.kafka().topic("robot-dlq")).await;
     let restored = |text: &str| {
         let mut records: Vec<OwnedRecord> = lines(text)
             .into_iter()
@@ -193,7 +184,8 @@ async fn discarding_is_dry_first_asks_is_written_down_and_happens_once() {
 
     // The same record failing again is a new matter.
     let topic = world.kafka().topic("robot-dlq");
-    let letter = log(&world, &topic)
+    let letter = world
+        .records(&topic)
         .await
         .into_iter()
         .find(|letter| place == format!("robot-dlq/{}/{}", letter.partition, letter.offset));

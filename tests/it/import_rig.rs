@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use fleetlog_kafka::{LogReader, Offsets, OwnedRecord, ReadError, RecordView};
+use fleetlog_kafka::{Offsets, OwnedRecord};
 use fleetlog_testkit::{Database, Fleetlog, Output, Stack, fresh_database, unique, workspace_root};
 use serde_json::Value;
 use sqlx::{Connection as _, PgConnection, Row as _};
@@ -87,18 +87,7 @@ impl Rig {
     /// All records of a topic, by partition and offset.
     pub(crate) async fn records(&self, stem: &str) -> Vec<OwnedRecord> {
         let settings = self.stack.kafka(&self.prefix);
-        let topic = settings.topic(stem);
-        let read = tokio::task::spawn_blocking(move || {
-            let mut records = Vec::new();
-            LogReader::open_all(&settings, &topic)?.for_each(|record: &RecordView<'_>| {
-                records.push(record.to_owned_record());
-                Ok::<_, ReadError>(())
-            })?;
-            Ok::<_, ReadError>(records)
-        });
-        let mut records = read.await.unwrap().unwrap();
-        records.sort_by_key(|record| (record.partition, record.offset));
-        records
+        fleetlog_testkit::records(&settings, &settings.topic(stem)).await.unwrap()
     }
 
     /// Where each partition of each topic that an import writes to ends.

@@ -11,7 +11,7 @@ use fleetlog_event::{
     EventId, EventMeta, FleetEvent, TimestampMs, partition_of,
     robot::{ActionRequested, Connected, Registered},
 };
-use fleetlog_kafka::{KafkaFault, KafkaSettings, LogReader, OwnedRecord, ReadError};
+use fleetlog_kafka::{KafkaFault, KafkaSettings, OwnedRecord};
 use fleetlog_producer::{
     Cause, EventProducer, ProducerMetrics, ProducerSettings, RawProducer, RawRecord, Schemas, SendError,
     SendOptions, TransactionError, TransactionalProducer,
@@ -48,20 +48,7 @@ fn connected(unit: &str) -> Connected {
 
 /// Everything visible on a topic, by partition and offset.
 async fn log(settings: &KafkaSettings, stem: &str) -> Vec<OwnedRecord> {
-    let (settings, topic) = (settings.clone(), settings.topic(stem));
-    tokio::task::spawn_blocking(move || {
-        let mut records = Vec::new();
-        LogReader::open_all(&settings, &topic)
-            .unwrap()
-            .for_each(|record| {
-                records.push(record.to_owned_record());
-                Ok::<_, ReadError>(())
-            })
-            .unwrap();
-        records
-    })
-    .await
-    .unwrap()
+    fleetlog_testkit::records(settings, &settings.topic(stem)).await.unwrap()
 }
 
 /// Lets the client send what the broker refuses.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use fleetlog_codec::{Encoder, SchemaRef, WriterSchema, builtin_schemas, frame};
 use fleetlog_event::{Event, TimestampMs, partition_of, robot::Connected};
-use fleetlog_kafka::{LogReader, OwnedRecord, ReadError, SchemaTopic};
+use fleetlog_kafka::{OwnedRecord, SchemaTopic};
 use fleetlog_producer::{Author, ProducerMetrics, ProducerSettings, RawProducer, RawRecord};
 use fleetlog_testkit::Running;
 use serde_json::{Value, json};
@@ -92,22 +92,9 @@ async fn stop(running: Running) {
     assert_eq!(running.wait(LIMIT).await.unwrap().code(), Some(0));
 }
 
-async fn log(world: &World, topic: &str) -> Vec<OwnedRecord> {
-    let (settings, topic) = (world.kafka(), topic.to_owned());
-    let read = move || {
-        let mut records = Vec::new();
-        LogReader::open_all(&settings, &topic)?.for_each(|record| {
-            records.push(record.to_owned_record());
-            Ok::<_, ReadError>(())
-        })?;
-        Ok::<_, ReadError>(records)
-    };
-    tokio::task::spawn_blocking(read).await.unwrap().unwrap()
-}
-
 /// What lies on `robot` under the keys of two units.
 async fn log_of_two(world: &World) -> Vec<OwnedRecord> {
-    let mut records = log(world, &world.kafka().topic("robot")).await;
+    let mut records = world.records(&world.kafka().topic("robot")).await;
     records
         .retain(|record| [&b"s504.u7"[..], b"s504.u8"].contains(&record.key.as_deref().unwrap_or_default()));
     records
@@ -118,7 +105,7 @@ async fn commands(world: &World) -> usize {
     let mut all = 0;
     for projection in ["unit-status", "event-history"] {
         let group = fleetlog_engine::group_name(&world.prefix, projection, 1);
-        all += log(world, &fleetlog_projection::inbox_name(&group, "robot")).await.len();
+        all += world.records(&fleetlog_projection::inbox_name(&group, "robot")).await.len();
     }
     all
 }
@@ -248,7 +235,7 @@ async fn one_that_is_rejected_each_time_is_parked_in_the_end() {
     }
     let all = states(&world).await;
     assert_eq!(all, json!({ "open": 2, "parked": 2 }));
-    let lying = log(&world, &world.kafka().topic("robot-parking")).await;
+    let lying = world.records(&world.kafka().topic("robot-parking")).await;
     assert_eq!(lying.len(), 2);
     let listed = world.json(&["dlq", "list", "--state", "parked"]).await;
     let listed = listed.as_array().unwrap();

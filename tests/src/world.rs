@@ -5,8 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fleetlog_kafka::KafkaSettings;
-use fleetlog_testkit::{Database, Fleetlog, Output, RedisServer, Running, Stack, fresh_database, unique};
+use fleetlog_kafka::{KafkaSettings, OwnedRecord};
+use fleetlog_testkit::{
+    Database, Fleetlog, Output, RedisServer, Running, Stack, fresh_database, records, unique,
+};
 use serde_json::Value;
 use sqlx::{Connection, PgConnection, Row};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -75,6 +77,11 @@ impl World {
         self.redis_url = redis.url();
         self.fleetlog = self.fleetlog.env("FLEETLOG_REDIS__URL", &self.redis_url);
         self
+    }
+
+    /// All that is visible on a topic (its physical name), by partition and offset.
+    pub async fn records(&self, topic: &str) -> Vec<OwnedRecord> {
+        records(&self.kafka(), topic).await.unwrap()
     }
 
     /// Client settings for this fleet's topics.

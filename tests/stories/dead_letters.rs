@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleetlog_event::robot::DoorState;
-use fleetlog_kafka::{LogReader, OwnedRecord, ReadError};
+use fleetlog_kafka::OwnedRecord;
 use fleetlog_producer::{Author, Delivered, EventProducer, ProducerMetrics, ProducerSettings, RawProducer};
 use fleetlog_testkit::{Running, workspace_root};
 use fleetlog_tests::{LIMIT, World, until};
@@ -353,16 +353,7 @@ impl Story {
 
     /// Everything on a topic (stem).
     async fn log(&self, stem: &str) -> Vec<OwnedRecord> {
-        let (settings, topic) = (self.world.kafka(), self.world.kafka().topic(stem));
-        let read = move || {
-            let mut records = Vec::new();
-            LogReader::open_all(&settings, &topic)?.for_each(|record| {
-                records.push(record.to_owned_record());
-                Ok::<_, ReadError>(())
-            })?;
-            Ok::<_, ReadError>(records)
-        };
-        tokio::task::spawn_blocking(read).await.unwrap().unwrap()
+        self.world.records(&self.world.kafka().topic(stem)).await
     }
 
     /// Every dead letter by who did not take what; none lies there twice, since nobody was killed.

@@ -9,6 +9,7 @@
 //! - [`Authority`]: certificates made when the test runs, for servers of one's own with TLS and passwords switched on
 //!   (`start_secure`); [`TlsFront`]: TLS and a password before an HTTP server that has neither.
 //! - [`WallClock`]: a wall clock that jumps, for a process under test.
+//! - [`records`]: what lies on a topic.
 //! - [`Fleetlog`]: the `fleetlog` binary as a child process.
 //! - [`fuzz`]: seeded inputs over a corpus, with memory and time bounded.
 //!
@@ -31,6 +32,7 @@ mod proxy;
 mod redis_server;
 mod stack;
 mod tls_front;
+mod topic;
 
 pub use binary::{Fleetlog, Output, Running};
 pub use certificates::{Authority, ServerIdentity, Validity};
@@ -45,3 +47,4 @@ pub use proxy::{Direction, FaultProxy, Way};
 pub use redis_server::{RedisServer, RedisSnapshot};
 pub use stack::{Stack, python, unique, workspace_root};
 pub use tls_front::TlsFront;
+pub use topic::records;

@@ -21,9 +21,7 @@ use fleetlog_event::{
     robot::{Connected, RobotEvent},
     telemetry::Telemetry,
 };
-use fleetlog_kafka::{
-    Admin, HeaderName, KafkaSettings, LogReader, OwnedRecord, ReadError, RecordView, native_headers,
-};
+use fleetlog_kafka::{Admin, HeaderName, KafkaSettings, OwnedRecord, native_headers};
 use fleetlog_projection::{Fold, FoldProjector, HotWrite, Map, MapProjector, MemorySink, Projection, Sink};
 use fleetlog_testkit::{Stack, unique};
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -201,18 +199,7 @@ impl Fleet {
 
     /// Every record of a topic, up to its end now.
     pub(crate) async fn read_all(&self, topic: &str) -> Vec<OwnedRecord> {
-        let (settings, topic) = (self.settings.clone(), topic.to_owned());
-        let read = move || {
-            let mut records = Vec::new();
-            let mut reader = LogReader::open_all(&settings, &topic).unwrap();
-            let each = |record: &RecordView<'_>| -> Result<(), ReadError> {
-                records.push(record.to_owned_record());
-                Ok(())
-            };
-            reader.for_each(each).unwrap();
-            records
-        };
-        tokio::task::spawn_blocking(read).await.unwrap()
+        fleetlog_testkit::records(&self.settings, topic).await.unwrap()
     }
 
     pub(crate) fn parts<P, S>(

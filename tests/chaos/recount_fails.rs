@@ -1,13 +1,11 @@
 //! The recount can fail: what a run must not leave behind is put there by hand, and counted.
 
+use std::collections::BTreeMap;
+
 use fleetlog_event::EventId;
+use fleetlog_testkit::delete_before;
 use fleetlog_tests::{LIMIT, World, until};
 use rand::{SeedableRng as _, rngs::StdRng};
-use rdkafka::{
-    Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions},
-    client::DefaultClientContext,
-};
 use redis::AsyncCommands as _;
 
 use crate::{
@@ -138,10 +136,7 @@ async fn a_dead_letter_that_is_missing_or_too_many_is_counted() {
 
     // Retention takes the first letter of a partition away.
     let first = &letters[0];
-    let admin: AdminClient<DefaultClientContext> = settings.client().create().unwrap();
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(&topic, first.partition, Offset::Offset(first.offset + 1)).unwrap();
-    admin.delete_records(&list, &AdminOptions::new()).await.unwrap();
+    delete_before(&settings, &topic, &BTreeMap::from([(first.partition, first.offset + 1)])).await.unwrap();
     assert_eq!(counts(&found_more(&world, &expected, &mut known).await), [0, 0, 0, 0, 1], "{known:?}");
 }
 

@@ -2,12 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fleetlog_testkit::{KafkaServer, PostgresServer, RedisServer, Running};
-use rdkafka::{
-    Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions},
-    client::DefaultClientContext,
-};
+use fleetlog_testkit::{KafkaServer, PostgresServer, RedisServer, Running, delete_before};
 use serde_json::Value;
 use sqlx::Executor as _;
 
@@ -80,15 +75,12 @@ async fn retention_beyond_progress_is_told_and_not_passed_over() {
     world.ok(&["run", "--once"]).await;
     world.simulate(EVENTS, 2).await;
     let before = progress(&world, "unit-consensus").await;
-    let mut list = TopicPartitionList::new();
-    let topic = world.kafka().topic("telemetry");
-    for (lane, next) in &before {
-        let partition = lane.rsplit(':').next().unwrap().parse().unwrap();
-        let lost = if *next > 0 { next + 1 } else { 0 };
-        list.add_partition_offset(&topic, partition, Offset::Offset(lost)).unwrap();
-    }
-    let admin: AdminClient<DefaultClientContext> = world.kafka().client().create().unwrap();
-    admin.delete_records(&list, &AdminOptions::new()).await.unwrap();
+    let lost = |(lane, next): (&String, &i64)| {
+        let partition: i32 = lane.rsplit(':').next().unwrap().parse().unwrap();
+        (partition, if *next > 0 { next + 1 } else { 0 })
+    };
+    let lost: BTreeMap<i32, i64> = before.iter().map(lost).collect();
+    delete_before(&world.kafka(), &world.kafka().topic("telemetry"), &lost).await.unwrap();
 
     let said = world.fails(1, &["run", "--once"]).await.stderr;
     for part in [

@@ -10,6 +10,7 @@ use fleetlog_kafka::{
     Admin, Change, ClusterError, ConfigChange, KafkaSettings, LogReader, Offsets, PartitionRange, Plan, Read,
     ReadError,
 };
+use fleetlog_testkit::delete_before;
 use rdkafka::{
     Offset, TopicPartitionList,
     producer::{BaseProducer, BaseRecord, Producer},
@@ -231,7 +232,7 @@ async fn lost_history_is_named_and_not_skipped() {
     let mut reader =
         LogReader::open(&settings, &topic, &[PartitionRange { partition: 0, from: 0, to: None }]).unwrap();
     // The reader has not fetched yet or holds all three; the one opened below cannot have them.
-    delete_records(&settings, &topic, 2).await;
+    delete_before(&settings, &topic, &BTreeMap::from([(0, 2)])).await.unwrap();
     let error =
         LogReader::open(&settings, &topic, &[PartitionRange { partition: 0, from: 0, to: Some(3) }]).err();
     assert_eq!(
@@ -252,13 +253,6 @@ async fn lost_history_is_named_and_not_skipped() {
         Err(text) => assert!(text.contains("offset 0 is no longer there"), "{text}"),
     }
     drop(admin);
-}
-
-async fn delete_records(settings: &KafkaSettings, topic: &str, before: i64) {
-    let client: rdkafka::admin::AdminClient<_> = settings.client().create().unwrap();
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, 0, Offset::Offset(before)).unwrap();
-    client.delete_records(&list, &rdkafka::admin::AdminOptions::new()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

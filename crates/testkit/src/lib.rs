@@ -9,7 +9,7 @@
 //! - [`Authority`]: certificates made when the test runs, for servers of one's own with TLS and passwords switched on
 //!   (`start_secure`); [`TlsFront`]: TLS and a password before an HTTP server that has neither.
 //! - [`WallClock`]: a wall clock that jumps, for a process under test.
-//! - [`records`]: what lies on a topic.
+//! - [`records`]: what lies on a topic; [`delete_before`]: what retention does to it.
 //! - [`Fleetlog`]: the `fleetlog` binary as a child process.
 //! - [`fuzz`]: seeded inputs over a corpus, with memory and time bounded.
 //!
@@ -47,4 +47,4 @@ pub use proxy::{Direction, FaultProxy, Way};
 pub use redis_server::{RedisServer, RedisSnapshot};
 pub use stack::{Stack, python, unique, workspace_root};
 pub use tls_front::TlsFront;
-pub use topic::records;
+pub use topic::{delete_before, records};

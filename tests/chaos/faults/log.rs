@@ -6,16 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use fleetlog_kafka::{Admin, Offsets};
+use fleetlog_testkit::delete_before;
 use fleetlog_tests::until;
 use futures_util::{FutureExt as _, future::LocalBoxFuture};
 use rand::rngs::StdRng;
-use rdkafka::{
-    Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions},
-    client::DefaultClientContext,
-};
 
 use crate::{
     faults::{Faults, process},
@@ -50,7 +46,8 @@ impl Faults for Retention {
             until_begun(fleet).await;
             fleet.stop_all().await?;
             let ends = grown_past(fleet, &progress(fleet).await).await?;
-            delete_records(fleet, &ends).await?;
+            let settings = fleet.world.kafka();
+            delete_before(&settings, &settings.topic("robot"), &ends).await?;
             fleet.fill_up()?;
             Ok("retention overtakes")
         }
@@ -158,18 +155,6 @@ async fn grown_past(fleet: &Fleet, progress: &BTreeMap<i32, i64>) -> Result<BTre
     })
     .await;
     Ok(grown)
-}
-
-/// What retention does, at once: everything of `robot` before these offsets is deleted.
-async fn delete_records(fleet: &Fleet, before: &BTreeMap<i32, i64>) -> Result<()> {
-    let settings = fleet.world.kafka();
-    let admin: AdminClient<DefaultClientContext> = settings.client().create().context("an admin client")?;
-    let mut list = TopicPartitionList::new();
-    for (partition, offset) in before {
-        list.add_partition_offset(&settings.topic("robot"), *partition, Offset::Offset(*offset))?;
-    }
-    admin.delete_records(&list, &AdminOptions::new()).await.context("deleting records")?;
-    Ok(())
 }
 
 /// Both readers of the topic have to say what happened, and the two ways out.

@@ -1,21 +1,16 @@
 //! Log history that progress stands on and that is gone: noticed, never skipped.
 
+use std::collections::BTreeMap;
+
 use fleetlog_engine::{End, RunMode};
 use fleetlog_projection::MemorySink;
-use rdkafka::{
-    Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions},
-    client::DefaultClientContext,
-};
+use fleetlog_testkit::delete_before;
 
 use super::support::{Fleet, total};
 
 /// Removes the first records of a partition, as retention does.
 async fn remove_before(fleet: &Fleet, partition: i32, offset: i64) {
-    let admin: AdminClient<DefaultClientContext> = fleet.settings.client().create().unwrap();
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(&fleet.robot(), partition, Offset::Offset(offset)).unwrap();
-    admin.delete_records(&list, &AdminOptions::new()).await.unwrap();
+    delete_before(&fleet.settings, &fleet.robot(), &BTreeMap::from([(partition, offset)])).await.unwrap();
 }
 
 fn why(end: End) -> String {

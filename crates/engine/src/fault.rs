@@ -1,6 +1,6 @@
 //! What went wrong outside the sink, and how a lane ends.
 
-use fleetlog_projection::Fault;
+use fleetlog_projection::{Fault, SinkError};
 
 /// A failure of something the engine uses: schemas, dead letters, the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +23,12 @@ impl Failure {
     #[must_use]
     pub fn permanent(what: impl Into<String>) -> Self {
         Self { fault: Fault::Permanent, what: what.into() }
+    }
+}
+
+impl From<SinkError> for Failure {
+    fn from(error: SinkError) -> Self {
+        Self { fault: error.fault, what: error.to_string() }
     }
 }
 

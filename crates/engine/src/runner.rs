@@ -1,7 +1,6 @@
 //! Runs one projection: its runtime, its poll thread, its lanes, from start to drain.
 
 use std::{
-    collections::BTreeMap,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, atomic::Ordering},
     thread,
@@ -10,7 +9,7 @@ use std::{
 
 use fleetlog_event::catalogue::Catalogue;
 use fleetlog_kafka::KafkaSettings;
-use fleetlog_projection::{Fault, LaneId, LogNow, Projection, Sink, inbox_name};
+use fleetlog_projection::{Fault, LaneId, Projection, Sink, inbox_name};
 use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -27,13 +26,13 @@ use crate::{
     status::ProjectionStatus,
 };
 
+mod goals;
 mod halts;
 mod member;
 
+use goals::Goals;
 use halts::Alarm;
 
-/// How often `--once` looks whether the ends are reached.
-const ONCE_INTERVAL: Duration = Duration::from_millis(50);
 /// How often the ends of the lanes' logs are asked for, for lag.
 const LAG_INTERVAL: Duration = Duration::from_secs(5);
 /// What closing the consumer may take beyond the drain deadline.
@@ -44,8 +43,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 pub enum RunMode {
     /// Until stopped.
     Continuous,
-    /// Until every partition's progress is at the end offset seen at the start; each member of the group does its
-    /// part.
+    /// Until every partition's progress is at the end offset seen at the start, and the commands that lay in the inboxes then
+    /// are carried out; each member of the group does its part.
     Once,
 }
 
@@ -99,7 +98,7 @@ struct Topic {
 pub enum End {
     /// It was asked to stop.
     Stopped,
-    /// Progress reached the ends seen at the start.
+    /// All that was there at the start is done.
     CaughtUp,
     /// Something permanent: what, and what to do.
     Failed(String),
@@ -225,32 +224,24 @@ where
     /// From the beginning to the first end.
     async fn attempt<M: Membership>(&self, membership: &M, mode: RunMode, stop: &CancellationToken) -> End {
         match self.prepare(mode, stop).await {
-            Ok(ends) => self.drive(membership, ends, stop).await,
+            Ok(goals) => self.drive(membership, goals, stop).await,
             Err(end) => end,
         }
     }
 
-    /// Waits until the store can keep the guarantees; for `--once` sees how far the logs go.
-    async fn prepare(
-        &self,
-        mode: RunMode,
-        stop: &CancellationToken,
-    ) -> Result<Option<BTreeMap<LaneAt, LogNow>>, End> {
-        let Shared { sink, logs, .. } = &*self.shared;
-        self.insist("checking the store", stop, || async {
-            sink.check().await.map_err(|error| Failure { fault: error.fault, what: error.to_string() })
-        })
-        .await?;
-        if mode == RunMode::Continuous {
-            return Ok(None);
+    /// Waits until the store can keep the guarantees; for `--once` sees how far there is to go.
+    async fn prepare(&self, mode: RunMode, stop: &CancellationToken) -> Result<Option<Goals>, End> {
+        self.insist("checking the store", stop, || self.check()).await?;
+        match mode {
+            RunMode::Continuous => Ok(None),
+            RunMode::Once => {
+                self.insist("looking how far there is to go", stop, || self.goals()).await.map(Some)
+            }
         }
-        let facts =
-            self.insist("looking at the log", stop, || logs.look(tokio::time::Instant::now())).await?;
-        let ends = facts.iter().filter_map(|((topic, partition), log)| {
-            let topic = self.topics.iter().position(|known| known.name == *topic)?;
-            Some((LaneAt { topic, partition: *partition }, *log))
-        });
-        Ok(Some(ends.collect()))
+    }
+
+    async fn check(&self) -> Result<(), Failure> {
+        Ok(self.shared.sink.check().await?)
     }
 
     /// Tries until it works, is permanent, or is stopped.
@@ -293,7 +284,7 @@ where
     async fn serve<I: Intake + 'static>(
         &self,
         intake: I,
-        ends: Option<BTreeMap<LaneAt, LogNow>>,
+        goals: Option<Goals>,
         stop: &CancellationToken,
     ) -> Served {
         let polling = CancellationToken::new();
@@ -315,7 +306,7 @@ where
                 }
             },
             () = stop.cancelled() => Some(End::Stopped),
-            () = self.caught_up(ends) => Some(End::CaughtUp),
+            () = self.caught_up(goals) => Some(End::CaughtUp),
         };
         polling.cancel();
         let deadline = self.shared.config.drain_deadline() + CLOSE_TIMEOUT;
@@ -387,38 +378,6 @@ where
             });
             LaneTask { stop, ended: runtime.spawn(work) }
         })
-    }
-
-    /// Ends once every partition's progress is at its end: own lanes by their status, others by what is stored.
-    async fn caught_up(&self, ends: Option<BTreeMap<LaneAt, LogNow>>) {
-        let Some(mut open) = ends else { return std::future::pending().await };
-        loop {
-            let mut still = BTreeMap::new();
-            for (at, log) in open {
-                if !self.reached(at, &log).await {
-                    still.insert(at, log);
-                }
-            }
-            if still.is_empty() {
-                return;
-            }
-            open = still;
-            tokio::time::sleep(ONCE_INTERVAL).await;
-        }
-    }
-
-    async fn reached(&self, at: LaneAt, log: &LogNow) -> bool {
-        let status = &self.shared.status;
-        if !status.was_assigned() {
-            return false;
-        }
-        if let Some(lane) = status.lane(at) {
-            return lane.progress().is_some_and(|main| main >= log.high);
-        }
-        let lane = lane_id(&self.shared.projection, &self.topics[at.topic], at.partition);
-        // What cannot be read now is looked at again in the next round.
-        let stored = self.shared.sink.read(&lane, &[]).await.ok().and_then(|stored| stored.progress);
-        stored.is_some_and(|progress| progress.log == log.scope.log && progress.main >= log.high)
     }
 
     fn stats(&self, begun: Instant) -> Stats {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use fleetlog_event::ops::HaltCause;
-use fleetlog_projection::LaneId;
+use fleetlog_projection::{LaneId, Progress};
 
 use crate::intake::LaneAt;
 
@@ -35,6 +35,7 @@ pub(crate) struct LaneStatus {
     state: Mutex<LaneState>,
     paused: AtomicBool,
     progress: AtomicI64,
+    inbox: AtomicI64,
     end: AtomicI64,
     fenced: AtomicU64,
 }
@@ -46,6 +47,7 @@ impl LaneStatus {
     fn new() -> Self {
         Self {
             progress: AtomicI64::new(Self::UNKNOWN),
+            inbox: AtomicI64::new(Self::UNKNOWN),
             end: AtomicI64::new(Self::UNKNOWN),
             ..Self::default()
         }
@@ -59,8 +61,9 @@ impl LaneStatus {
         changed
     }
 
-    pub(crate) fn set_progress(&self, main: i64) {
-        self.progress.store(main, Ordering::Relaxed);
+    pub(crate) fn set_progress(&self, progress: &Progress) {
+        self.progress.store(progress.main, Ordering::Relaxed);
+        self.inbox.store(progress.inbox, Ordering::Relaxed);
     }
 
     pub(crate) fn set_end(&self, end: i64) {
@@ -79,6 +82,11 @@ impl LaneStatus {
     /// The next offset it will take; none before it has read its progress.
     pub(crate) fn progress(&self) -> Option<i64> {
         Some(self.progress.load(Ordering::Relaxed)).filter(|offset| *offset >= 0)
+    }
+
+    /// The offset in its inbox up to which it has carried out what is there; none before it has read its progress.
+    pub(crate) fn inbox(&self) -> Option<i64> {
+        Some(self.inbox.load(Ordering::Relaxed)).filter(|offset| *offset >= 0)
     }
 
     /// Where the log ended when last looked at.

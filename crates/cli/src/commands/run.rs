@@ -45,7 +45,7 @@ pub(crate) struct Run {
     /// Only these projections (separated by commas); without it those of run.projections, or all
     #[arg(long, value_delimiter = ',')]
     projections: Vec<String>,
-    /// Stop at the end offsets seen at the start, and say what was done
+    /// Stop once all that was there at the start is done (events, and commands in the inboxes), and say what was done
     #[arg(long)]
     once: bool,
     /// Stop with exit code 3 if a server is not there at the start, instead of waiting for it

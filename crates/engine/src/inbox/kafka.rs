@@ -1,7 +1,7 @@
 //! Inboxes on Kafka, followed by one client for the whole process.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
@@ -12,8 +12,11 @@ use std::{
 
 use bytes::Bytes;
 use fleetlog_event::TimestampMs;
-use fleetlog_kafka::{KafkaSettings, TracingContext};
+use fleetlog_kafka::{
+    ClusterError, KafkaSettings, LogReader, Offsets, PartitionRange, ReadError, TracingContext,
+};
 use fleetlog_projection::{Headers, Record};
+use futures_util::{FutureExt as _, future::BoxFuture};
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -23,6 +26,7 @@ use rdkafka::{
 use tracing::{debug, warn};
 
 use super::{Inbox, InboxAt, InboxFeed, InboxWriter};
+use crate::Failure;
 
 /// How long one poll may wait: also how late it is noticed that a lane came or went.
 const POLL_TIMEOUT: Duration = Duration::from_millis(50);
@@ -39,7 +43,10 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// [`Inbox`] over Kafka. Its thread ends with the last handle.
 #[derive(Clone, Debug)]
-pub struct KafkaInbox(Arc<Sender<(InboxAt, i64, InboxWriter)>>);
+pub struct KafkaInbox {
+    sender: Arc<Sender<(InboxAt, i64, InboxWriter)>>,
+    settings: KafkaSettings,
+}
 
 impl KafkaInbox {
     /// Starts the thread that follows; it connects once there is something to follow.
@@ -48,11 +55,12 @@ impl KafkaInbox {
     /// When the thread cannot be started.
     pub fn start(settings: &KafkaSettings) -> std::io::Result<Self> {
         let (sender, orders) = channel();
-        let settings = settings.clone();
-        thread::Builder::new()
-            .name("inbox".to_owned())
-            .spawn(move || Follower { settings, orders, followed: BTreeMap::new(), trouble: None }.run())?;
-        Ok(Self(Arc::new(sender)))
+        let (settings, of_thread) = (settings.clone(), settings.clone());
+        thread::Builder::new().name("inbox".to_owned()).spawn(move || {
+            let (settings, followed) = (of_thread, BTreeMap::new());
+            Follower { settings, orders, followed, trouble: None }.run();
+        })?;
+        Ok(Self { sender: Arc::new(sender), settings })
     }
 }
 
@@ -60,9 +68,56 @@ impl Inbox for KafkaInbox {
     fn follow(&self, at: InboxAt, from: i64) -> InboxFeed {
         let (feed, writer) = InboxFeed::new(from);
         // The thread lives as long as this handle.
-        let _ = self.0.send((at, from, writer));
+        let _ = self.sender.send((at, from, writer));
         feed
     }
+
+    fn last(&self, from: BTreeMap<InboxAt, i64>) -> BoxFuture<'_, Result<BTreeMap<InboxAt, i64>, Failure>> {
+        async move {
+            let settings = self.settings.clone();
+            let looking = tokio::task::spawn_blocking(move || last(&settings, &from));
+            let looked =
+                looking.await.map_err(|_| Failure::transient("looking at inboxes was interrupted"))?;
+            looked.map_err(|error| Failure::transient(format!("looking at inboxes: {error}")))
+        }
+        .boxed()
+    }
+}
+
+/// The last records behind these offsets, *blocking*: behind them lie markers of transactions, so ends do not tell.
+fn last(
+    settings: &KafkaSettings,
+    from: &BTreeMap<InboxAt, i64>,
+) -> Result<BTreeMap<InboxAt, i64>, ReadError> {
+    let offsets = Offsets::new(settings)?;
+    let mut last = BTreeMap::new();
+    for topic in from.keys().map(|at| &at.topic).collect::<BTreeSet<_>>() {
+        let log = match offsets.ranges_blocking(&[topic]) {
+            Ok(log) => log,
+            Err(ClusterError::UnknownTopic(_)) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let range = |(at, from): (&InboxAt, &i64)| {
+            let there = log.get(&(at.topic.clone(), at.partition))?;
+            // An inbox that was made anew may end before.
+            let from = if *from > there.end { there.low } else { (*from).max(there.low) };
+            (from < there.end).then_some(PartitionRange {
+                partition: at.partition,
+                from,
+                to: Some(there.end),
+            })
+        };
+        let ranges: Vec<PartitionRange> =
+            from.iter().filter(|(at, _)| at.topic == *topic).filter_map(range).collect();
+        if ranges.is_empty() {
+            continue;
+        }
+        LogReader::open_within(settings, topic, &ranges, &log)?.for_each(|record| {
+            last.insert(InboxAt { topic: topic.clone(), partition: record.partition() }, record.offset());
+            Ok::<_, ReadError>(())
+        })?;
+    }
+    Ok(last)
 }
 
 struct Followed {

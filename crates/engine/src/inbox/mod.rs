@@ -7,14 +7,17 @@
 mod kafka;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use fleetlog_projection::Record;
+use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
 pub use kafka::KafkaInbox;
+
+use crate::Failure;
 
 /// What may lie before a lane of its inbox; a record that is larger lies there alone.
 const QUEUE_BYTES_MAX: usize = 512 << 10;
@@ -33,6 +36,13 @@ pub struct InboxAt {
 pub trait Inbox: Send + Sync + 'static {
     /// Follows an inbox from an offset on, until the feed is dropped. What cannot be read now is tried again.
     fn follow(&self, at: InboxAt, from: i64) -> InboxFeed;
+
+    /// Where the last command of each of these inboxes lies, at or behind an offset. Left out is one that has none, or that
+    /// does not exist.
+    ///
+    /// # Errors
+    /// Transient if the cluster cannot be asked now.
+    fn last(&self, from: BTreeMap<InboxAt, i64>) -> BoxFuture<'_, Result<BTreeMap<InboxAt, i64>, Failure>>;
 }
 
 #[derive(Debug, Default)]

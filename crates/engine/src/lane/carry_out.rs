@@ -218,6 +218,7 @@ where
         work.core.written(unit.leaves, unit.progress);
         self.entered(&unit.set_aside);
         fail_point!("commands.committed");
+        self.moved(work);
     }
 
     /// One write with the rows of what is redriven. What the store refuses is rejected again, and the rest written.

@@ -414,7 +414,7 @@ where
     fn moved(&self, work: &mut Work<P, C::Decode>) {
         let main = work.core.progress().main;
         self.feed.acknowledge(main);
-        self.status.set_progress(main);
+        self.status.set_progress(work.core.progress());
         self.metrics.progress.set(main);
         let held_bytes = self.feed.held_bytes() + work.held_bytes();
         self.metrics.buffered_bytes.set(i64::try_from(held_bytes).unwrap_or(i64::MAX));

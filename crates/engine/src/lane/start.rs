@@ -89,7 +89,7 @@ where
         self.feed.read_from(core.cursor());
         fail::fail_point!("lane.start.sought");
         self.feed.acknowledge(core.progress().main);
-        self.status.set_progress(core.progress().main);
+        self.status.set_progress(core.progress());
         self.status.set_end(log.high);
         self.status.set_state(LaneState::Running);
         Ok(Work {

@@ -1,19 +1,17 @@
 //! A run as a member of the projection's group: as one, or as several, one after the other.
 
 use std::{
-    collections::BTreeMap,
     convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use fleetlog_projection::{LogNow, Projection, Sink};
+use fleetlog_projection::{Projection, Sink};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{End, ProjectionRunner, Served, watch_ends};
+use super::{End, ProjectionRunner, Served, goals::Goals, watch_ends};
 use crate::{
-    LaneAt,
     lane::Shared,
     membership::{KafkaMembership, Membership, holder, is_first, unowned},
     ports::Schemas,
@@ -38,7 +36,7 @@ where
     pub(crate) async fn drive<M: Membership>(
         &self,
         membership: &M,
-        ends: Option<BTreeMap<LaneAt, LogNow>>,
+        goals: Option<Goals>,
         stop: &CancellationToken,
     ) -> End {
         let lag = self.runtime.handle().spawn(watch_ends(Arc::clone(&self.shared), self.topics.clone()));
@@ -48,7 +46,7 @@ where
                 Err(failure) => break End::Failed(failure.what),
             };
             let served = tokio::select! {
-                served = self.serve(intake, ends.clone(), stop) => served,
+                served = self.serve(intake, goals.clone(), stop) => served,
                 never = self.watch_group(membership) => match never {},
             };
             match served {

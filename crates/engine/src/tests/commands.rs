@@ -15,10 +15,10 @@ use fleetlog_projection::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    fake::{FakeDeadLetters, FakeGroup, FakeInbox, HangingSink, LOG, World, event, quick, until},
+    fake::{FakeDeadLetters, FakeGroup, FakeInbox, HangingSink, LOG, PATIENCE, World, event, quick, until},
     lane,
 };
-use crate::{End, ProjectionRunner, ProjectionRuntime, RunnerParts, metrics::EngineMetrics};
+use crate::{End, ProjectionRunner, ProjectionRuntime, RunMode, RunnerParts, metrics::EngineMetrics};
 
 fn command(act: Act) -> Command {
     Command { job: "0197c9a8-5a1e-7c43-9a52-3d6f0d2f9b11".into(), log: LOG, act }
@@ -91,8 +91,16 @@ impl Folding {
         let (inbox, projector) = (FakeInbox::default(), Fixable::default());
         let letters = Arc::new(FakeDeadLetters::default());
         let stop = CancellationToken::new();
-        let ended = Self::run(&group, &sink, &inbox, &letters, &projector, &stop);
+        let ended = Self::run(&group, &sink, &inbox, &letters, &projector, &stop, RunMode::Continuous);
         Self { group, sink, inbox, letters, projector, stop, ended }
+    }
+
+    /// Runs it, after it was stopped, as far as there was something to do at the start.
+    async fn run_once(&self) -> End {
+        let Self { group, sink, inbox, letters, projector, .. } = self;
+        let stop = CancellationToken::new();
+        let ended = Self::run(group, sink, inbox, letters, projector, &stop, RunMode::Once);
+        tokio::time::timeout(PATIENCE, ended).await.expect("ends in time").expect("no panic")
     }
 
     fn run(
@@ -102,6 +110,7 @@ impl Folding {
         letters: &Arc<FakeDeadLetters>,
         projector: &Fixable,
         stop: &CancellationToken,
+        mode: RunMode,
     ) -> tokio::task::JoinHandle<End> {
         let runner = ProjectionRunner::new(RunnerParts {
             projection: Fold::new(projector.clone()),
@@ -118,7 +127,7 @@ impl Folding {
         })
         .expect("good settings");
         let (stopped, membership) = (stop.clone(), group.clone());
-        tokio::spawn(async move { runner.drive(&membership, None, &stopped).await })
+        tokio::spawn(async move { runner.run_on(&membership, mode, &stopped).await })
     }
 
     fn lane() -> LaneId {
@@ -158,10 +167,34 @@ impl Folding {
         self.sink.entity(record.key_text().expect("a key")).expect("there").version.revision
     }
 
-    async fn stop(self) {
-        self.stop.cancel();
-        assert_eq!(self.ended.await.expect("no panic"), End::Stopped);
+    async fn stop(mut self) {
+        self.halt().await;
     }
+
+    /// Stops it; what it left stays.
+    async fn halt(&mut self) {
+        self.stop.cancel();
+        assert_eq!((&mut self.ended).await.expect("no panic"), End::Stopped);
+    }
+}
+
+#[tokio::test]
+async fn given_commands_that_lie_there_a_run_to_the_end_carries_them_out_first() {
+    let mut folding = Folding::start();
+    folding.group.send(200);
+    folding.until_all().await;
+    folding.halt().await;
+    folding.projector.fix();
+    let aside: Vec<i64> = folding.sink.lane(&Folding::lane()).ledger.keys().copied().collect();
+    for offset in &aside {
+        folding.inbox.send(0, &redrive(folding.record(*offset)));
+    }
+    assert_eq!(folding.run_once().await, End::CaughtUp);
+    let ledger = folding.sink.lane(&Folding::lane()).ledger;
+    assert!(ledger.values().all(|entry| entry.state == EntryState::Redriven) && ledger.len() == aside.len());
+    folding.assert_folded();
+    // Nothing is left to wait for.
+    assert_eq!(folding.run_once().await, End::CaughtUp);
 }
 
 #[tokio::test]

@@ -7,8 +7,9 @@ use std::{
 
 use fleetlog_event::TimestampMs;
 use fleetlog_projection::{Command, InboxRecord, Record};
+use futures_util::{FutureExt as _, future::BoxFuture};
 
-use crate::{Inbox, InboxAt, InboxFeed, InboxWriter};
+use crate::{Failure, Inbox, InboxAt, InboxFeed, InboxWriter};
 
 #[derive(Default)]
 struct Lying {
@@ -53,5 +54,14 @@ impl Inbox for FakeInbox {
         }
         lying.writer = Some(writer);
         feed
+    }
+
+    fn last(&self, from: BTreeMap<InboxAt, i64>) -> BoxFuture<'_, Result<BTreeMap<InboxAt, i64>, Failure>> {
+        let partitions = self.partitions();
+        let last = from.into_iter().filter_map(|(at, from)| {
+            let last = partitions.get(&at.partition)?.records.last()?.offset;
+            (last >= from).then_some((at, last))
+        });
+        std::future::ready(Ok(last.collect())).boxed()
     }
 }

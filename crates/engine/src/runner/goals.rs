@@ -1,0 +1,89 @@
+//! How far `--once` has to go: to the ends of the logs, and of the inboxes, that were seen at the start.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use fleetlog_projection::{LogNow, Projection, Sink};
+use tokio::time::Instant;
+
+use super::{ProjectionRunner, lane_id};
+use crate::{Failure, InboxAt, LaneAt, lane::Shared, ports::Schemas};
+
+/// How often it is looked whether everything is reached.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What a lane has to reach.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Goal {
+    log: LogNow,
+    /// Everything before it in the inbox is to be carried out.
+    inbox: i64,
+}
+
+/// What every lane has to reach.
+pub(crate) type Goals = BTreeMap<LaneAt, Goal>;
+
+impl<P, S, C> ProjectionRunner<P, S, C>
+where
+    P: Projection,
+    S: Sink<Write = P::Write>,
+    C: Schemas,
+{
+    /// Where logs and inboxes end now.
+    pub(super) async fn goals(&self) -> Result<Goals, Failure> {
+        let Shared { projection, sink, logs, inbox, .. } = &*self.shared;
+        let (mut goals, mut inboxes, mut from) = (Goals::new(), BTreeMap::new(), BTreeMap::new());
+        for ((name, partition), log) in logs.look(Instant::now()).await?.iter() {
+            let Some(topic) = self.topics.iter().position(|known| known.name == *name) else { continue };
+            let at = LaneAt { topic, partition: *partition };
+            goals.insert(at, Goal { log: *log, inbox: 0 });
+            if P::READS_EVENTS {
+                let lane = lane_id(projection, &self.topics[topic], *partition);
+                let progress = sink.read(&lane, &[]).await?.progress;
+                let of_lane = InboxAt { topic: self.topics[topic].inbox.clone(), partition: *partition };
+                from.insert(of_lane.clone(), progress.map_or(0, |progress| progress.inbox));
+                inboxes.insert(of_lane, at);
+            }
+        }
+        for (at, last) in inbox.last(from).await? {
+            if let Some(goal) = inboxes.get(&at).and_then(|lane| goals.get_mut(lane)) {
+                goal.inbox = last + 1;
+            }
+        }
+        Ok(goals)
+    }
+
+    /// Ends once every lane is there: own lanes by their status, others by what is stored.
+    pub(super) async fn caught_up(&self, goals: Option<Goals>) {
+        let Some(mut open) = goals else { return std::future::pending().await };
+        loop {
+            let mut still = Goals::new();
+            for (at, goal) in open {
+                if !self.reached(at, &goal).await {
+                    still.insert(at, goal);
+                }
+            }
+            if still.is_empty() {
+                return;
+            }
+            open = still;
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    async fn reached(&self, at: LaneAt, goal: &Goal) -> bool {
+        let status = &self.shared.status;
+        if !status.was_assigned() {
+            return false;
+        }
+        let is_there = |main: i64, inbox: i64| main >= goal.log.high && inbox >= goal.inbox;
+        if let Some(lane) = status.lane(at) {
+            return lane.progress().zip(lane.inbox()).is_some_and(|(main, inbox)| is_there(main, inbox));
+        }
+        let lane = lane_id(&self.shared.projection, &self.topics[at.topic], at.partition);
+        // What cannot be read now is looked at again in the next round.
+        let stored = self.shared.sink.read(&lane, &[]).await.ok().and_then(|stored| stored.progress);
+        stored.is_some_and(|progress| {
+            progress.log == goal.log.scope.log && is_there(progress.main, progress.inbox)
+        })
+    }
+}

@@ -280,8 +280,8 @@ impl<'a, L: Lanes, R: Road> Job<'a, L, R> {
         }
         let mut records = beside;
         records.extend(messages.iter().map(Message::record));
-        let patience = self.request.patience;
-        let offsets = patiently(patience, async || self.road.send(group, records.clone()).await).await?;
+        let sending = patiently(self.request.patience, async || self.road.send(group, records.clone()).await);
+        let offsets = promptly(self.request.patience, "sending commands", sending).await?;
         let mut awaited = BTreeMap::new();
         for message in messages {
             let at = (message.inbox.clone(), message.lane.partition);
@@ -356,7 +356,8 @@ impl<'a, L: Lanes, R: Road> Job<'a, L, R> {
         if events.is_empty() {
             return Ok(());
         }
-        patiently(self.request.patience, async || self.road.write_down(events.clone()).await).await
+        let writing = patiently(self.request.patience, async || self.road.write_down(events.clone()).await);
+        promptly(self.request.patience, "writing down what came of letters", writing).await
     }
 
     pub(super) fn audit(&mut self, group: &str) -> &mut Audit<'a> {
@@ -370,6 +371,21 @@ pub(super) fn answer<'c>(candidate: &'c Candidate, before: &Entries, after: &Ent
     let (outcome, reason) =
         before.get(&at).map_or((RedriveOutcome::Nothing, None), |before| outcome(before, after.get(&at)));
     Answer { candidate, outcome, reason }
+}
+
+/// A call that by itself would wait for brokers longer than one is ready to. What it was about is left open: the next job
+/// waits for the commands that were sent after all, and writes down what was not.
+async fn promptly<T>(
+    patience: Duration,
+    what: &str,
+    call: impl Future<Output = Result<T, Trouble>>,
+) -> Result<T, Trouble> {
+    tokio::time::timeout(patience, call).await.unwrap_or_else(|_| {
+        let what = format!(
+            "{what}: kafka does not acknowledge it; what became of it is found out by running this again"
+        );
+        Err(Trouble { fault: Fault::Transient, what })
+    })
 }
 
 /// Tries again what failed for a reason that passes, for so long.

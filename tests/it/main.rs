@@ -24,6 +24,7 @@ mod presence;
 mod producer;
 mod read_side;
 mod redrive;
+mod redrive_outages;
 mod schema_topic;
 mod sql_tables;
 mod tls;

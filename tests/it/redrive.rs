@@ -12,7 +12,7 @@ use fleetlog_tests::{LIMIT, World, until};
 
 const PARTITIONS: i32 = 6;
 const WHY: &str = "the schema is registered now";
-const DO_IT: [&str; 7] = ["dlq", "redrive", "--execute", "--yes", "--all", "--why", WHY];
+pub(crate) const DO_IT: [&str; 7] = ["dlq", "redrive", "--execute", "--yes", "--all", "--why", WHY];
 
 /// A `Connected` as a newer fleetlog will write it: one field more, at the end.
 fn newer() -> std::sync::Arc<WriterSchema> {
@@ -22,7 +22,7 @@ fn newer() -> std::sync::Arc<WriterSchema> {
     WriterSchema::parse(&json.to_string()).unwrap()
 }
 
-fn connected(unit: u64) -> Connected {
+pub(crate) fn connected(unit: u64) -> Connected {
     let mut event = Author::new("504", "test", "1").unit(unit.to_string()).connected();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
     event.meta.recorded_at = TimestampMs(i64::try_from(now).unwrap());
@@ -30,7 +30,7 @@ fn connected(unit: u64) -> Connected {
 }
 
 /// The event, as its newest schema has it.
-fn encoded(event: &Connected) -> Vec<u8> {
+pub(crate) fn encoded(event: &Connected) -> Vec<u8> {
     let mut bytes = Vec::new();
     Encoder::single_object().encode(event, &mut bytes).unwrap();
     bytes
@@ -47,7 +47,7 @@ fn encoded_newer(event: &Connected) -> Vec<u8> {
     bytes
 }
 
-async fn send(world: &World, records: Vec<(String, Vec<u8>)>) {
+pub(crate) async fn send(world: &World, records: Vec<(String, Vec<u8>)>) {
     let metrics = ProducerMetrics::unregistered().unwrap();
     let producer = RawProducer::connect(&world.kafka(), &ProducerSettings::default(), metrics).unwrap();
     let record = |(key, value): (String, Vec<u8>)| RawRecord {
@@ -60,18 +60,23 @@ async fn send(world: &World, records: Vec<(String, Vec<u8>)>) {
     producer.send_all(records.into_iter().map(record)).await.all().await.unwrap();
 }
 
-/// Events that nobody can read until the schema of a newer fleetlog is there.
-async fn send_newer(world: &World, count: u64) {
-    let records = (0..count).map(|n| (format!("s504.u{}", n % 7), encoded_newer(&connected(n % 7))));
+/// Events of these units that nobody can read until the schema of a newer fleetlog is there.
+pub(crate) async fn send_newer(world: &World, units: &[u64]) {
+    let records = units.iter().map(|unit| (format!("s504.u{unit}"), encoded_newer(&connected(*unit))));
     send(world, records.collect()).await;
 }
 
-async fn publish_newer(world: &World) {
+/// So many events of seven units.
+pub(crate) fn units_in_turn(count: u64) -> Vec<u64> {
+    (0..count).map(|n| n % 7).collect()
+}
+
+pub(crate) async fn publish_newer(world: &World) {
     SchemaTopic::new(&world.kafka()).unwrap().publish(&[newer()]).await.unwrap();
 }
 
 /// The projectors, once every group has its member.
-async fn run(world: &World) -> Running {
+pub(crate) async fn run(world: &World) -> Running {
     let running = world.fleetlog.spawn(&["run"]).unwrap();
     until("a member in every group", async || {
         let rows = world.json(&["status"]).await;
@@ -87,7 +92,7 @@ async fn members(world: &World) -> u64 {
     rows.as_array().unwrap().iter().map(|row| row["members"].as_u64().unwrap()).sum()
 }
 
-async fn stop(running: Running) {
+pub(crate) async fn stop(running: Running) {
     running.signal("TERM").unwrap();
     assert_eq!(running.wait(LIMIT).await.unwrap().code(), Some(0));
 }
@@ -101,7 +106,7 @@ async fn log_of_two(world: &World) -> Vec<OwnedRecord> {
 }
 
 /// Commands that lie on the inboxes of the two projections over `robot`.
-async fn commands(world: &World) -> usize {
+pub(crate) async fn commands(world: &World) -> usize {
     let mut all = 0;
     for projection in ["unit-status", "event-history"] {
         let group = fleetlog_engine::group_name(&world.prefix, projection, 1);
@@ -110,7 +115,7 @@ async fn commands(world: &World) -> usize {
     all
 }
 
-async fn states(world: &World) -> Value {
+pub(crate) async fn states(world: &World) -> Value {
     world.json(&["dlq", "stats", "--state", "any"]).await["states"].clone()
 }
 
@@ -123,7 +128,7 @@ fn events_of(trail: &str, name: &str) -> Vec<Value> {
 async fn what_was_set_aside_for_want_of_a_schema_is_taken_once_it_is_there() {
     let world = World::new("redrive").await;
     world.simulate(300, 1).await;
-    send_newer(&world, 30).await;
+    send_newer(&world, &units_in_turn(30)).await;
     world.ok(&["run", "--once"]).await;
     assert_eq!(states(&world).await, json!({ "open": 60 }));
     let before = world.verified().await;
@@ -187,7 +192,7 @@ async fn commands_wait_for_projectors_that_do_not_run() {
     let world = World::new("redrive-wait").await;
     // Something for every projection, so that verify has something to compare.
     world.simulate(300, 1).await;
-    send_newer(&world, 6).await;
+    send_newer(&world, &units_in_turn(6)).await;
     world.ok(&["run", "--once"]).await;
     publish_newer(&world).await;
     until("the member of that run is gone", async || members(&world).await == 0).await;
@@ -220,7 +225,7 @@ async fn one_that_is_rejected_each_time_is_parked_in_the_end() {
     let world = World::new("redrive-park").await;
     // Something for every projection, so that verify has something to compare.
     world.simulate(300, 1).await;
-    send_newer(&world, 2).await;
+    send_newer(&world, &units_in_turn(2)).await;
     let running = run(&world).await;
     world.ok(&["status", "--wait", "60"]).await;
     let one = [&DO_IT[..], &["--group", "unit-status", "--replays-max", "2", "--max", "1"]].concat();
@@ -259,7 +264,7 @@ async fn one_that_is_rejected_each_time_is_parked_in_the_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_canary_and_a_second_operator_hold_a_redrive_up() {
     let world = World::new("redrive-two").await;
-    send_newer(&world, 8).await;
+    send_newer(&world, &units_in_turn(8)).await;
     let running = run(&world).await;
     world.ok(&["status", "--wait", "60"]).await;
     let of_group = [&DO_IT[..], &["--group", "event-history"]].concat();

@@ -10,7 +10,7 @@ use crate::{
     stack::{once, said},
 };
 
-const HOT: &str = "unit-consensus";
+pub(crate) const HOT: &str = "unit-consensus";
 pub(crate) const HISTORY: &str = "telemetry-history";
 const MEMBER: &str = "bare group member";
 const FASTEST: &str = "fastest bare loop";

@@ -26,7 +26,7 @@ use crate::{
 const RATES: [u64; 3] = [1_000, 10_000, 50_000];
 const PROBES_PER_S: u64 = 200;
 /// Before anything is measured: members join, connections open.
-const WARM_UP: Duration = Duration::from_secs(5);
+pub(crate) const WARM_UP: Duration = Duration::from_secs(5);
 /// How long the last events may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -42,32 +42,51 @@ pub(crate) async fn measure(stack: &Stack, seconds: u64, report: &mut Report) ->
         if !report.wants(&name) {
             continue;
         }
-        let [hot, sql] = at_rate(stack, rate, seconds).await.with_context(|| name.clone())?;
-        for (store, mut found) in [("Redis", hot), ("SQL", sql)] {
-            found.sort_by(f64::total_cmp);
-            for (percentile, share) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)] {
-                let at = ((found.len() - 1) as f64 * share).round() as usize;
-                let sample = Sample { value: found[at], ..Sample::default() };
-                let is_goal = store == "Redis" && rate == 10_000 && percentile == "p99";
-                let row = format!("{name}, visible in {store}, {percentile}");
-                report.row(&row, "ms", &[sample], None, is_goal.then_some(Goal::Max(20.0)));
-            }
-        }
+        let data = Data::new(stack, &format!("rate{rate}"), events_at(rate, seconds), 10_000);
+        let own = format!("{}_rate{rate}", stack.name);
+        data.topics(stack)?;
+        stack.database(&own)?;
+        let mut running = Projector::start(stack, &data.prefix, &own)?;
+        let found = at_rate(stack, &data, &own, rate, &mut running).await.with_context(|| name.clone())?;
+        drop(running);
+        stack.drop_keys(&own)?;
+        stack.drop_database(&own)?;
+        tell(report, &name, found, (rate == 10_000).then_some(Goal::Max(20.0)));
     }
     Ok(())
 }
 
-/// Both stores' latencies at one rate.
-async fn at_rate(stack: &Stack, rate: u64, seconds: u64) -> Result<[Vec<f64>; 2]> {
-    let data = Data::new(stack, &format!("rate{rate}"), rate * (seconds + WARM_UP.as_secs()), 10_000);
-    let own = format!("{}_rate{rate}", stack.name);
-    data.topics(stack)?;
-    stack.database(&own)?;
-    let mut running = Projector::start(stack, &data.prefix, &own)?;
+/// Rows of what was found in Redis and in SQL; the goal is for Redis' 99th percentile.
+pub(crate) fn tell(report: &mut Report, name: &str, [hot, sql]: [Vec<f64>; 2], goal: Option<Goal>) {
+    for (store, mut found) in [("Redis", hot), ("SQL", sql)] {
+        found.sort_by(f64::total_cmp);
+        for (percentile, share) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)] {
+            let at = ((found.len() - 1) as f64 * share).round() as usize;
+            let sample = Sample { value: found[at], ..Sample::default() };
+            let goal = goal.filter(|_| store == "Redis" && percentile == "p99");
+            report.row(&format!("{name}, visible in {store}, {percentile}"), "ms", &[sample], None, goal);
+        }
+    }
+}
+
+/// How many events a measurement takes that lasts so long.
+pub(crate) fn events_at(rate: u64, seconds: u64) -> u64 {
+    rate * (seconds + WARM_UP.as_secs())
+}
+
+/// Both stores' latencies at one rate: those of `data`, which is sent now; `running` takes it into the database and under the
+/// keys of `own`.
+pub(crate) async fn at_rate(
+    stack: &Stack,
+    data: &Data,
+    own: &str,
+    rate: u64,
+    running: &mut Projector,
+) -> Result<[Vec<f64>; 2]> {
     let (hot, sql) = (Watch::default(), Watch::default());
-    let of_hot = hot.redis(stack, &own).await?;
-    let of_sql = sql.postgres(&stack.database_url(&own)).await?;
-    send(stack, &data, rate, &[&hot, &sql]).await?;
+    let of_hot = hot.redis(stack, own).await?;
+    let of_sql = sql.postgres(&stack.database_url(own)).await?;
+    send(stack, data, rate, &[&hot, &sql]).await?;
     let deadline = Instant::now() + PATIENCE;
     while (hot.waits() || sql.waits()) && Instant::now() < deadline && running.is_running()? {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -75,9 +94,6 @@ async fn at_rate(stack: &Stack, rate: u64, seconds: u64) -> Result<[Vec<f64>; 2]
     anyhow::ensure!(!hot.waits() && !sql.waits(), "some events did not become visible within {PATIENCE:?}");
     of_hot.abort();
     of_sql.abort();
-    drop(running);
-    stack.drop_keys(&own)?;
-    stack.drop_database(&own)?;
     Ok([hot.found(), sql.found()])
 }
 

@@ -51,6 +51,11 @@ impl Data {
         Self { prefix: String::new(), events, units, partitions: None, start_ms: now_ms() }
     }
 
+    /// Other events on the same topics, from now on.
+    pub(crate) fn followed_by(&self, events: u64, units: u64) -> Self {
+        Self { prefix: self.prefix.clone(), ..Self::sample(events, units) }
+    }
+
     /// The same with another number of partitions than the catalogue's.
     pub(crate) fn in_partitions(self, partitions: u32) -> Self {
         Self { partitions: Some(partitions), ..self }

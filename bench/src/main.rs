@@ -9,6 +9,7 @@ mod cpu;
 mod latency;
 mod load;
 mod native;
+mod redrive;
 mod report;
 mod restart;
 mod scaling;
@@ -88,6 +89,7 @@ fn main() -> anyhow::Result<()> {
         scaling::measure_growth(&mut bench, args.events)?;
     }
     capacity::measure(&mut bench, &args.capacity)?;
+    redrive::measure(&mut bench, args.latency_s)?;
     let Bench { stack, runtime, mut report, .. } = bench;
     runtime.block_on(restart::measure(&stack, &mut report))?;
     runtime.block_on(latency::measure(&stack, args.latency_s, &mut report))?;

@@ -54,7 +54,8 @@ run_integration_tests() {
   local options
   load_env
   mapfile -t options < <(integration_tests)
-  cargo_test "${options[@]}"
+  # More than there are processors: these tests wait for servers most of their time.
+  cargo_test "${options[@]}" -- --test-threads 3
 }
 
 # Adds up the `test result:` lines; a test binary that died before its own counts as one failed.

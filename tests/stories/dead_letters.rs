@@ -18,6 +18,7 @@ use crate::{
 /// Poison by topic.
 const POISON: [(&str, u64); 3] = [("telemetry", 400), ("robot", 300), ("task", 300)];
 const GATES: u64 = 50;
+const GATES_SITE: &str = "509";
 const DOOR_EVENTS: u64 = 500;
 /// Who reads what.
 const READERS: [(&str, &str); 7] = [
@@ -82,10 +83,11 @@ impl Story {
         }
     }
 
-    /// 100,000 records, among them 500 door events and 1,000 that nobody can take. What is to be set aside, and how many of
+    /// 100,000 records, among them 500 events of gates' doors and 1,000 that nobody can take. What is to be set aside, and how many of
     /// these are poison.
     async fn a_fleet_and_its_poison(&mut self) -> (Asides, usize) {
-        self.teller.chapter("100,000 records: a fleet, 500 door events, 1,000 that nobody can take");
+        self.teller
+            .chapter("100,000 records: a fleet, 500 events of gates' doors, 1,000 that nobody can take");
         let fleet = ["simulate", "--units", "200", "--rate", "max", "--events"];
         self.teller.run(&[&fleet[..], &["50000", "--seed", "1"]].concat()).await;
         let mut asides = Asides::new();
@@ -125,8 +127,9 @@ impl Story {
     }
 
     async fn door(&self, gate: u64, state: DoorState) -> Origin {
-        let event =
-            Author::new("509", "gates", "2.4.0").unit(format!("gate-{gate}")).door_changed("front", state);
+        let event = Author::new(GATES_SITE, "gates", "2.4.0")
+            .unit(format!("gate-{gate}"))
+            .door_changed("front", state);
         self.origin(&self.events.send(event).await.unwrap().await.unwrap())
     }
 
@@ -135,13 +138,15 @@ impl Story {
         (stem, at.partition, at.offset)
     }
 
-    /// A release whose projectors take a door event for out of range.
+    /// A release whose projectors take an event of a gate's door for out of range.
     async fn the_wrong_release(&mut self) -> Running {
-        self.teller.chapter("Release 2.4.0 runs: unit-status and event-history reject every door event");
+        self.teller
+            .chapter("Release 2.4.0 runs: unit-status and event-history reject every event of a gate's door");
         let binary = workspace_root().join("target/fault-injection/fleetlog");
         assert!(binary.is_file(), "there is no {}: run scripts/build_fault_injection.sh", binary.display());
         let wrong = self.world.fleetlog.clone().program(binary);
-        let wrong = wrong.env("FLEETLOG_TEST_REJECTS", &format!("{}:DoorChanged", WRONG.join(",")));
+        let wrong =
+            wrong.env("FLEETLOG_TEST_REJECTS", &format!("{}:DoorChanged:{GATES_SITE}", WRONG.join(",")));
         let running = wrong.spawn(&["run"]).unwrap();
         self.teller.run(&["status", "--wait", "120"]).await;
         running
@@ -223,7 +228,7 @@ impl Story {
         let dry = self.world.json(&select).await;
         let expected = json!(2 * DOOR_EVENTS);
         self.teller.holds(
-            "the dry run names all door events of both groups",
+            "the dry run names all of the gates' events, of both groups",
             dry["letters"].clone(),
             expected,
         );
@@ -275,10 +280,10 @@ impl Story {
         let open = BTreeSet::from([r#"{"front":"open"}"#.to_owned()]);
         self.teller.holds("every gate is open: older events did not overwrite the newest", doors, open);
         let mut postgres = self.world.postgres().await;
-        let count = "SELECT count(*) FROM unit_event WHERE event_type LIKE '%DoorChanged'";
-        let rows: i64 = sqlx::query_scalar(count).fetch_one(&mut postgres).await.unwrap();
+        let count = "SELECT count(*) FROM unit_event WHERE event_type LIKE '%DoorChanged' AND site_uid = $1";
+        let rows: i64 = sqlx::query_scalar(count).bind(GATES_SITE).fetch_one(&mut postgres).await.unwrap();
         let all = i64::try_from(DOOR_EVENTS + GATES).unwrap();
-        self.teller.holds("history has each door event once", rows, all);
+        self.teller.holds("history has each of the gates' events once", rows, all);
         let stats = self.world.json(&["dlq", "stats", "--state", "any"]).await;
         let expected = json!({ "open": poisons, "redriven": 2 * DOOR_EVENTS });
         self.teller.holds("what is open is what nobody can take", stats["states"].clone(), expected);
@@ -336,7 +341,7 @@ impl Story {
         let mut redis = client.get_multiplexed_async_connection().await.unwrap();
         let mut doors = BTreeMap::new();
         for gate in 0..GATES {
-            let home = format!("{}unit:s509.ugate-{gate}", self.world.prefix);
+            let home = format!("{}unit:s{GATES_SITE}.ugate-{gate}", self.world.prefix);
             let found: Option<String> = redis.hget(&home, "doors").await.unwrap();
             doors.extend(found.map(|found| (home, found)));
         }

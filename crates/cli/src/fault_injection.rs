@@ -2,7 +2,7 @@
 //!
 //! `FLEETLOG_TEST_FAIL_POINT=<point>:<n>[:abort|:sleep<ms>]` dies (as by `kill -9`) or sleeps when the point is passed
 //! for the n-th time; several are separated by commas. `FLEETLOG_TEST_MUTANT=<name>` breaks a guarantee
-//! ([`Mutant`]). `list` prints the names. `FLEETLOG_TEST_REJECTS=all`, or `unit-status,event-history:DoorChanged`, has
+//! ([`Mutant`]). `list` prints the names. `FLEETLOG_TEST_REJECTS=all`, or `unit-status,event-history:DoorChanged:509`, has
 //! projections reject what they should take ([`Wrongly`]).
 
 use std::{

@@ -120,18 +120,21 @@ pub struct Wrongly {
     projections: Vec<String>,
     /// Events of this type (such as `DoorChanged`); none: one in 16 of all.
     event_type: Option<String>,
+    /// Of these only those of this site; none: of all.
+    site_uid: Option<String>,
 }
 
 #[cfg(feature = "mutants")]
 impl Wrongly {
-    /// Reads `<projections>[:<event type>]`, projections separated by commas, or `all`.
+    /// Reads `<projections>[:<event type>[:<site>]]`, projections separated by commas, or `all`.
     #[must_use]
     pub fn parse(text: &str) -> Self {
-        let (names, event_type) =
-            text.split_once(':').map_or((text, None), |(names, name)| (names, Some(name)));
+        let mut parts = text.split(':');
+        let names = parts.next().unwrap_or_default();
         let projections =
             if names == "all" { Vec::new() } else { names.split(',').map(str::to_owned).collect() };
-        Self { projections, event_type: event_type.map(str::to_owned) }
+        let mut next = || parts.next().map(str::to_owned);
+        Self { projections, event_type: next(), site_uid: next() }
     }
 
     fn reject<S: EventSet>(&self, projection: &str, event: &S) -> Option<Reject> {
@@ -140,7 +143,8 @@ impl Wrongly {
             Some(name) => event.event_type().name.rsplit('.').next() == Some(name.as_str()),
             None => is_one_in_16(event.meta().event_id),
         };
-        (by_this && this_one).then(|| Reject::new(Reason::OutOfRange, "wrongly rejected (a test)"))
+        let of_site = self.site_uid.as_ref().is_none_or(|site| *site == event.meta().site_uid);
+        (by_this && this_one && of_site).then(|| Reject::new(Reason::OutOfRange, "wrongly rejected (a test)"))
     }
 }
 
@@ -212,6 +216,7 @@ mod tests {
         assert!(rejects("all", 32) && rejects("task-state,unit-status", 0));
         assert!(!rejects("all", 33) && !rejects("task-state", 32));
         assert!(rejects("all:Connected", 33) && !rejects("all:Disconnected", 32));
+        assert!(rejects("all:Connected:504", 33) && !rejects("all:Connected:505", 33));
     }
 
     #[test]

@@ -173,6 +173,11 @@ async fn what_was_set_aside_for_want_of_a_schema_is_taken_once_it_is_there() {
         again.contains("nothing to send back: all 60 that match") && again.contains("redriven"),
         "{again}"
     );
+    let again = world.json(&DO_IT).await;
+    assert_eq!(
+        (&again["ended"], &again["left"], &again["outcomes"]["taken"]),
+        (&json!("done"), &json!(0), &json!(0))
+    );
     assert_eq!(commands(&world).await, 60);
     let trail = world.ok(&["events", "--topic", "ops"]).await;
     let count = |name| events_of(&trail, name).len();

@@ -43,15 +43,7 @@ pub async fn execute<L: Lanes, R: Road>(
 ) -> Result<Redriven, RedriveError> {
     request.check()?;
     let groups = plan.groups();
-    let done = Redriven {
-        outcomes: Outcomes::default(),
-        rejected_for: BTreeMap::new(),
-        gone: 0,
-        not_emitted: BTreeMap::new(),
-        written_down: 0,
-        left: plan.go.len() as u64,
-        ended: Ended::Done,
-    };
+    let done = Redriven { left: plan.go.len() as u64, ..Redriven::default() };
     let mut job = Job {
         request,
         lanes,

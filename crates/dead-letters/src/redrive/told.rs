@@ -63,9 +63,10 @@ pub enum Told<'a> {
 }
 
 /// How a job ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub enum Ended {
     /// Everything was sent and answered.
+    #[default]
     Done,
     /// The operator stopped it.
     Stopped,
@@ -107,8 +108,8 @@ impl Ended {
     }
 }
 
-/// What a job did.
-#[derive(Clone, Debug)]
+/// What a job did; by default nothing, which there was to do.
+#[derive(Clone, Debug, Default)]
 pub struct Redriven {
     /// What came of the letters that were sent, and of those that were found closed just before.
     pub outcomes: Outcomes,

@@ -71,7 +71,7 @@ impl<'a> Report<'a> {
 
     pub(super) fn print_nothing(&self, format: Format) -> anyhow::Result<()> {
         if format == Format::Json {
-            return output::json(&self.object(true));
+            return self.print_done(&Redriven::default(), format);
         }
         let matched = self.plan.matched;
         output::line(&format!("nothing to send back: all {matched} that match stay where they are"));

@@ -6,12 +6,13 @@ use fleetlog_codec::Decoder;
 use fleetlog_dead_letters::redrive::{LaneRef, Lanes, Reader, Rehearsal, Trouble};
 use fleetlog_engine::{KafkaLogs, Rehearsing};
 use fleetlog_event::{
-    LogId,
+    EntityKey, LogId,
     catalogue::{Catalogue, is_of_dead_letters, physical_name},
 };
 use fleetlog_kafka::{Admin, KafkaFault};
 use fleetlog_projection::{
-    Fault, Fold, LaneId, LedgerEntry, Map, Progress, Projection, Record, Sink, SinkError, inbox_name,
+    EntityRow, Fault, Fold, FoldProjector, LaneId, LedgerEntry, Map, Progress, Projection, Record, Sink,
+    SinkError, Version, inbox_name,
 };
 use fleetlog_projections::{Described, SinkKind, event_history::EventRow, for_each_projection};
 use fleetlog_sink_redis::RedisSink;
@@ -70,6 +71,11 @@ impl FleetLanes {
         })
     }
 
+    /// The name of the projection whose group it is.
+    pub(crate) fn projection(&self, group: &str) -> &'static str {
+        self.by_group.get(group).map_or("unknown", |described| described.id)
+    }
+
     fn find(&self, lane: &LaneRef) -> Result<(&Described, LaneId), Trouble> {
         let described = self.by_group.get(&lane.group).ok_or_else(|| Trouble {
             fault: Fault::Permanent,
@@ -104,6 +110,24 @@ impl FleetLanes {
     }
 }
 
+/// Where a fold keeps entities, if it is the one that is meant.
+fn homes<P: FoldProjector>(projector: &P, described: &Described, keys: &[EntityKey]) -> Option<Vec<String>> {
+    (P::ID == described.id).then(|| keys.iter().map(|key| projector.home(key)).collect())
+}
+
+fn ledger_of<P: FoldProjector<Write: EntityRow>>(_: &P, database: &Database) -> SqlSink<P::Write> {
+    database.fold_sink()
+}
+
+async fn versions(
+    sink: &impl Sink,
+    lane: &LaneId,
+    homes: &[String],
+) -> Result<Vec<Option<Version>>, Trouble> {
+    let stored = sink.read(lane, homes).await.map_err(trouble)?;
+    Ok(stored.states.into_iter().map(|state| state.map(|state| state.version)).collect())
+}
+
 fn trouble(error: SinkError) -> Trouble {
     Trouble { fault: error.fault, what: error.to_string() }
 }
@@ -134,6 +158,27 @@ impl Lanes for FleetLanes {
             SinkKind::History => self.history.entries(&id, log, offsets).await,
         };
         entries.map_err(trouble)
+    }
+
+    async fn versions(&self, lane: &LaneRef, keys: &[EntityKey]) -> Result<Vec<Option<Version>>, Trouble> {
+        let (described, id) = self.find(lane)?;
+        macro_rules! read {
+            (fold, $projector:expr) => {
+                if let Some(homes) = homes(&$projector, described, keys) {
+                    return versions(&self.hot, &id, &homes).await;
+                }
+            };
+            (ledger, $projector:expr) => {
+                if let Some(homes) = homes(&$projector, described, keys) {
+                    return versions(&ledger_of(&$projector, &self.database), &id, &homes).await;
+                }
+            };
+            (map, $projector:expr) => {};
+            (letters, $projector:expr) => {};
+        }
+        for_each_projection!(read);
+        let what = format!("`{}` folds nothing", described.id);
+        Err(Trouble { fault: Fault::Permanent, what })
     }
 
     async fn members(&self, group: &str) -> Result<usize, Trouble> {

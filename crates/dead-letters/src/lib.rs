@@ -1,5 +1,6 @@
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "tests"))]
-//! Dead letters of whatever wrote them: read, counted, selected, exported, discarded, sent back ([`redrive`]).
+//! Dead letters of whatever wrote them: read, counted, selected, exported, discarded, sent back ([`redrive`]); and single
+//! commands to lanes ([`orders`]).
 //!
 //! What one failed event leaves is a record on a dead-letter topic: its bytes untouched, and headers that say why. This
 //! crate reads those headers in every dialect that is about ([`Letter`]), counts letters by what failed ([`Distinct`],
@@ -21,6 +22,7 @@ mod distinct;
 mod export;
 mod halts;
 mod headers;
+pub mod orders;
 mod read;
 pub mod redrive;
 mod selector;

@@ -3,12 +3,11 @@
 mod resume;
 
 use anyhow::Context;
-use fleetlog_dead_letters::redrive::{LaneRef, Lanes, Message};
-use fleetlog_event::{EventId, Reason, Reject};
+use fleetlog_dead_letters::{orders::SkipRequest, redrive::LaneRef};
+use fleetlog_event::{Reason, Reject};
 use fleetlog_kafka::{LogReader, PartitionRange};
 use fleetlog_projection::{
-    Act, Chain, Command as LaneCommand, Commit, Headers, LastRecord, Progress, Record, SetAside, Sink,
-    UnitOfWork, inbox_name,
+    Chain, Commit, Headers, LastRecord, Progress, Record, SetAside, Sink, UnitOfWork, inbox_name,
 };
 use fleetlog_projections::{Described, SinkKind};
 use serde::Serialize;
@@ -19,8 +18,8 @@ use crate::{
     config::Config,
     exit::{Code, Failure},
     halts::{self, HaltView},
-    inbox,
     lanes::{self, Lane},
+    orders,
     output::{self, Format},
     wiring,
 };
@@ -64,7 +63,7 @@ pub(crate) struct Skip {
     #[arg(long)]
     why: String,
     /// While the projection runs: how long to wait for its answer, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = inbox::WAIT_MS)]
+    #[arg(long, value_name = "MS", default_value_t = orders::WAIT_MS)]
     wait_ms: u64,
 }
 
@@ -158,22 +157,20 @@ async fn by_command(
     lane: &Lane,
     record: Record,
 ) -> anyhow::Result<Code> {
-    let lanes = FleetLanes::new(config)?;
+    let (lanes, orders) = (FleetLanes::new(config)?, orders::kafka(config)?);
     let lane_ref = LaneRef {
         group: wiring::group(config, projection),
         topic: lane.id.topic.clone(),
         partition: lane.id.partition,
     };
-    let command = LaneCommand {
-        job: EventId::now_v7().to_string(),
+    let request = SkipRequest {
+        inbox: inbox_name(&lane_ref.group, &skip.topic),
+        lane: lane_ref,
         log: lane.log_id,
-        act: Act::Skip { record, why: skip.why.clone() },
+        record,
+        why: skip.why.clone(),
     };
-    let message =
-        Message { lane: lane_ref.clone(), inbox: inbox_name(&lane_ref.group, &skip.topic), command };
-    inbox::send_and_wait(config, &lanes, &[message], skip.wait_ms).await?;
-    let entries = lanes.entries(&lane_ref, lane.log_id, &[skip.offset]).await.map_err(inbox::failed)?;
-    if entries.get(&skip.offset).is_none_or(|entry| entry.reject.reason != Reason::Skipped) {
+    if !orders::commander(&lanes, &orders, skip.wait_ms).skip(request).await.map_err(orders::failed)? {
         let message = format!(
             "{}: the lane did not stand at offset {} any more: nothing is skipped",
             lane.id, skip.offset

@@ -1,11 +1,8 @@
 //! `fleetlog repair`: entities folded anew from the log, by the lanes that own them.
 
-use std::collections::BTreeMap;
-
-use fleetlog_dead_letters::redrive::{LaneRef, Message, Reader, fold_anew};
-use fleetlog_event::{EntityKey, EventId, UnitKey};
-use fleetlog_projection::{FoldProjector, LaneId, Sink, Version};
-use fleetlog_projections::{Described, for_each_projection};
+use fleetlog_dead_letters::orders::RepairRequest;
+use fleetlog_event::{EntityKey, UnitKey};
+use fleetlog_projection::Version;
 use serde::Serialize;
 
 use super::hot::HotState;
@@ -13,8 +10,8 @@ use crate::{
     command_lanes::{FleetLanes, readers},
     config::Config,
     exit::{Code, Failure},
-    inbox::{self, WAIT_MS},
     lanes,
+    orders::{self, WAIT_MS},
     output::{self, Format},
     wiring,
 };
@@ -46,51 +43,25 @@ struct Row {
     projection: &'static str,
     before: Option<Version>,
     after: Option<Version>,
-}
-
-impl Row {
-    /// Nobody knows it, or its state was folded anew.
-    fn is_well(&self) -> bool {
-        match (self.before, self.after) {
-            (None, None) => true,
-            (before, Some(after)) => before.is_none_or(|before| after.revision > before.revision),
-            (Some(_), None) => false,
-        }
-    }
-}
-
-/// A fold that has entities of the asked kind, and the entities.
-struct Asked {
-    described: Described,
-    reader: Reader,
-    keys: Vec<EntityKey>,
+    #[serde(skip)]
+    is_well: bool,
 }
 
 pub(crate) async fn run(repair: &Repair, config: &Config, format: Format) -> anyhow::Result<Code> {
     wiring::admin(config).await?;
     let subjects = subjects(repair, config).await?;
-    let asked = asked(repair, config, &subjects)?;
-    let logs = inbox::logs(config, asked.iter().map(|asked| asked.reader.topic.as_str())).await?;
-    let job = EventId::now_v7().to_string();
-    let mut sent: Vec<(usize, Message, EntityKey)> = Vec::new();
-    for (n, asked) in asked.iter().enumerate() {
-        let facts = logs[&asked.reader.topic];
-        sent.extend(
-            asked.keys.iter().map(|key| (n, fold_anew(&asked.reader, facts, key.clone(), &job), key.clone())),
-        );
-    }
-    let before = versions(config, &asked, &sent).await?;
-    let messages: Vec<Message> = sent.iter().map(|(_, message, _)| message.clone()).collect();
-    inbox::send_and_wait(config, &FleetLanes::new(config)?, &messages, repair.wait_ms).await?;
-    let after = versions(config, &asked, &sent).await?;
-    let rows: Vec<Row> = sent
-        .iter()
-        .zip(before.into_iter().zip(after))
-        .map(|((n, _, key), (before, after))| Row {
-            subject: key.to_string(),
-            projection: asked[*n].described.id,
-            before,
-            after,
+    let requests = requests(repair, config, &subjects)?;
+    let (lanes, orders) = (FleetLanes::new(config)?, orders::kafka(config)?);
+    let commander = orders::commander(&lanes, &orders, repair.wait_ms);
+    let repaired = commander.repair(&requests).await.map_err(orders::failed)?;
+    let rows: Vec<Row> = repaired
+        .into_iter()
+        .map(|repaired| Row {
+            subject: repaired.key.to_string(),
+            projection: lanes.projection(&repaired.group),
+            is_well: repaired.is_well(),
+            before: repaired.before,
+            after: repaired.after,
         })
         .collect();
     print(&rows, format)?;
@@ -117,22 +88,22 @@ async fn subjects(repair: &Repair, config: &Config) -> anyhow::Result<Vec<String
     Ok(subjects)
 }
 
-/// The folds that have entities of these kinds.
-fn asked(repair: &Repair, config: &Config, subjects: &[String]) -> anyhow::Result<Vec<Asked>> {
+/// What is asked of the folds that have entities of these kinds.
+fn requests(repair: &Repair, config: &Config, subjects: &[String]) -> anyhow::Result<Vec<RepairRequest>> {
     let (units, tasks): (Vec<&String>, Vec<&String>) =
         subjects.iter().partition(|subject| UnitKey::parse(subject).is_ok());
     let readers = readers(config);
-    let mut asked = Vec::new();
+    let mut requests = Vec::new();
     for described in lanes::chosen(repair.projection.as_slice())? {
         let of_kind = if described.topics == ["task"] { &tasks } else { &units };
         let group = wiring::group(config, &described);
         let reader = readers.iter().find(|reader| reader.group == group);
         if let Some(reader) = reader.filter(|_| described.folds && !of_kind.is_empty()) {
             let keys = of_kind.iter().map(|subject| EntityKey::from(subject.as_str())).collect();
-            asked.push(Asked { described, reader: reader.clone(), keys });
+            requests.push(RepairRequest { reader: reader.clone(), keys });
         }
     }
-    if asked.is_empty() {
+    if requests.is_empty() {
         let folds = fleetlog_projections::all().into_iter().filter(|described| described.folds);
         let folds: Vec<&str> = folds.map(|described| described.id).collect();
         let message = "none of these is an entity of that projection";
@@ -143,76 +114,7 @@ fn asked(repair: &Repair, config: &Config, subjects: &[String]) -> anyhow::Resul
         )
         .into());
     }
-    Ok(asked)
-}
-
-/// The versions that are stored, in the order of what is sent.
-async fn versions(
-    config: &Config,
-    asked: &[Asked],
-    sent: &[(usize, Message, EntityKey)],
-) -> anyhow::Result<Vec<Option<Version>>> {
-    let mut found: BTreeMap<(usize, &EntityKey), Option<Version>> = BTreeMap::new();
-    for (n, asked) in asked.iter().enumerate() {
-        let mut by_lane: BTreeMap<&LaneRef, Vec<&EntityKey>> = BTreeMap::new();
-        for (_, message, key) in sent.iter().filter(|(of, ..)| *of == n) {
-            by_lane.entry(&message.lane).or_default().push(key);
-        }
-        for (lane, keys) in by_lane {
-            let id = lanes::lane_id(&asked.described, &lane.topic, lane.partition);
-            let versions = stored(config, &asked.described, &id, &keys).await?;
-            found.extend(keys.into_iter().zip(versions).map(|(key, version)| ((n, key), version)));
-        }
-    }
-    Ok(sent.iter().map(|(n, _, key)| found.get(&(*n, key)).copied().flatten()).collect())
-}
-
-async fn stored(
-    config: &Config,
-    described: &Described,
-    lane: &LaneId,
-    keys: &[&EntityKey],
-) -> anyhow::Result<Vec<Option<Version>>> {
-    macro_rules! read {
-        (fold, $projector:expr) => {
-            if let Some(homes) = homes(&$projector, described, keys) {
-                return of(&wiring::redis_sink(config)?, lane, &homes, config, described).await;
-            }
-        };
-        (ledger, $projector:expr) => {
-            if let Some(homes) = homes(&$projector, described, keys) {
-                let database = wiring::database(config)?;
-                return of(&sink_of(&$projector, &database), lane, &homes, config, described).await;
-            }
-        };
-        (map, $projector:expr) => {};
-        (letters, $projector:expr) => {};
-    }
-    for_each_projection!(read);
-    anyhow::bail!("`{}` folds nothing", described.id)
-}
-
-fn homes<P: FoldProjector>(projector: &P, described: &Described, keys: &[&EntityKey]) -> Option<Vec<String>> {
-    (P::ID == described.id).then(|| keys.iter().map(|key| projector.home(key)).collect())
-}
-
-fn sink_of<P: FoldProjector<Write: fleetlog_projection::EntityRow>>(
-    _: &P,
-    database: &fleetlog_sink_timescale::Database,
-) -> fleetlog_sink_timescale::SqlSink<P::Write> {
-    database.fold_sink()
-}
-
-async fn of<S: Sink>(
-    sink: &S,
-    lane: &LaneId,
-    homes: &[String],
-    config: &Config,
-    described: &Described,
-) -> anyhow::Result<Vec<Option<Version>>> {
-    let stored =
-        sink.read(lane, homes).await.map_err(|error| lanes::unreachable(config, described, error))?;
-    Ok(stored.states.into_iter().map(|state| state.map(|state| state.version)).collect())
+    Ok(requests)
 }
 
 fn print(rows: &[Row], format: Format) -> anyhow::Result<()> {
@@ -242,7 +144,7 @@ fn verdict(subjects: &[String], rows: &[Row]) -> anyhow::Result<Code> {
         let hint = "units are written `s{site}.u{unit}`: fleetlog unit list, fleetlog task list";
         return Err(Failure::new(Code::Found, message, hint).into());
     }
-    if let Some(row) = rows.iter().find(|row| !row.is_well()) {
+    if let Some(row) = rows.iter().find(|row| !row.is_well) {
         let message = format!("`{}` was not folded anew in {}", row.subject, row.projection);
         let hint =
             "the log of fleetlog run says why (`not folded anew`): the log may begin later than its events";

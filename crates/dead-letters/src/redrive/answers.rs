@@ -23,7 +23,7 @@ pub struct Awaited {
 
 /// How waiting ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answered {
+pub(crate) enum Answered {
     /// Every lane has answered.
     All,
     /// Nothing went on for as long as one waits.
@@ -58,7 +58,7 @@ impl Awaited {
 ///
 /// # Errors
 /// What does not pass by waiting, and the first error of `between`.
-pub async fn await_answers<L: Lanes>(
+pub(crate) async fn await_answers<L: Lanes>(
     lanes: &L,
     awaited: &BTreeMap<LaneRef, Awaited>,
     patience: Duration,

@@ -43,7 +43,7 @@ impl Message {
 ///
 /// # Errors
 /// When one was not acknowledged. It may lie on the inbox all the same.
-pub async fn send_messages(
+pub(crate) async fn send_messages(
     producer: &RawProducer,
     messages: &[Message],
 ) -> Result<BTreeMap<LaneRef, Awaited>, Trouble> {
@@ -73,7 +73,7 @@ pub(crate) fn await_also(
 
 /// Folds an entity anew: for the lane that its key belongs to.
 #[must_use]
-pub fn fold_anew(reader: &Reader, facts: LogFacts, key: EntityKey, job: &str) -> Message {
+pub(crate) fn fold_anew(reader: &Reader, facts: LogFacts, key: EntityKey, job: &str) -> Message {
     let partition = partition_of(key.as_str().as_bytes(), facts.partitions);
     let lane = LaneRef { group: reader.group.clone(), topic: reader.topic.clone(), partition };
     let command = Command { job: job.to_owned(), log: facts.log, act: Act::FoldAnew { key } };

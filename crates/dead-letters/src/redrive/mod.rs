@@ -40,15 +40,17 @@ use std::{collections::BTreeMap, fmt};
 use fleetlog_event::{EntityKey, LogId, Reject, TimestampMs, ops::OpsEvent};
 use fleetlog_kafka::OwnedRecord;
 use fleetlog_producer::RawRecord;
-use fleetlog_projection::{Fault, LedgerEntry, Progress, Record};
+use fleetlog_projection::{Fault, LedgerEntry, Progress, Record, Version};
 
-pub use answers::{Answered, Awaited, await_answers};
+pub use answers::Awaited;
+pub(crate) use answers::{Answered, await_answers};
 pub use audit::Outcomes;
 pub use dry::{Direction, DryRun, Tried};
 pub use job::execute;
 pub use kafka::{KafkaRoad, KafkaRoadParts};
 pub use lease::{Lease, Leases};
-pub use messages::{Message, fold_anew, send_messages};
+pub use messages::Message;
+pub(crate) use messages::{fold_anew, send_messages};
 pub use plan::{Candidate, Plan, PlanRow, Stays, Way, plan};
 pub use request::{RedriveRequest, RequestError};
 pub use told::{Ended, Redriven, Stop, Told};
@@ -111,7 +113,7 @@ pub struct Trouble {
     pub what: String,
 }
 
-/// What a redrive asks of whoever knows projections and their stores.
+/// What is asked of whoever knows projections and their stores.
 pub trait Lanes: Send + Sync {
     /// Every group of the fleet with each topic that it reads.
     fn readers(&self) -> &[Reader];
@@ -126,6 +128,13 @@ pub trait Lanes: Send + Sync {
         log: LogId,
         offsets: &[i64],
     ) -> impl Future<Output = Result<BTreeMap<i64, LedgerEntry>, Trouble>> + Send;
+
+    /// The versions that a lane has of entities, in their order; none of one that it does not know.
+    fn versions(
+        &self,
+        lane: &LaneRef,
+        keys: &[EntityKey],
+    ) -> impl Future<Output = Result<Vec<Option<Version>>, Trouble>> + Send;
 
     /// Processes that are members of a group.
     fn members(&self, group: &str) -> impl Future<Output = Result<usize, Trouble>> + Send;

@@ -2,5 +2,6 @@
 
 mod jobs;
 mod leases;
+mod orders;
 mod plans;
 mod world;

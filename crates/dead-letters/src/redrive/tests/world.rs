@@ -11,15 +11,16 @@ use fleetlog_event::{EntityKey, LogId, Reason, Reject, TimestampMs, ops::OpsEven
 use fleetlog_kafka::OwnedRecord;
 use fleetlog_producer::RawRecord;
 use fleetlog_projection::{
-    Act, Command, EntryState, Fault, InboxRecord, LedgerEntry, Progress, Record, SetAside,
+    Act, Command, EntryState, Fault, InboxRecord, LedgerEntry, Progress, Record, SetAside, Version,
 };
 use tokio::time::Instant;
 
 use crate::{
     Actions, Found, Letter, Place, ReadLetter, Selector,
+    orders::Orders,
     redrive::{
-        InboxOffsets, LaneRef, Lanes, Leases, LogFacts, Plan, Reader, RedriveError, RedriveRequest, Redriven,
-        Rehearsal, Road, Stop, Told, Trouble, execute, plan::of_found,
+        Awaited, InboxOffsets, LaneRef, Lanes, Leases, LogFacts, Message, Plan, Reader, RedriveError,
+        RedriveRequest, Redriven, Rehearsal, Road, Stop, Told, Trouble, execute, plan::of_found,
     },
 };
 
@@ -37,6 +38,8 @@ pub(super) struct Inner {
     pub(super) emitted: Vec<RawRecord>,
     /// Positions that are rejected whatever one does.
     pub(super) rejects: BTreeSet<i64>,
+    /// Entities by who knows them.
+    pub(super) versions: BTreeMap<(LaneRef, EntityKey), Version>,
     pub(super) members: usize,
     pub(super) ops: Vec<OpsEvent>,
     owners: BTreeMap<String, u64>,
@@ -65,6 +68,7 @@ impl World {
             answered: BTreeMap::new(),
             emitted: Vec::new(),
             rejects: BTreeSet::new(),
+            versions: BTreeMap::new(),
             members: 1,
             ops: Vec::new(),
             owners: BTreeMap::new(),
@@ -191,8 +195,24 @@ impl World {
         let next = usize::try_from(inner.answered.get(&at).copied().unwrap_or(0)).unwrap();
         for raw in &lying[next.min(lying.len())..] {
             let command = Command::read(&as_record(raw)).unwrap();
+            let Some(offset) = command.offset() else {
+                let Act::FoldAnew { key } = command.act else { continue };
+                if let Some(version) = inner.versions.get_mut(&(lane.clone(), key)) {
+                    version.revision += 1;
+                }
+                continue;
+            };
             let rejects = inner.rejects.clone();
-            let Some(entry) = inner.ledgers.get_mut(&(lane.clone(), command.offset().unwrap())) else {
+            if let Act::Skip { record, why } = command.act {
+                // A lane that stands elsewhere does nothing about it.
+                if offset == inner.main {
+                    let reject = Reject::new(Reason::Skipped, why);
+                    let aside = SetAside { record, reject, event_type: None };
+                    inner.ledgers.insert((lane.clone(), offset), LedgerEntry::new(&aside, TimestampMs(1)));
+                }
+                continue;
+            }
+            let Some(entry) = inner.ledgers.get_mut(&(lane.clone(), offset)) else {
                 continue;
             };
             if !entry.state.is_open() {
@@ -249,6 +269,12 @@ impl Lanes for World {
         Ok(offsets.iter().filter_map(entry).collect())
     }
 
+    async fn versions(&self, lane: &LaneRef, keys: &[EntityKey]) -> Result<Vec<Option<Version>>, Trouble> {
+        let inner = self.inner();
+        let version = |key: &EntityKey| inner.versions.get(&(lane.clone(), key.clone())).copied();
+        Ok(keys.iter().map(version).collect())
+    }
+
     async fn members(&self, _: &str) -> Result<usize, Trouble> {
         Ok(self.inner().members)
     }
@@ -277,6 +303,26 @@ impl Operator {
         let owner = inner.owners.entry(group.to_owned()).or_default();
         *owner += 1;
         self.generations.insert(group.to_owned(), *owner);
+    }
+}
+
+impl Orders for World {
+    async fn logs(&self, topics: &BTreeSet<&str>) -> Result<BTreeMap<String, LogFacts>, Trouble> {
+        let facts = LogFacts { log: self.log, partitions: PARTITIONS };
+        let is_there = |topic: &&&str| !topic.starts_with("gone");
+        Ok(topics.iter().filter(is_there).map(|topic| ((*topic).to_owned(), facts)).collect())
+    }
+
+    async fn send(&self, messages: &[Message]) -> Result<BTreeMap<LaneRef, Awaited>, Trouble> {
+        let mut inner = self.inner();
+        let mut awaited = BTreeMap::new();
+        for message in messages {
+            let inbox = inner.inboxes.entry((message.inbox.clone(), message.lane.partition)).or_default();
+            let command = i64::try_from(inbox.len()).unwrap();
+            inbox.push(message.record());
+            awaited.insert(message.lane.clone(), Awaited { command, position: message.command.offset() });
+        }
+        Ok(awaited)
     }
 }
 

@@ -117,9 +117,9 @@ fn measure_live(bench: &mut Bench, seconds: u64) -> Result<()> {
     let mut running = Projector::start(stack, &live.prefix, &aside.own)?;
     let found = std::thread::scope(|scope| {
         let redriving = [HISTORY, HOT].map(|projection| {
-            let (aside, stack) = (&aside, &*stack);
+            let (aside, stack, clock) = (&aside, &*stack, runtime.handle().clone());
             scope.spawn(move || {
-                std::thread::sleep(WARM_UP);
+                clock.block_on(async { tokio::time::sleep(WARM_UP).await });
                 aside.redrive(stack, projection, BESIDE)
             })
         });

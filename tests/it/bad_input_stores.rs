@@ -149,14 +149,7 @@ async fn a_postgresql_that_is_down_at_the_start_is_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kafka_that_is_down_at_the_start_is_waited_for() {
     let mut kafka = KafkaServer::start().await.unwrap();
-    let mut world = World::bare("kafka-down").await;
-    world.stack.brokers = kafka.brokers();
-    world.fleetlog = world
-        .fleetlog
-        .env("FLEETLOG_KAFKA__BROKERS", &kafka.brokers())
-        .env("FLEETLOG_KAFKA__REPLICATION", "1");
-    world.ok(&["topics", "apply"]).await;
-    world.ok(&["migrate"]).await;
+    let world = World::on_kafka(&kafka, "kafka-down").await;
     world.simulate(EVENTS, 1).await;
     kafka.stop().await.unwrap();
     let mut running = world.fleetlog.spawn(&["run"]).unwrap();

@@ -55,6 +55,12 @@ async fn the_rest_comes_in(world: &World, group: &str) {
     .await;
 }
 
+async fn all_came_in_once(world: &World) {
+    assert_eq!(states(world).await, json!({ "redriven": 2 * LETTERS }));
+    assert_eq!(commands(world).await as u64, 2 * LETTERS, "each was sent once");
+    world.verified().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn stores_that_are_lost_are_waited_for_and_named() {
     let mut world = World::new("redrive-stores").await;
@@ -94,23 +100,14 @@ async fn stores_that_are_lost_are_waited_for_and_named() {
     postgres.set(Way::Pass).await;
     the_rest_comes_in(&world, "event-history").await;
 
-    assert_eq!(states(&world).await, json!({ "redriven": 2 * LETTERS }));
-    assert_eq!(commands(&world).await as u64, 2 * LETTERS, "each was sent once");
-    world.verified().await;
+    all_came_in_once(&world).await;
     stop(running).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_lost_doubles_nothing() {
     let mut kafka = KafkaServer::start().await.unwrap();
-    let mut world = World::bare("redrive-broker").await;
-    world.stack.brokers = kafka.brokers();
-    world.fleetlog = world
-        .fleetlog
-        .env("FLEETLOG_KAFKA__BROKERS", &kafka.brokers())
-        .env("FLEETLOG_KAFKA__REPLICATION", "1");
-    world.ok(&["topics", "apply"]).await;
-    world.ok(&["migrate"]).await;
+    let world = World::on_kafka(&kafka, "redrive-broker").await;
     set_aside(&world).await;
     let running = run(&world).await;
 
@@ -130,9 +127,7 @@ async fn a_broker_that_is_lost_doubles_nothing() {
     the_rest_comes_in(&world, "unit-status").await;
     the_rest_comes_in(&world, "event-history").await;
 
-    assert_eq!(states(&world).await, json!({ "redriven": 2 * LETTERS }));
-    assert_eq!(commands(&world).await as u64, 2 * LETTERS, "each was sent once");
-    world.verified().await;
+    all_came_in_once(&world).await;
     stop(running).await;
 }
 

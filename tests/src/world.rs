@@ -7,7 +7,7 @@ use std::{
 
 use fleetlog_kafka::{KafkaSettings, OwnedRecord};
 use fleetlog_testkit::{
-    Database, Fleetlog, Output, RedisServer, Running, Stack, fresh_database, records, unique,
+    Database, Fleetlog, KafkaServer, Output, RedisServer, Running, Stack, fresh_database, records, unique,
 };
 use serde_json::Value;
 use sqlx::{Connection, PgConnection, Row};
@@ -66,10 +66,24 @@ impl World {
 
     /// The same on other servers than the shared ones.
     pub async fn on(stack: Stack, label: &str) -> Self {
-        let world = Self::bare_on(stack, label).await;
-        world.ok(&["topics", "apply"]).await;
-        world.ok(&["migrate"]).await;
-        world
+        Self::bare_on(stack, label).await.made().await
+    }
+
+    /// The same on a broker of one's own.
+    pub async fn on_kafka(kafka: &KafkaServer, label: &str) -> Self {
+        let mut world = Self::bare(label).await;
+        world.stack.brokers = kafka.brokers();
+        world.fleetlog = world
+            .fleetlog
+            .env("FLEETLOG_KAFKA__BROKERS", &kafka.brokers())
+            .env("FLEETLOG_KAFKA__REPLICATION", "1");
+        world.made().await
+    }
+
+    async fn made(self) -> Self {
+        self.ok(&["topics", "apply"]).await;
+        self.ok(&["migrate"]).await;
+        self
     }
 
     /// The same, with hot state on a Redis of one's own.

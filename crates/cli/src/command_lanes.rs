@@ -9,7 +9,7 @@ use fleetlog_event::{
     EntityKey, LogId,
     catalogue::{Catalogue, is_of_dead_letters, physical_name},
 };
-use fleetlog_kafka::{Admin, KafkaFault};
+use fleetlog_kafka::Admin;
 use fleetlog_projection::{
     EntityRow, Fault, Fold, FoldProjector, LaneId, LedgerEntry, Map, Progress, Projection, Record, Sink,
     SinkError, Version, inbox_name,
@@ -182,14 +182,7 @@ impl Lanes for FleetLanes {
     }
 
     async fn members(&self, group: &str) -> Result<usize, Trouble> {
-        let facts = self.admin.group(group).await.map_err(|error| Trouble {
-            fault: match error.fault() {
-                KafkaFault::Transient => Fault::Transient,
-                KafkaFault::Permanent => Fault::Permanent,
-            },
-            what: error.to_string(),
-        })?;
-        Ok(facts.members.len())
+        Ok(self.admin.group(group).await?.members.len())
     }
 
     async fn rehearse(&self, lane: &LaneRef, records: Vec<Record>) -> Result<Rehearsal, Trouble> {

@@ -7,9 +7,9 @@ use std::{
 };
 
 use fleetlog_event::{EntityKey, LogId, Reason};
-use fleetlog_kafka::{Admin, ClusterError, KafkaFault};
+use fleetlog_kafka::Admin;
 use fleetlog_producer::RawProducer;
-use fleetlog_projection::{Act, Command, Fault, Record, Version};
+use fleetlog_projection::{Act, Command, Record, Version};
 
 use crate::redrive::{
     Answered, Awaited, LaneRef, Lanes, LogFacts, Message, Reader, Trouble, await_answers, fold_anew,
@@ -41,25 +41,12 @@ pub struct KafkaOrders {
 
 impl Orders for KafkaOrders {
     async fn logs(&self, topics: &BTreeSet<&str>) -> Result<BTreeMap<String, LogFacts>, Trouble> {
-        let names: Vec<&str> = topics.iter().copied().collect();
-        let found = self.admin.topics(&names).await.map_err(|error| trouble(&error))?;
-        let facts = |(name, topic): (String, fleetlog_kafka::TopicFacts)| {
-            (name, LogFacts { log: topic.id, partitions: topic.partitions })
-        };
-        Ok(found.into_iter().map(facts).collect())
+        LogFacts::of(&self.admin, &topics.iter().copied().collect::<Vec<_>>()).await
     }
 
     async fn send(&self, messages: &[Message]) -> Result<BTreeMap<LaneRef, Awaited>, Trouble> {
         send_messages(&self.producer, messages).await
     }
-}
-
-fn trouble(error: &ClusterError) -> Trouble {
-    let fault = match error.fault() {
-        KafkaFault::Transient => Fault::Transient,
-        KafkaFault::Permanent => Fault::Permanent,
-    };
-    Trouble { fault, what: error.to_string() }
 }
 
 /// Why commands were not carried out, as far as one knows.

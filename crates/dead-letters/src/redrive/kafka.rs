@@ -19,7 +19,7 @@ use fleetlog_producer::{
 };
 use fleetlog_projection::{Command, Fault, InboxRecord};
 
-use super::{InboxOffsets, Leases, LogFacts, Road, Trouble};
+use super::{InboxOffsets, Leases, LogFacts, Road, Trouble, fault};
 use crate::{Place, ToolError, Tools};
 
 /// Makes the schemas' home anew for each producer.
@@ -70,7 +70,7 @@ impl<'a> KafkaRoad<'a> {
         let metrics = ProducerMetrics::default();
         let id = format!("{group}-redrive");
         let producer = TransactionalProducer::connect(&self.parts.kafka, &id, schemas, metrics).await;
-        let producer = producer.map_err(|ConnectError(error)| cluster(&error))?;
+        let producer = producer.map_err(|ConnectError(error)| error)?;
         self.producers.insert(group.to_owned(), producer);
         Ok(())
     }
@@ -80,7 +80,7 @@ impl<'a> KafkaRoad<'a> {
         let mut topics: Vec<&str> = records.iter().map(|record| record.topic.as_str()).collect();
         topics.sort_unstable();
         topics.dedup();
-        let ranges = self.offsets.ranges(&topics).await.map_err(|error| cluster(&error))?;
+        let ranges = self.offsets.ranges(&topics).await?;
         let goes_there = |topic: &str, partition: i32| {
             records.iter().any(|record| record.topic == topic && record.partition == Some(partition))
         };
@@ -134,7 +134,7 @@ impl<'a> KafkaRoad<'a> {
         }
         let mut all = Vec::new();
         for (topic, partitions) in by_topic {
-            let log = self.offsets.ranges(&[topic]).await.map_err(|error| cluster(&error))?;
+            let log = self.offsets.ranges(&[topic]).await?;
             let range = |(partition, offset): (i32, i64)| {
                 let there = log.get(&(topic.to_owned(), partition))?;
                 let from = offset.clamp(there.low, there.end);
@@ -163,11 +163,7 @@ impl Road for KafkaRoad<'_> {
 
     async fn logs(&self, topics: &[String]) -> Result<BTreeMap<String, LogFacts>, Trouble> {
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
-        let topics = self.admin.topics(&names).await.map_err(|error| cluster(&error))?;
-        let facts = topics.into_iter();
-        Ok(facts
-            .map(|(name, topic)| (name, LogFacts { log: topic.id, partitions: topic.partitions }))
-            .collect())
+        LogFacts::of(&self.admin, &names).await
     }
 
     async fn fetch(&self, places: &[Place]) -> Result<BTreeMap<Place, OwnedRecord>, Trouble> {
@@ -180,7 +176,7 @@ impl Road for KafkaRoad<'_> {
         let mut found = BTreeMap::new();
         for (shown, partitions) in by_topic {
             let topic = self.tools.name_of(shown).to_owned();
-            let log = self.offsets.ranges(&[&topic]).await.map_err(|error| cluster(&error))?;
+            let log = self.offsets.ranges(&[&topic]).await?;
             let range = |(partition, (first, last)): (i32, (i64, i64))| {
                 let there = log.get(&(topic.clone(), partition))?;
                 let (from, to) = (first.clamp(there.low, there.end), (last + 1).min(there.end));
@@ -328,23 +324,12 @@ async fn read(
     }
 }
 
-fn fault(fault: KafkaFault) -> Fault {
-    match fault {
-        KafkaFault::Transient => Fault::Transient,
-        KafkaFault::Permanent => Fault::Permanent,
-    }
-}
-
 fn transient(what: impl Into<String>) -> Trouble {
     Trouble { fault: Fault::Transient, what: what.into() }
 }
 
 fn permanent(what: impl Into<String>) -> Trouble {
     Trouble { fault: Fault::Permanent, what: what.into() }
-}
-
-fn cluster(error: &ClusterError) -> Trouble {
-    Trouble { fault: fault(error.fault()), what: error.to_string() }
 }
 
 fn batch(error: &BatchError) -> Trouble {

@@ -38,7 +38,7 @@ mod told;
 use std::{collections::BTreeMap, fmt};
 
 use fleetlog_event::{EntityKey, LogId, Reject, TimestampMs, ops::OpsEvent};
-use fleetlog_kafka::OwnedRecord;
+use fleetlog_kafka::{Admin, ClusterError, KafkaFault, OwnedRecord};
 use fleetlog_producer::RawRecord;
 use fleetlog_projection::{Fault, LedgerEntry, Progress, Record, Version};
 
@@ -94,6 +94,14 @@ pub struct LogFacts {
     pub partitions: i32,
 }
 
+impl LogFacts {
+    /// Those of these topics (physical names) that there are.
+    pub(crate) async fn of(admin: &Admin, names: &[&str]) -> Result<BTreeMap<String, Self>, Trouble> {
+        let topics = admin.topics(names).await?.into_iter();
+        Ok(topics.map(|(name, topic)| (name, Self { log: topic.id, partitions: topic.partitions })).collect())
+    }
+}
+
 /// What today's projector would make of events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rehearsal {
@@ -111,6 +119,19 @@ pub struct Trouble {
     pub fault: Fault,
     /// What was tried and what was wrong.
     pub what: String,
+}
+
+impl From<ClusterError> for Trouble {
+    fn from(error: ClusterError) -> Self {
+        Self { fault: fault(error.fault()), what: error.to_string() }
+    }
+}
+
+fn fault(fault: KafkaFault) -> Fault {
+    match fault {
+        KafkaFault::Transient => Fault::Transient,
+        KafkaFault::Permanent => Fault::Permanent,
+    }
 }
 
 /// What is asked of whoever knows projections and their stores.

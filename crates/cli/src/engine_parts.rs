@@ -8,6 +8,8 @@ use fleetlog_kafka::{KafkaFault, KafkaSettings};
 use fleetlog_producer::{BatchError, ProducerMetrics, ProducerSettings, RawProducer, RawRecord};
 use futures_util::future::BoxFuture;
 
+use crate::{config::Config, wiring};
+
 /// [`DeadLetters`] over a producer.
 pub(crate) struct DeadLetterTopics {
     producer: RawProducer,
@@ -54,6 +56,12 @@ pub(crate) fn taking_all_that_topics_take(mut kafka: KafkaSettings, topics: &[To
         kafka.properties.entry("message.max.bytes".to_owned()).or_insert_with(|| bytes.to_string());
     }
     kafka
+}
+
+/// Settings of a producer of commands, which are as large as the records that they are about.
+pub(crate) fn kafka_for_commands(config: &Config) -> anyhow::Result<KafkaSettings> {
+    let topics = wiring::topic_specs(config, &wiring::catalogue(None)?);
+    Ok(taking_all_that_topics_take(wiring::kafka_settings(config), &topics))
 }
 
 impl DeadLetters for DeadLetterTopics {

@@ -14,9 +14,8 @@ use fleetlog_projection::Fault;
 use crate::{
     command_lanes::FleetLanes,
     config::Config,
-    engine_parts::taking_all_that_topics_take,
+    engine_parts::kafka_for_commands,
     exit::{Code, Failure},
-    wiring,
 };
 
 /// How long a command waits for answers without any progress, in milliseconds.
@@ -24,8 +23,7 @@ pub(crate) const WAIT_MS: u64 = 60_000;
 
 /// The way to the lanes.
 pub(crate) fn kafka(config: &Config) -> anyhow::Result<KafkaOrders> {
-    let topics = wiring::topic_specs(config, &wiring::catalogue(None)?);
-    let kafka = taking_all_that_topics_take(wiring::kafka_settings(config), &topics);
+    let kafka = kafka_for_commands(config)?;
     let producer =
         RawProducer::connect(&kafka, &ProducerSettings::default(), ProducerMetrics::unregistered()?)
             .context("a producer of commands")?;

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     command_lanes::FleetLanes,
     config::Config,
-    engine_parts::taking_all_that_topics_take,
+    engine_parts::kafka_for_commands,
     exit::{Code, Failure},
     output::Format,
     wiring,
@@ -133,11 +133,9 @@ impl Redrive {
 }
 
 fn road<'a>(config: &Config, tools: &'a Tools) -> anyhow::Result<KafkaRoad<'a>> {
-    let topics = wiring::topic_specs(config, &wiring::catalogue(None)?);
-    let kafka = taking_all_that_topics_take(wiring::kafka_settings(config), &topics);
     let own = config.clone();
     let parts = KafkaRoadParts {
-        kafka,
+        kafka: kafka_for_commands(config)?,
         decoder: wiring::decoder(config)?,
         events: wiring::producer(config)?,
         schemas: Box::new(move || wiring::producer_schemas(&own).map_err(|error| error.to_string())),

@@ -9,7 +9,7 @@ use std::{
 
 use fleetlog_event::catalogue::Catalogue;
 use fleetlog_kafka::KafkaSettings;
-use fleetlog_projection::{Fault, LaneId, Projection, Sink, inbox_name};
+use fleetlog_projection::{Fault, LaneId, LogNow, Projection, Sink, inbox_name};
 use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -231,17 +231,13 @@ where
 
     /// Waits until the store can keep the guarantees; for `--once` sees how far there is to go.
     async fn prepare(&self, mode: RunMode, stop: &CancellationToken) -> Result<Option<Goals>, End> {
-        self.insist("checking the store", stop, || self.check()).await?;
+        self.insist("checking the store", stop, || async { Ok(self.shared.sink.check().await?) }).await?;
         match mode {
             RunMode::Continuous => Ok(None),
             RunMode::Once => {
                 self.insist("looking how far there is to go", stop, || self.goals()).await.map(Some)
             }
         }
-    }
-
-    async fn check(&self) -> Result<(), Failure> {
-        Ok(self.shared.sink.check().await?)
     }
 
     /// Tries until it works, is permanent, or is stopped.
@@ -412,6 +408,11 @@ pub fn group_name(topic_prefix: &str, projection: &str, version: u32) -> String 
     format!("{topic_prefix}fleetlog-{projection}-v{version}")
 }
 
+/// The lane over a partition, as logs are looked at: topics by their place among the projection's.
+fn lane_at(log: &LogNow) -> LaneAt {
+    LaneAt { topic: log.scope.topic, partition: log.scope.partition }
+}
+
 fn lane_id(projection: &impl Projection, topic: &Topic, partition: i32) -> LaneId {
     LaneId {
         projection: projection.id().to_owned(),
@@ -431,18 +432,13 @@ fn fail_into(status: &Arc<ProjectionStatus>, failed: &Alarm) -> Box<dyn Fn(Failu
 }
 
 /// Keeps the lanes' ends fresh, for lag.
-async fn watch_ends<P: Projection, S: Sink<Write = P::Write>, C: Schemas>(
-    shared: Arc<Shared<P, S, C>>,
-    topics: Vec<Topic>,
-) {
+async fn watch_ends<P: Projection, S: Sink<Write = P::Write>, C: Schemas>(shared: Arc<Shared<P, S, C>>) {
     loop {
         tokio::time::sleep(LAG_INTERVAL).await;
         // A cluster that cannot be asked leaves the ends as they were; the consumer complains about it.
         let Ok(facts) = shared.logs.look(tokio::time::Instant::now()).await else { continue };
-        for ((topic, partition), log) in facts.iter() {
-            let topic = topics.iter().position(|known| known.name == *topic);
-            let lane = topic.and_then(|topic| shared.status.lane(LaneAt { topic, partition: *partition }));
-            if let Some(lane) = lane {
+        for log in facts.values() {
+            if let Some(lane) = shared.status.lane(lane_at(log)) {
                 lane.set_end(log.high);
             }
         }

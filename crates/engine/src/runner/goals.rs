@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use fleetlog_projection::{LogNow, Projection, Sink};
 use tokio::time::Instant;
 
-use super::{ProjectionRunner, lane_id};
+use super::{ProjectionRunner, lane_at, lane_id};
 use crate::{Failure, InboxAt, LaneAt, lane::Shared, ports::Schemas};
 
 /// How often it is looked whether everything is reached.
@@ -31,25 +31,21 @@ where
     /// Where logs and inboxes end now.
     pub(super) async fn goals(&self) -> Result<Goals, Failure> {
         let Shared { projection, sink, logs, inbox, .. } = &*self.shared;
-        let (mut goals, mut inboxes, mut from) = (Goals::new(), BTreeMap::new(), BTreeMap::new());
-        for ((name, partition), log) in logs.look(Instant::now()).await?.iter() {
-            let Some(topic) = self.topics.iter().position(|known| known.name == *name) else { continue };
-            let at = LaneAt { topic, partition: *partition };
-            goals.insert(at, Goal { log: *log, inbox: 0 });
-            if P::READS_EVENTS {
-                let lane = lane_id(projection, &self.topics[topic], *partition);
-                let progress = sink.read(&lane, &[]).await?.progress;
-                let of_lane = InboxAt { topic: self.topics[topic].inbox.clone(), partition: *partition };
-                from.insert(of_lane.clone(), progress.map_or(0, |progress| progress.inbox));
-                inboxes.insert(of_lane, at);
-            }
+        let logs = logs.look(Instant::now()).await?;
+        let inbox_of =
+            |at: LaneAt| InboxAt { topic: self.topics[at.topic].inbox.clone(), partition: at.partition };
+        let mut from = BTreeMap::new();
+        for at in logs.values().map(lane_at).filter(|_| P::READS_EVENTS) {
+            let lane = lane_id(projection, &self.topics[at.topic], at.partition);
+            let progress = sink.read(&lane, &[]).await?.progress;
+            from.insert(inbox_of(at), progress.map_or(0, |progress| progress.inbox));
         }
-        for (at, last) in inbox.last(from).await? {
-            if let Some(goal) = inboxes.get(&at).and_then(|lane| goals.get_mut(lane)) {
-                goal.inbox = last + 1;
-            }
-        }
-        Ok(goals)
+        let last = inbox.last(from).await?;
+        let goal = |log: &LogNow| {
+            let at = lane_at(log);
+            (at, Goal { log: *log, inbox: last.get(&inbox_of(at)).map_or(0, |last| last + 1) })
+        };
+        Ok(logs.values().map(goal).collect())
     }
 
     /// Ends once every lane is there: own lanes by their status, others by what is stored.

@@ -39,7 +39,7 @@ where
         goals: Option<Goals>,
         stop: &CancellationToken,
     ) -> End {
-        let lag = self.runtime.handle().spawn(watch_ends(Arc::clone(&self.shared), self.topics.clone()));
+        let lag = self.runtime.handle().spawn(watch_ends(Arc::clone(&self.shared)));
         let end = loop {
             let intake = match membership.join() {
                 Ok(intake) => intake,

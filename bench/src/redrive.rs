@@ -47,7 +47,7 @@ fn measure_redrive(bench: &mut Bench) -> Result<()> {
         return Ok(());
     }
     let rounds = bench.rounds as u64;
-    let aside = Aside::make(bench, "redrive", rounds * LETTERS * ASIDE_EVERY, UNITS)?;
+    let aside = Aside::make(bench, "redrive", rounds * LETTERS * ASIDE_EVERY)?;
     let running = Projector::start(&bench.stack, &aside.data.prefix, &aside.own)?;
     for (name, projection) in rows {
         let mut samples = Vec::new();
@@ -111,7 +111,7 @@ fn measure_live(bench: &mut Bench, seconds: u64) -> Result<()> {
     if !bench.report.wants(&name) {
         return Ok(());
     }
-    let aside = Aside::make(bench, "beside", BESIDE * ASIDE_EVERY, UNITS)?;
+    let aside = Aside::make(bench, "beside", BESIDE * ASIDE_EVERY)?;
     let Bench { stack, runtime, report, .. } = &mut *bench;
     let live = aside.data.followed_by(events_at(RATE, seconds), 10_000);
     let mut running = Projector::start(stack, &live.prefix, &aside.own)?;
@@ -145,9 +145,9 @@ struct Aside {
 }
 
 impl Aside {
-    fn make(bench: &Bench, label: &str, events: u64, units: u64) -> Result<Self> {
+    fn make(bench: &Bench, label: &str, events: u64) -> Result<Self> {
         let Bench { stack, runtime, .. } = bench;
-        let (data, own) = (Data::new(stack, label, events, units), format!("{}_{label}", stack.name));
+        let (data, own) = (Data::new(stack, label, events, UNITS), format!("{}_{label}", stack.name));
         data.topics(stack)?;
         stack.database(&own)?;
         runtime.block_on(send(stack, &data))?;
@@ -162,9 +162,7 @@ impl Aside {
         let mut command = stack.fleetlog(&self.data.prefix, &self.own);
         command.args(["dlq", "redrive", "--execute", "--yes", "--all", "--why", "a measurement"]);
         command.args(["--group", projection, "--format", "json", "--wait-ms", "120000"]);
-        if max < u64::MAX {
-            command.args(["--max", &max.to_string()]);
-        }
+        command.args(["--max", &max.to_string()]);
         let told: Value = serde_json::from_str(&said(&mut command)?)?;
         told["outcomes"]["taken"].as_u64().context("the redrive told nothing")
     }

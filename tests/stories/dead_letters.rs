@@ -83,8 +83,8 @@ impl Story {
         }
     }
 
-    /// 100,000 records, among them 500 events of gates' doors and 1,000 that nobody can take. What is to be set aside, and how many of
-    /// these are poison.
+    /// 100,000 records, among them 500 events of gates' doors and 1,000 that nobody can take. What is to be set aside, and how
+    /// many of these are poison.
     async fn a_fleet_and_its_poison(&mut self) -> (Asides, usize) {
         self.teller
             .chapter("100,000 records: a fleet, 500 events of gates' doors, 1,000 that nobody can take");

@@ -120,17 +120,25 @@ fn measure_live(bench: &mut Bench, seconds: u64) -> Result<()> {
             let (aside, stack, clock) = (&aside, &*stack, runtime.handle().clone());
             scope.spawn(move || {
                 clock.block_on(async { tokio::time::sleep(WARM_UP).await });
-                aside.redrive(stack, projection, BESIDE)
+                let begun = Instant::now();
+                let taken = aside.redrive(stack, projection, BESIDE)?;
+                ensure!(taken == BESIDE, "{taken} of {BESIDE} letters were taken by {projection}");
+                Ok::<_, anyhow::Error>(per_second(BESIDE, begun))
             })
         });
         let found = runtime.block_on(at_rate(stack, &live, &aside.own, RATE, &mut running))?;
-        for job in redriving {
-            job.join().map_err(|_| anyhow::anyhow!("a redrive panicked"))??;
-        }
-        Ok::<_, anyhow::Error>(found)
+        let redriven = redriving
+            .into_iter()
+            .map(|job| job.join().map_err(|_| anyhow::anyhow!("a redrive panicked"))?)
+            .collect::<Result<Vec<Sample>>>()?;
+        Ok::<_, anyhow::Error>((found, redriven))
     });
     drop(running);
-    tell(report, &name, found.context(name.clone())?, None);
+    let (found, redriven) = found.context(name.clone())?;
+    for (projection, sample) in [HISTORY, HOT].iter().zip(redriven) {
+        report.floor(&format!("redrive beside live events, {projection}"), "events/s", &[sample]);
+    }
+    tell(report, &name, found, None);
     aside.away(stack)
 }
 
@@ -193,7 +201,8 @@ async fn send(stack: &Stack, data: &Data) -> Result<()> {
         event.meta.recorded_at = event.meta.occurred_at;
         let mut value = Vec::new();
         encoder.encode(&event, &mut value)?;
-        if n % ASIDE_EVERY == ASIDE_EVERY / 2 {
+        // Round by round others, so that letters come from all units.
+        if (n + n / data.units) % ASIDE_EVERY == ASIDE_EVERY / 2 {
             let mut framed = Vec::new();
             frame::write(SchemaRef::Fingerprint(newer.fingerprint()), &mut framed);
             // Both heads are of one length; behind the fields comes an empty text.

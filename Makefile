@@ -15,7 +15,7 @@ story: ## what people do, told by doing it: make story NAME=dead-letters (docs/s
 test: ## all checks and tests, on the local stack
 	@scripts/test.sh
 
-model: ## the core explored exhaustively, millions of states; and that it finds every guarantee broken on purpose
+model: | build-parts ## the core explored exhaustively, millions of states; and that it finds every guarantee broken on purpose
 	cargo test --workspace --locked --test model -- --include-ignored --nocapture --test-threads 1
 	cargo test --workspace --locked --features fleetlog-model/mutants --test model_mutants -- --nocapture
 
@@ -34,7 +34,7 @@ bench: ## fleetlog beside bare clients, pairs in one run: writes bench/RESULTS.m
 bench-full: ## the same with more rounds, and by units, partitions, batches and rows in the table
 	@bench/run.sh --full --rounds 5
 
-criterion: ## the pure parts by the clock, without a server: decode, fold, rows (1 min and a release build)
+criterion: | build-parts ## the pure parts by the clock, without a server: decode, fold, rows (1 min and a release build)
 	cargo bench --locked -p fleetlog-bench --features criterion --bench pure
 
 instructions: ## the pure parts in instructions an item, beside bench/instructions.json; UPDATE=1 writes that (a release build and 1 min)
@@ -46,7 +46,7 @@ bounds: ## the memory of `fleetlog run`: backlogs of 1 and 5 million, 100,000 un
 month: ## a month of a million tasks: ledger, aggregates and views against what was planned, and times of queries (10 min)
 	@bench/month.sh $(TASKS)
 
-docs: ## write the pages that are made from schemas, code and figures (docs/events.md, docs/capacity.md)
+docs: | build-parts ## write the pages that are made from schemas, code and figures (docs/events.md, docs/capacity.md)
 	@cargo run --quiet --locked -p fleetlog-codec --example events_page > docs/events.md.new
 	@mv docs/events.md.new docs/events.md
 	@cargo run --quiet --locked -p fleetlog-capacity --example capacity_page > docs/capacity.md.new
@@ -66,6 +66,10 @@ clean: ## stop, and remove .stack/ with all data (build results stay: cargo clea
 fmt: ## format the code
 	cargo fmt --all
 
-lint: ## formatting and lints, as make test has them
+lint: | build-parts ## formatting and lints, as make test has them
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+.PHONY: build-parts
+build-parts: # what compiling needs, where it is missing
+	@scripts/prerequisites.sh build

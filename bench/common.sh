@@ -12,6 +12,7 @@ begin_bench() { # LABEL STACK-OPTIONS...
   BINARY="${FLEETLOG_BENCH_BINARY:-target/release/fleetlog}"
   # They are no settings of fleetlog, which would refuse them.
   unset FLEETLOG_BENCH_BINARY FLEETLOG_STACK
+  scripts/prerequisites.sh build
   scripts/stack.sh up "$@"
   if [[ ! -x $BINARY ]]; then cargo build --locked --release -p fleetlog-cli; fi
   load_env

@@ -4,6 +4,7 @@
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+scripts/prerequisites.sh build
 target="${CARGO_TARGET_DIR:-target}"
 cargo build --workspace --locked --bin fleetlog --features fleetlog-cli/fault-injection
 mkdir -p "$target/fault-injection"

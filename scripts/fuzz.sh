@@ -5,6 +5,7 @@
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+scripts/prerequisites.sh build
 
 export FLEETLOG_TEST_FUZZ_INPUTS="${INPUTS:-100000}"
 export FLEETLOG_TEST_FUZZ_SEED="${SEED:-1}"

@@ -12,7 +12,7 @@ use fleetlog_producer::RawProducer;
 use fleetlog_projection::{Act, Command, Record, Version};
 
 use crate::redrive::{
-    Answered, Awaited, LaneRef, Lanes, LogFacts, Message, Reader, Trouble, await_answers, fold_anew,
+    Answered, Awaited, LaneRef, Lanes, LogFacts, Message, Reader, Trouble, await_answers, fold_anew, in_time,
     send_messages,
 };
 
@@ -83,7 +83,7 @@ pub struct Commander<'a, L, O> {
     /// Names what is asked in the commands and in the logs of whoever carries them out.
     pub job: String,
     /// Told of each group that no process runs: its commands wait until one does.
-    pub unmanned: &'a dyn Fn(&str),
+    pub unmanned: &'a (dyn Fn(&str) + Sync),
 }
 
 /// Which entities of a projection are to be folded anew.
@@ -183,7 +183,9 @@ impl<L: Lanes, O: Orders> Commander<'_, L, O> {
                 (self.unmanned)(group);
             }
         }
-        let awaited = self.orders.send(messages).await?;
+        // Once: what was not acknowledged may lie there all the same.
+        let sending = self.orders.send(messages);
+        let awaited = in_time(self.patience, "sending commands", None, sending).await?;
         match await_answers(self.lanes, &awaited, self.patience, async || Ok(())).await? {
             Answered::All => Ok(()),
             Answered::Stalled { lanes, trouble, .. } => Err(OrderError::Stalled { lanes, trouble }),

@@ -240,7 +240,7 @@ where
         }
     }
 
-    /// Tries until it works, is permanent, or is stopped.
+    /// Tries until it works, is permanent, or is stopped: also in the middle of a call.
     async fn insist<T, F: Future<Output = Result<T, Failure>>>(
         &self,
         doing: &str,
@@ -249,7 +249,12 @@ where
     ) -> Result<T, End> {
         let mut told = None;
         loop {
-            match call().await {
+            let answer = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Err(End::Stopped),
+                answer = call() => answer,
+            };
+            match answer {
                 Ok(value) => {
                     self.shared.status.set_trouble(None);
                     return Ok(value);

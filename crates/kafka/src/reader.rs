@@ -27,6 +27,9 @@ use crate::{
 /// How long the log may end before a range that it had when reading began: until a new leader knows what is committed.
 const STABLE_END_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long one poll of [`LogReader::for_each`] may wait.
+const POLL_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// Between two looks at a log that seems to end too early.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -76,6 +79,14 @@ pub enum ReadError {
         /// The stable end.
         end: i64,
     },
+    /// The brokers did not say anything for longer than the caller waits.
+    #[error("reading topic `{topic}`: nothing came from the brokers for {silence_s} s")]
+    Silent {
+        /// The topic.
+        topic: String,
+        /// How long, in seconds.
+        silence_s: u64,
+    },
 }
 
 impl ReadError {
@@ -84,6 +95,7 @@ impl ReadError {
     pub fn fault(&self) -> KafkaFault {
         match self {
             Self::Cluster(error) => error.fault(),
+            Self::Silent { .. } => KafkaFault::Transient,
             Self::OffsetOutOfRange { .. } | Self::PastEnd { .. } => KafkaFault::Permanent,
         }
     }
@@ -378,18 +390,39 @@ impl LogReader {
         }
     }
 
-    /// Reads on to the end of all ranges. With ranges that never end it only returns by an error or by `each`.
+    /// Reads on to the end of all ranges, and waits for brokers for as long as they are away. With ranges that never end it
+    /// only returns by an error or by `each`.
     ///
     /// # Errors
     /// As [`poll`](Self::poll); or the first error of `each`.
     pub fn for_each<E: From<ReadError>>(
         &mut self,
+        each: impl FnMut(&RecordView<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.for_each_within(Duration::MAX, each)
+    }
+
+    /// As [`for_each`](Self::for_each), but waits for brokers no longer than `silence_max` at a time: for ranges that end.
+    ///
+    /// # Errors
+    /// [`ReadError::Silent`] after that; and as there.
+    pub fn for_each_within<E: From<ReadError>>(
+        &mut self,
+        silence_max: Duration,
         mut each: impl FnMut(&RecordView<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
+        let mut heard_at = Instant::now();
         loop {
-            match self.poll(Duration::from_millis(500))? {
-                Read::Record(record) => each(&record)?,
-                Read::Idle => {}
+            match self.poll(POLL_TIMEOUT)? {
+                Read::Record(record) => {
+                    each(&record)?;
+                    heard_at = Instant::now();
+                }
+                Read::Idle if heard_at.elapsed() < silence_max => {}
+                Read::Idle => {
+                    let (topic, silence_s) = (self.topic.clone(), silence_max.as_secs());
+                    return Err(ReadError::Silent { topic, silence_s }.into());
+                }
                 Read::End => return Ok(()),
             }
         }

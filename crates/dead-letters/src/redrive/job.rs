@@ -28,6 +28,10 @@ const CANARY_PERCENT: u64 = 95;
 /// Between two tries of what failed for a reason that passes: soon at first, more rarely later.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
+/// What is sent gets at least so long to be acknowledged, however short the patience: a transaction that goes on well is not cut
+/// off.
+const ACKNOWLEDGED_MIN: Duration = Duration::from_secs(10);
+
 /// Carries out a plan. What ends a job in the middle is told with what was done until then; run again, the same command goes
 /// on from there.
 ///
@@ -272,8 +276,9 @@ impl<'a, L: Lanes, R: Road> Job<'a, L, R> {
         }
         let mut records = beside;
         records.extend(messages.iter().map(Message::record));
-        let sending = patiently(self.request.patience, async || self.road.send(group, records.clone()).await);
-        let offsets = promptly(self.request.patience, "sending commands", sending).await?;
+        let patience = self.request.patience;
+        let send = async || self.road.send(group, records.clone()).await;
+        let offsets = acknowledged(patience, "sending commands", send).await?;
         let mut awaited = BTreeMap::new();
         for message in messages {
             let at = (message.inbox.clone(), message.lane.partition);
@@ -298,12 +303,14 @@ impl<'a, L: Lanes, R: Road> Job<'a, L, R> {
             Ok(())
         })
         .await?;
-        let Answered::Stalled { lanes: silent, behind, trouble } = answered else { return Ok(None) };
+        let Answered::Stalled { lanes: silent, behind, mut trouble } = answered else { return Ok(None) };
         let groups: BTreeSet<&String> = silent.iter().map(|lane| &lane.group).collect();
         let mut unmanned = Vec::new();
         for group in groups {
-            if matches!(lanes.members(group).await, Ok(0)) {
-                unmanned.push(group.clone());
+            match lanes.members(group).await {
+                Ok(0) => unmanned.push(group.clone()),
+                Ok(_) => {}
+                Err(error) => trouble = trouble.or(Some(error.what)),
             }
         }
         Ok(Some(Ended::Stalled { lanes: silent, behind, unmanned, is_earlier, trouble }))
@@ -348,8 +355,8 @@ impl<'a, L: Lanes, R: Road> Job<'a, L, R> {
         if events.is_empty() {
             return Ok(());
         }
-        let writing = patiently(self.request.patience, async || self.road.write_down(events.clone()).await);
-        promptly(self.request.patience, "writing down what came of letters", writing).await
+        let write = async || self.road.write_down(events.clone()).await;
+        acknowledged(self.request.patience, "writing down what came of letters", write).await
     }
 
     pub(super) fn audit(&mut self, group: &str) -> &mut Audit<'a> {
@@ -365,29 +372,57 @@ pub(super) fn answer<'c>(candidate: &'c Candidate, before: &Entries, after: &Ent
     Answer { candidate, outcome, reason }
 }
 
-/// A call that by itself would wait for brokers longer than one is ready to. What it was about is left open: the next job
-/// waits for the commands that were sent after all, and writes down what was not.
-async fn promptly<T>(
-    patience: Duration,
-    what: &str,
-    call: impl Future<Output = Result<T, Trouble>>,
-) -> Result<T, Trouble> {
-    tokio::time::timeout(patience, call).await.unwrap_or_else(|_| {
-        let what = format!(
-            "{what}: kafka does not acknowledge it; what became of it is found out by running this again"
-        );
-        Err(Trouble { fault: Fault::Transient, what })
-    })
-}
-
 /// Tries again what failed for a reason that passes, for so long.
 pub(super) async fn patiently<T>(
     patience: Duration,
     mut ask: impl AsyncFnMut() -> Result<T, Trouble>,
 ) -> Result<T, Trouble> {
+    tried(patience, async |_| ask().await).await
+}
+
+/// As [`patiently`], for what is sent: by itself it would wait for brokers longer than one is ready to. What it was about is left
+/// open: the next job waits for the commands that were sent after all, and writes down what was not.
+pub(super) async fn acknowledged<T>(
+    patience: Duration,
+    what: &str,
+    mut send: impl AsyncFnMut() -> Result<T, Trouble>,
+) -> Result<T, Trouble> {
+    let mut before = None;
+    tried(patience, async |left| {
+        let sent = in_time(left, what, before.as_deref(), send()).await;
+        if let Err(trouble) = &sent {
+            before = Some(trouble.what.clone());
+        }
+        sent
+    })
+    .await
+}
+
+/// One try of it; `before` is what the try before it said.
+pub(crate) async fn in_time<T>(
+    patience: Duration,
+    what: &str,
+    before: Option<&str>,
+    sending: impl Future<Output = Result<T, Trouble>>,
+) -> Result<T, Trouble> {
+    let in_time = tokio::time::timeout(patience.max(ACKNOWLEDGED_MIN), sending).await;
+    in_time.unwrap_or_else(|_| {
+        let before = before.map(|before| format!(" ({before})")).unwrap_or_default();
+        let what = format!(
+            "{what}: kafka does not acknowledge it{before}; what became of it is found out by running this again"
+        );
+        Err(Trouble { fault: Fault::Transient, what })
+    })
+}
+
+/// Tries until it works, does not pass, or the time is up; each try is told how much of it is left.
+async fn tried<T>(
+    patience: Duration,
+    mut ask: impl AsyncFnMut(Duration) -> Result<T, Trouble>,
+) -> Result<T, Trouble> {
     let (begun, mut pause) = (Instant::now(), RETRY_MIN);
     loop {
-        match ask().await {
+        match ask(patience.saturating_sub(begun.elapsed())).await {
             Err(error) if error.fault == Fault::Transient && begun.elapsed() < patience => {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(RETRY_MAX);

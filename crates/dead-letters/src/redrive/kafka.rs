@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -21,6 +21,9 @@ use fleetlog_projection::{Command, Fault, InboxRecord};
 
 use super::{InboxOffsets, Leases, LogFacts, Road, Trouble, fault};
 use crate::{Place, ToolError, Tools};
+
+/// How long the brokers may be silent while something is read.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// Makes the schemas' home anew for each producer.
 type MakeSchemas = Box<dyn Fn() -> Result<Schemas, String> + Send + Sync>;
@@ -300,7 +303,8 @@ fn named(record: &RawRecord) -> Option<(String, i32, String, Option<i64>)> {
     Some((record.topic.clone(), record.partition?, command.job.clone(), command.offset()))
 }
 
-/// The records of ranges that are wanted, read on a thread of its own.
+/// The records of ranges that are wanted, read on a thread of its own. Brokers that are away are told, and not waited for: that
+/// is up to the caller.
 async fn read(
     kafka: &KafkaSettings,
     topic: &str,
@@ -310,7 +314,7 @@ async fn read(
     let (kafka, name) = (kafka.clone(), topic.to_owned());
     let reading = tokio::task::spawn_blocking(move || {
         let mut records = Vec::new();
-        LogReader::open(&kafka, &name, &ranges)?.for_each(|record| {
+        LogReader::open(&kafka, &name, &ranges)?.for_each_within(SILENCE_MAX, |record| {
             if wanted((record.partition(), record.offset())) {
                 records.push(record.to_owned_record());
             }

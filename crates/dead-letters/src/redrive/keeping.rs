@@ -4,7 +4,7 @@ use fleetlog_event::TimestampMs;
 
 use super::{
     Lanes, Leases, Plan, RedriveError, Road,
-    job::{Job, patiently},
+    job::{Job, acknowledged, patiently},
     lease::{LEASE_MS, RENEW_MS},
     told::Ended,
 };
@@ -29,7 +29,8 @@ impl<L: Lanes, R: Road> Job<'_, L, R> {
             let letters = plan.go.iter().filter(|candidate| candidate.lane.group == *group).count();
             events.push(self.audit(group).started(letters, now, until));
         }
-        patiently(patience, async || self.road.write_down(events.clone()).await).await?;
+        let write = async || self.road.write_down(events.clone()).await;
+        acknowledged(patience, "taking the groups", write).await?;
         (self.leased, self.renewed_at) = (groups.to_vec(), now);
         let held = patiently(patience, async || self.road.leases().await).await?;
         if let Err(error) = self.refuse_if_held(&held, groups) {

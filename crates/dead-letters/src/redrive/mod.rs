@@ -47,6 +47,7 @@ pub(crate) use answers::{Answered, await_answers};
 pub use audit::Outcomes;
 pub use dry::{Direction, DryRun, Tried};
 pub use job::execute;
+pub(crate) use job::in_time;
 pub use kafka::{KafkaRoad, KafkaRoadParts};
 pub use lease::{Lease, Leases};
 pub use messages::Message;

@@ -1,6 +1,6 @@
 //! Reading dead-letter topics: a thread reads, the caller decides what it keeps.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use fleetlog_event::TimestampMs;
 use fleetlog_kafka::{
@@ -12,6 +12,9 @@ use super::ToolError;
 
 /// Records that lie between reading and looking at them. Each may be a megabyte.
 const READ_AHEAD_RECORDS: usize = 32;
+
+/// How long the brokers may be silent in the middle of a topic.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// What the thread tells: a record, or none at the end. A thread that ends without a word did not read to the end.
 type Told = Result<Option<OwnedRecord>, ReadError>;
@@ -111,7 +114,7 @@ fn read(
     sender: &mpsc::Sender<Told>,
 ) -> Result<(), ReadError> {
     let mut reader = LogReader::open_within(kafka, topic, ranges, log)?;
-    let read = reader.for_each(|record| {
+    let read = reader.for_each_within(SILENCE_MAX, |record| {
         sender.blocking_send(Ok(Some(record.to_owned_record()))).map_err(|_| Stop::Unheard)
     });
     match read {

@@ -13,9 +13,9 @@ use std::{
 use bytes::Bytes;
 use fleetlog_event::TimestampMs;
 use fleetlog_kafka::{
-    ClusterError, KafkaSettings, LogReader, Offsets, PartitionRange, ReadError, TracingContext,
+    ClusterError, KafkaFault, KafkaSettings, LogReader, Offsets, PartitionRange, ReadError, TracingContext,
 };
-use fleetlog_projection::{Headers, Record};
+use fleetlog_projection::{Fault, Headers, Record};
 use futures_util::{FutureExt as _, future::BoxFuture};
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
@@ -38,6 +38,8 @@ const QUEUE_KBYTES: &str = "2048";
 const POLLS_PER_ROUND: usize = 1_000;
 /// How long it may take to notice that an inbox was made.
 const METADATA_INTERVAL_MS: &str = "10000";
+/// How long the brokers may be silent while it is looked where inboxes end; then it is tried anew.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// Until a client that could not be made is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -78,7 +80,13 @@ impl Inbox for KafkaInbox {
             let looking = tokio::task::spawn_blocking(move || last(&settings, &from));
             let looked =
                 looking.await.map_err(|_| Failure::transient("looking at inboxes was interrupted"))?;
-            looked.map_err(|error| Failure::transient(format!("looking at inboxes: {error}")))
+            looked.map_err(|error| {
+                let fault = match error.fault() {
+                    KafkaFault::Transient => Fault::Transient,
+                    KafkaFault::Permanent => Fault::Permanent,
+                };
+                Failure { fault, what: format!("looking at inboxes: {error}") }
+            })
         }
         .boxed()
     }
@@ -112,7 +120,7 @@ fn last(
         if ranges.is_empty() {
             continue;
         }
-        LogReader::open_within(settings, topic, &ranges, &log)?.for_each(|record| {
+        LogReader::open_within(settings, topic, &ranges, &log)?.for_each_within(SILENCE_MAX, |record| {
             last.insert(InboxAt { topic: topic.clone(), partition: record.partition() }, record.offset());
             Ok::<_, ReadError>(())
         })?;

@@ -17,6 +17,16 @@ pub(crate) struct Goal {
     log: LogNow,
     /// Everything before it in the inbox is to be carried out.
     inbox: i64,
+    /// The inbox progress at the start. Beyond what the inbox has if it was made anew: then it means nothing until the lane
+    /// has begun anew as well.
+    inbox_from: i64,
+}
+
+impl Goal {
+    fn is_reached(&self, main: i64, inbox: i64) -> bool {
+        let is_anew = self.inbox > 0 && self.inbox_from > self.inbox;
+        main >= self.log.high && inbox >= self.inbox && !(is_anew && inbox >= self.inbox_from)
+    }
 }
 
 /// What every lane has to reach.
@@ -40,10 +50,11 @@ where
             let progress = sink.read(&lane, &[]).await?.progress;
             from.insert(inbox_of(at), progress.map_or(0, |progress| progress.inbox));
         }
-        let last = inbox.last(from).await?;
+        let last = inbox.last(from.clone()).await?;
         let goal = |log: &LogNow| {
-            let at = lane_at(log);
-            (at, Goal { log: *log, inbox: last.get(&inbox_of(at)).map_or(0, |last| last + 1) })
+            let (at, inbox) = (lane_at(log), inbox_of(lane_at(log)));
+            let inbox_from = from.get(&inbox).copied().unwrap_or(0);
+            (at, Goal { log: *log, inbox: last.get(&inbox).map_or(0, |last| last + 1), inbox_from })
         };
         Ok(logs.values().map(goal).collect())
     }
@@ -71,15 +82,17 @@ where
         if !status.was_assigned() {
             return false;
         }
-        let is_there = |main: i64, inbox: i64| main >= goal.log.high && inbox >= goal.inbox;
         if let Some(lane) = status.lane(at) {
-            return lane.progress().zip(lane.inbox()).is_some_and(|(main, inbox)| is_there(main, inbox));
+            return lane
+                .progress()
+                .zip(lane.inbox())
+                .is_some_and(|(main, inbox)| goal.is_reached(main, inbox));
         }
         let lane = lane_id(&self.shared.projection, &self.topics[at.topic], at.partition);
         // What cannot be read now is looked at again in the next round.
         let stored = self.shared.sink.read(&lane, &[]).await.ok().and_then(|stored| stored.progress);
         stored.is_some_and(|progress| {
-            progress.log == goal.log.scope.log && is_there(progress.main, progress.inbox)
+            progress.log == goal.log.scope.log && goal.is_reached(progress.main, progress.inbox)
         })
     }
 }

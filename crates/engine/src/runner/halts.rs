@@ -91,11 +91,7 @@ where
 
     /// What topic `ops` says at the start. A cluster that cannot be asked is waited for.
     async fn read_standing(&self, halts: &dyn Halts, stop: &CancellationToken) -> Result<Standing, End> {
-        let reading = self.insist("reading halts on topic `ops`", stop, || halts.current(&self.shared.group));
-        tokio::select! {
-            () = stop.cancelled() => Err(End::Stopped),
-            standing = reading => standing,
-        }
+        self.insist("reading halts on topic `ops`", stop, || halts.current(&self.shared.group)).await
     }
 
     /// One attempt; a halt that comes meanwhile ends it as a stop does. `standing` is kept up to date.
@@ -145,11 +141,7 @@ where
             return Stand::Halted(Box::new(known.clone()));
         }
         self.show(&Stand::Halted(Box::new(halt.clone())));
-        let writing = self.insist("writing down that it is halted", stop, || halts.halt(&halt));
-        let written = tokio::select! {
-            () = stop.cancelled() => Err(End::Stopped),
-            written = writing => written,
-        };
+        let written = self.insist("writing down that it is halted", stop, || halts.halt(&halt)).await;
         if let Err(End::Failed(why)) = written {
             warn!(projection, "{why}; a process that is started anew does not know that it is halted");
         }

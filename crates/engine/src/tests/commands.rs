@@ -41,6 +41,30 @@ async fn given_commands_that_lie_there_a_run_to_the_end_carries_them_out_first()
 }
 
 #[tokio::test]
+async fn given_an_inbox_made_anew_a_run_to_the_end_carries_out_what_lies_there_all_the_same() {
+    let mut folding = Folding::start();
+    folding.group.send(200);
+    folding.until_all().await;
+    let mut last = 0;
+    for _ in 0..50 {
+        last = folding.inbox.send(0, &command(Act::FoldAnew { key: "nobody".into() }));
+    }
+    folding.until_carried_out(last).await;
+    folding.halt().await;
+    folding.projector.fix();
+    folding.inbox.make_anew();
+    let aside: Vec<i64> = folding.sink.lane(&Folding::lane()).ledger.keys().copied().collect();
+    assert!(aside.len() < 50, "fewer than progress counts");
+    for offset in &aside {
+        folding.inbox.send(0, &redrive(folding.record(*offset)));
+    }
+    assert_eq!(folding.run_once().await, End::CaughtUp);
+    let ledger = folding.sink.lane(&Folding::lane()).ledger;
+    assert!(ledger.values().all(|entry| entry.state == EntryState::Redriven) && ledger.len() == aside.len());
+    folding.assert_folded();
+}
+
+#[tokio::test]
 async fn given_a_fixed_projector_what_is_redriven_stands_in_its_place_and_counts_once() {
     let folding = Folding::start();
     folding.group.send(300);

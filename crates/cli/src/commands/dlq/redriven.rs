@@ -198,6 +198,8 @@ fn name(ended: &Ended) -> &'static str {
     }
 }
 
+const WHICH: &str = "which server is away: fleetlog doctor";
+
 /// The exit code of a job that ended, and what to do.
 pub(super) fn ended(done: &Redriven, config: &Config) -> anyhow::Result<Code> {
     const AGAIN: &str = "run the same command again: what is redriven already is skipped";
@@ -218,8 +220,10 @@ pub(super) fn ended(done: &Redriven, config: &Config) -> anyhow::Result<Code> {
             stalled(lanes, *behind, unmanned, *is_earlier, trouble.as_deref(), config)
         }
         Ended::Failed(trouble) => {
-            let code = if trouble.fault == Fault::Transient { Code::Unreachable } else { Code::Failed };
-            Failure::new(code, trouble.to_string(), AGAIN)
+            let passes = trouble.fault == Fault::Transient;
+            let code = if passes { Code::Unreachable } else { Code::Failed };
+            let hint = if passes { format!("{WHICH}; then {AGAIN}") } else { AGAIN.to_owned() };
+            Failure::new(code, trouble.to_string(), hint)
         }
     };
     Err(failure.into())
@@ -237,12 +241,15 @@ fn stalled(
     let mut shown: Vec<String> = lanes.iter().take(SHOWN).map(ToString::to_string).collect();
     shown.extend((lanes.len() > SHOWN).then(|| format!("{} more", lanes.len() - SHOWN)));
     let whose = if is_earlier { "commands of an earlier job" } else { "commands" };
+    let is_away = trouble.is_some();
     let trouble = trouble.map_or_else(String::new, |trouble| format!(" ({trouble})"));
     let message = format!("{whose} are not answered by {}{trouble}", shown.join(", "));
     let sent =
         if is_earlier { "nothing new was sent" } else { "they stay in the inbox and will be carried out" };
     let hint = if !unmanned.is_empty() {
         format!("no process is in {}: start it (fleetlog run); {sent}", unmanned.join(", "))
+    } else if is_away {
+        format!("{WHICH}; {sent}")
     } else if behind > 0 {
         format!("{behind} of the lanes have not come to the events yet: fleetlog status; {sent}")
     } else {

@@ -1,6 +1,6 @@
 //! Single commands to lanes.
 
-use std::{cell::RefCell, time::Duration};
+use std::{sync::Mutex, time::Duration};
 
 use fleetlog_event::{EntityKey, LogId, Reason, TimestampMs, partition_of};
 use fleetlog_projection::{Headers, Record, Version};
@@ -28,12 +28,12 @@ async fn repair(
     world: &World,
     requests: &[RepairRequest],
 ) -> (Result<Vec<Repaired>, OrderError>, Vec<String>) {
-    let unmanned = RefCell::new(Vec::new());
-    let tell = |group: &str| unmanned.borrow_mut().push(group.to_owned());
+    let unmanned = Mutex::new(Vec::new());
+    let tell = |group: &str| unmanned.lock().unwrap().push(group.to_owned());
     let patience = Duration::from_secs(2);
     let commander = Commander { lanes: world, orders: world, patience, job: "mend".into(), unmanned: &tell };
     let repaired = commander.repair(requests).await;
-    (repaired, unmanned.into_inner())
+    (repaired, unmanned.into_inner().unwrap())
 }
 
 #[tokio::test(start_paused = true)]

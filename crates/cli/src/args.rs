@@ -66,6 +66,9 @@ pub(crate) enum Command {
     /// What could not be processed
     #[command(subcommand)]
     Dlq(commands::dlq::Command),
+    /// Endpoints that are told what happened: call one by hand
+    #[command(subcommand)]
+    Webhook(commands::webhook::Command),
     /// Fold the states of units and tasks anew from the log
     Repair(commands::repair::Repair),
     /// Look at units as they are now

@@ -51,6 +51,14 @@ pub enum Retention {
 }
 
 impl Retention {
+    /// Orders by how long.
+    fn sort_key(&self) -> i64 {
+        match self {
+            Self::Forever => i64::MAX,
+            Self::Millis(ms) => *ms,
+        }
+    }
+
     /// So many times as long.
     fn times(self, times: i64) -> Self {
         match self {
@@ -140,6 +148,48 @@ impl Topic {
             ),
             keyed: true,
         })
+    }
+}
+
+/// What the topics on which a handler's events wait are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting<'a> {
+    /// The handler's consumer group, physical name.
+    pub group: &'a str,
+    /// The delay of each retry tier, in milliseconds.
+    pub tiers_ms: &'a [u64],
+    /// Overrides the files' replication.
+    pub replication: Option<i32>,
+}
+
+impl Waiting<'_> {
+    /// The topics: a tier for each delay, the shortest first, and what is held. Of the topics that the handler reads each is to
+    /// have room there: as many partitions as the one with most (order per key hangs on them), records as large as its dead
+    /// letters, kept as long as they are. None where nothing can be set aside.
+    #[must_use]
+    pub fn topics(&self, sources: &[&Topic]) -> Option<Vec<TopicSpec>> {
+        let widest = sources.iter().max_by_key(|topic| topic.partitions)?;
+        let dead = sources.iter().map(|topic| topic.dead_letters.as_ref()).collect::<Option<Vec<_>>>()?;
+        let bytes_max = dead.iter().map(|dead| dead.message_bytes_max).max()?;
+        let retention = dead.iter().map(|dead| dead.retention).max_by_key(Retention::sort_key)?;
+        let replicas = self.replication.unwrap_or(widest.replication);
+        let tiers = self.tiers_ms.iter().map(|delay_ms| retry_name(self.group, *delay_ms));
+        let spec = |name: String| TopicSpec {
+            name,
+            stem: self.group.to_owned(),
+            partitions: widest.partitions,
+            replication: replicas,
+            configs: configs(
+                Cleanup::Delete,
+                retention,
+                // A record is due so long after it was appended.
+                TimestampType::LogAppendTime,
+                widest.min_insync_replicas.min(replicas),
+                bytes_max,
+            ),
+            keyed: true,
+        };
+        Some(tiers.chain([held_name(self.group)]).map(spec).collect())
     }
 }
 
@@ -302,6 +352,22 @@ pub fn dead_letter_name(physical: &str) -> String {
 #[must_use]
 pub fn parking_name(physical: &str) -> String {
     format!("{physical}{PARKING}")
+}
+
+/// The name of a retry tier of a consumer group: `prod-fleetlog-webhook-erp-retry-2s`.
+#[must_use]
+pub fn retry_name(group: &str, delay_ms: u64) -> String {
+    if delay_ms.is_multiple_of(1000) {
+        format!("{group}-retry-{}s", delay_ms / 1000)
+    } else {
+        format!("{group}-retry-{delay_ms}ms")
+    }
+}
+
+/// The name of the topic where events of a consumer group wait for an endpoint that is down: `prod-fleetlog-webhook-erp-held`.
+#[must_use]
+pub fn held_name(group: &str) -> String {
+    format!("{group}-held")
 }
 
 /// How the names of topics end where dead letters lie that were redriven as often as they may be.

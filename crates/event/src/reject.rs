@@ -41,11 +41,15 @@ pub enum Reason {
     Panicked,
     /// Passed by an operator (`fleetlog progress skip`).
     Skipped,
+    /// A handler's endpoint answered that it does not take this event.
+    RefusedByEndpoint,
+    /// A handler's calls about it all failed.
+    GaveUp,
 }
 
 impl Reason {
     /// Every reason, in the order of the documentation.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::EmptyPayload,
         Self::NoKey,
         Self::UnknownFraming,
@@ -62,6 +66,8 @@ impl Reason {
         Self::NoPlace,
         Self::Panicked,
         Self::Skipped,
+        Self::RefusedByEndpoint,
+        Self::GaveUp,
     ];
 
     /// The metric label and header value, such as `unknown_schema`.
@@ -84,6 +90,8 @@ impl Reason {
             Self::NoPlace => "no_place",
             Self::Panicked => "panicked",
             Self::Skipped => "skipped",
+            Self::RefusedByEndpoint => "refused_by_endpoint",
+            Self::GaveUp => "gave_up",
         }
     }
 

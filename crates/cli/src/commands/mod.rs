@@ -23,6 +23,7 @@ pub(crate) mod status;
 pub(crate) mod topics;
 pub(crate) mod unit_show;
 pub(crate) mod verify;
+pub(crate) mod webhook;
 
 use crate::{
     args::{Args, Command},
@@ -51,6 +52,7 @@ pub(crate) async fn dispatch(args: &Args, config: Config) -> anyhow::Result<Code
         Command::Events(events) => events::run(events, &config).await,
         Command::Progress(command) => progress::run(command, &config, format).await,
         Command::Dlq(command) => dlq::run(command, &config, format).await,
+        Command::Webhook(command) => webhook::run(command, format).await,
         Command::Repair(repair) => repair::run(repair, &config, format).await,
         Command::Schemas(command) => schemas::run(command, &config, format).await,
         Command::Import(command) => import::run(command, &config, format).await,

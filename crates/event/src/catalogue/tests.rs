@@ -153,3 +153,27 @@ fn retention_is_written_as_people_write_it() {
     let of = |ms| Retention::Millis(ms).to_string();
     assert_eq!((of(7 * 86_400_000), of(43_200_000), of(1500)), ("7d".into(), "12h".into(), "1500ms".into()));
 }
+
+#[test]
+fn a_handler_waits_on_topics_that_have_room_for_every_topic_it_reads() {
+    let catalogue = Catalogue::builtin();
+    let sources: Vec<&Topic> = ["robot", "task"].iter().map(|stem| catalogue.topic(stem).unwrap()).collect();
+    let waiting = Waiting { group: "prod-bell", tiers_ms: &[500, 1_000, 30_000], replication: Some(1) };
+    let topics = waiting.topics(&sources).unwrap();
+    let names: Vec<&str> = topics.iter().map(|topic| topic.name.as_str()).collect();
+    assert_eq!(
+        names,
+        ["prod-bell-retry-500ms", "prod-bell-retry-1s", "prod-bell-retry-30s", "prod-bell-held"]
+    );
+    for topic in &topics {
+        assert_eq!((topic.partitions, topic.replication, topic.keyed), (6, 1, true));
+        assert_eq!(topic.configs["message.timestamp.type"], "LogAppendTime");
+        assert_eq!(topic.configs["retention.ms"], (30_i64 * 86_400_000).to_string());
+        assert_eq!(topic.configs["max.message.bytes"], "1310720");
+        assert!(!is_of_dead_letters(&topic.name));
+    }
+    // Without a place for dead letters nothing may give up.
+    let internal = catalogue.topic("schemas").unwrap();
+    assert_eq!(waiting.topics(&[sources[0], internal]), None);
+    assert_eq!(waiting.topics(&[]), None);
+}

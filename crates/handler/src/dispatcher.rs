@@ -1,0 +1,381 @@
+//! What a process does for one handler, as values: what it is told, and what is to be done about it.
+//!
+//! It knows no client, no clock and no thread. Whoever drives it tells what was read, how calls ended and what was acknowledged,
+//! and carries out the [`Action`]s that it asks for. So everything that can go wrong in between can be tried without a cluster.
+//!
+//! A record is done once it was handled, or once it was acknowledged on the topic that it went to next. Only then may its offset
+//! be committed.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use fleetlog_event::{Reject, TimestampMs};
+
+use crate::{
+    Change, Circuit, CircuitSettings, Fate, HandlerError, Incoming, LaneKind, Outcome, Passage, Place,
+    RetryPolicy, Ticket, fate,
+    lane::{Begun, Lane},
+    newest::Newest,
+};
+
+/// A partition: which of the handler's topics, which of its partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LaneId {
+    /// The topic's place among those that the driver reads.
+    pub topic: usize,
+    /// The partition.
+    pub partition: i32,
+}
+
+/// A record under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct At {
+    /// Where it was read.
+    pub lane: LaneId,
+    /// Its offset there.
+    pub offset: i64,
+    /// Since which assignment of the partition: what is told of an earlier one is of no account.
+    pub assignment: u64,
+}
+
+/// What a record turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prepared<E> {
+    /// An event that the handler is to be called for.
+    Wanted(E),
+    /// An event that does not concern it: done.
+    Unwanted,
+    /// Nothing that anybody could be called for: a dead letter.
+    Rejected(Reject),
+}
+
+/// Where a record goes next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// A retry tier.
+    Tier {
+        /// Which, and what is left to wait after it.
+        place: Place,
+        /// How many calls about it have failed.
+        failed_calls: u32,
+        /// What failed last; none where it only goes round.
+        why: Option<String>,
+    },
+    /// Held until the circuit lets calls through.
+    Held {
+        /// How many calls about it have failed.
+        failed_calls: u32,
+        /// What failed last; none where it was not called for.
+        why: Option<String>,
+    },
+    /// The dead letters.
+    DeadLetter {
+        /// Why.
+        reject: Reject,
+        /// How many calls were made.
+        calls: u32,
+    },
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action<R, E> {
+    /// Find out what the record is; told by [`Dispatcher::prepared`].
+    Prepare(At, R),
+    /// Call the handler; told by [`Dispatcher::ended`].
+    Call {
+        /// About which record.
+        at: At,
+        /// The event.
+        event: E,
+        /// How many calls about it have failed.
+        failed_calls: u32,
+        /// The newest offset of its key on the source topic, as far as this process has seen.
+        newest_offset: i64,
+    },
+    /// Append the record elsewhere; told by [`Dispatcher::sent`].
+    Send(At, Destination),
+    /// Have the broker tell its time, by an append to that partition of a tier; told by [`Dispatcher::heard`].
+    AskTime(LaneId),
+    /// Read no more of a partition for now.
+    Pause(LaneId),
+    /// Read on from there.
+    Resume(LaneId, i64),
+    /// Commit these offsets; told by [`Dispatcher::committed`].
+    Commit(Vec<(LaneId, i64)>),
+    /// The circuit changed.
+    Changed(Change),
+    /// The handler stops, for that reason.
+    Stop(String),
+}
+
+/// How much may be under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DispatcherSettings {
+    /// Records of a partition that may be under way at a time, and that may be handled again after a crash.
+    pub in_flight_max: usize,
+    /// The tiers.
+    pub policy: RetryPolicy,
+    /// The circuit.
+    pub circuit: CircuitSettings,
+}
+
+/// The state of a process's work for one handler.
+#[derive(Debug)]
+pub struct Dispatcher<R, E> {
+    settings: DispatcherSettings,
+    circuit: Circuit,
+    lanes: BTreeMap<LaneId, Lane<R>>,
+    /// Events that wait for the circuit, in the order in which they were prepared.
+    prepared: Vec<(At, E)>,
+    calls: BTreeMap<At, Ticket>,
+    newest: Newest,
+    assignments: u64,
+    /// A commit is under way.
+    commits: bool,
+    is_stopped: bool,
+    actions: Vec<Action<R, E>>,
+}
+
+impl<R: Clone, E> Dispatcher<R, E> {
+    /// Without a partition, and with a closed circuit.
+    #[must_use]
+    pub fn new(settings: DispatcherSettings) -> Self {
+        let circuit = Circuit::new(settings.circuit);
+        Self {
+            settings,
+            circuit,
+            lanes: BTreeMap::new(),
+            prepared: Vec::new(),
+            calls: BTreeMap::new(),
+            newest: Newest::default(),
+            assignments: 0,
+            commits: false,
+            is_stopped: false,
+            actions: Vec::new(),
+        }
+    }
+
+    /// A partition is ours now, from what was committed on.
+    pub fn assigned(&mut self, id: LaneId, kind: LaneKind, committed: i64) {
+        self.assignments += 1;
+        let lane = Lane::new(kind, self.assignments, committed, self.settings.in_flight_max);
+        self.lanes.insert(id, lane);
+        if matches!(kind, LaneKind::Tier(_)) {
+            self.actions.push(Action::AskTime(id));
+        }
+    }
+
+    /// A partition is ours no more. What is under way of it ends without effect here; whoever has it now does it again.
+    pub fn revoked(&mut self, id: LaneId, now: Instant) {
+        self.lanes.remove(&id);
+        self.prepared.retain(|(at, _)| at.lane != id);
+        let calls: Vec<At> = self.calls.keys().filter(|at| at.lane == id).copied().collect();
+        for at in calls {
+            if let Some(ticket) = self.calls.remove(&at) {
+                self.circuit.ended(ticket, Outcome::Dropped, now);
+            }
+        }
+    }
+
+    /// A record was read.
+    pub fn read(&mut self, id: LaneId, incoming: Incoming<R>) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        if let (LaneKind::Source, Some(key)) = (lane.kind(), &incoming.key) {
+            self.newest.saw(incoming.origin, key);
+        }
+        lane.take(incoming);
+    }
+
+    /// A partition was read to its end.
+    pub fn read_to_end(&mut self, id: LaneId, position: i64) {
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.ends_at(position);
+        }
+    }
+
+    /// An append to a partition of a tier was stamped with this time; `now` is when that was told.
+    pub fn heard(&mut self, id: LaneId, stamp: TimestampMs, now: Instant) {
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.heard(stamp, now);
+        }
+    }
+
+    /// It is known what a record is.
+    pub fn prepared(&mut self, at: At, prepared: Prepared<E>) {
+        let Some(incoming) = self.lanes.get(&at.lane).and_then(|lane| lane.get(at)) else { return };
+        match prepared {
+            Prepared::Wanted(event) => self.prepared.push((at, event)),
+            Prepared::Unwanted => self.done(at),
+            Prepared::Rejected(reject) => {
+                let calls = incoming.failed_calls;
+                self.actions.push(Action::Send(at, Destination::DeadLetter { reject, calls }));
+            }
+        }
+    }
+
+    /// A call ended; `now` is when.
+    pub fn ended(&mut self, at: At, result: Result<(), HandlerError>, now: Instant) {
+        let Some(ticket) = self.calls.remove(&at) else { return };
+        let outcome = match &result {
+            Ok(()) => Outcome::Done,
+            Err(HandlerError::Retry(_) | HandlerError::RetryAfter { .. }) => Outcome::Failed,
+            Err(HandlerError::Reject(_)) => Outcome::Rejected,
+            Err(HandlerError::Stop(_)) => Outcome::Dropped,
+        };
+        let verdict = self.circuit.ended(ticket, outcome, now);
+        self.actions.extend(verdict.change.map(Action::Changed));
+        let Some(lane) = self.lanes.get_mut(&at.lane) else { return };
+        let Some(incoming) = lane.get(at) else { return };
+        let before = incoming.failed_calls;
+        let is_closed = self.circuit.is_closed();
+        let destination = match fate(result, &self.settings.policy, before, verdict.counts, is_closed) {
+            Fate::Done => return self.done(at),
+            Fate::Stop(why) => {
+                lane.put_back(at.offset);
+                self.is_stopped = true;
+                return self.actions.push(Action::Stop(why));
+            }
+            // Where it waits for the circuit anyway it keeps its place.
+            Fate::Hold { failed_calls, .. } if failed_calls == before && lane.kind() != LaneKind::Source => {
+                return lane.put_back(at.offset);
+            }
+            Fate::Hold { failed_calls, why } => Destination::Held { failed_calls, why: Some(why) },
+            Fate::Retry { place, failed_calls, why } => {
+                Destination::Tier { place, failed_calls, why: Some(why) }
+            }
+            Fate::DeadLetter { reject, calls } => Destination::DeadLetter { reject, calls },
+        };
+        self.actions.push(Action::Send(at, destination));
+    }
+
+    /// A record was acknowledged where it went.
+    pub fn sent(&mut self, at: At) {
+        self.done(at);
+    }
+
+    /// A commit ended: these offsets were taken (none if it failed; it is tried again).
+    pub fn committed(&mut self, offsets: &[(LaneId, i64)]) {
+        self.commits = false;
+        for (id, offset) in offsets {
+            if let Some(lane) = self.lanes.get_mut(id) {
+                lane.committed(*offset);
+            }
+        }
+    }
+
+    /// Begins nothing more, as before a shutdown: what is under way ends, and is committed.
+    pub fn stop(&mut self) {
+        self.is_stopped = true;
+    }
+
+    /// What is to be done now.
+    pub fn act(&mut self, now: Instant) -> Vec<Action<R, E>> {
+        if self.is_stopped {
+            for (at, _) in std::mem::take(&mut self.prepared) {
+                self.put_back(at);
+            }
+        } else {
+            self.begin(now);
+            self.call(now);
+        }
+        for (id, lane) in &mut self.lanes {
+            if lane.pauses() {
+                self.actions.push(Action::Pause(*id));
+            }
+            self.actions.extend(lane.resumes().map(|from| Action::Resume(*id, from)));
+        }
+        if !self.commits {
+            let offsets: Vec<(LaneId, i64)> =
+                self.lanes.iter().filter_map(|(id, lane)| Some((*id, lane.to_commit()?))).collect();
+            if !offsets.is_empty() {
+                self.commits = true;
+                self.actions.push(Action::Commit(offsets));
+            }
+        }
+        std::mem::take(&mut self.actions)
+    }
+
+    /// When to ask again at the latest, if nothing is told before: when something becomes due, or the circuit lets trials
+    /// through.
+    #[must_use]
+    pub fn wakes_in(&self, now: Instant) -> Option<Duration> {
+        let open = self.circuit.open_until().map(|until| until.saturating_duration_since(now));
+        let due = self.lanes.values().filter_map(|lane| lane.due_in(now)).filter(|due| !due.is_zero());
+        due.chain(open).min()
+    }
+
+    /// Records that have begun and are not done: a process that was stopped may end when there are none.
+    #[must_use]
+    pub fn in_flight_len(&self) -> usize {
+        self.lanes.values().map(Lane::in_flight_len).sum()
+    }
+
+    /// The circuit, for whoever shows it.
+    #[must_use]
+    pub fn circuit(&self) -> &Circuit {
+        &self.circuit
+    }
+
+    fn begin(&mut self, now: Instant) {
+        let passes = self.circuit.would_pass(now);
+        for (id, lane) in &mut self.lanes {
+            // What waits for the circuit is not even looked at before.
+            if lane.kind() != LaneKind::Source && !passes {
+                continue;
+            }
+            while let Some((offset, begun)) = lane.begin(now) {
+                let at = At { lane: *id, offset, assignment: lane.assignment() };
+                self.actions.push(match begun {
+                    Begun::Call(record) => Action::Prepare(at, record),
+                    Begun::Round(rest) => {
+                        let failed_calls = lane.get(at).map_or(0, |incoming| incoming.failed_calls);
+                        let place = self.settings.policy.place(rest);
+                        Action::Send(at, Destination::Tier { place, failed_calls, why: None })
+                    }
+                });
+            }
+        }
+    }
+
+    fn call(&mut self, now: Instant) {
+        for (at, event) in std::mem::take(&mut self.prepared) {
+            let Some(lane) = self.lanes.get_mut(&at.lane) else { continue };
+            let Some(incoming) = lane.get(at) else { continue };
+            let failed_calls = incoming.failed_calls;
+            let is_source = lane.kind() == LaneKind::Source;
+            // While it is tried with care, what has waited longest goes first.
+            let passage =
+                if is_source && !self.circuit.is_closed() { Passage::Trials } else { self.circuit.pass(now) };
+            match passage {
+                Passage::Go(ticket) => {
+                    let newest_offset = self.newest.of(incoming.origin, incoming.key.as_ref());
+                    self.calls.insert(at, ticket);
+                    self.actions.push(Action::Call { at, event, failed_calls, newest_offset });
+                }
+                Passage::Until(_) | Passage::Trials if is_source => {
+                    let held = Destination::Held { failed_calls, why: None };
+                    self.actions.push(Action::Send(at, held));
+                }
+                Passage::Until(_) | Passage::Trials => lane.put_back(at.offset),
+            }
+        }
+    }
+
+    fn put_back(&mut self, at: At) {
+        if let Some(lane) = self.lanes.get_mut(&at.lane).filter(|lane| lane.assignment() == at.assignment) {
+            lane.put_back(at.offset);
+        }
+    }
+
+    fn done(&mut self, at: At) {
+        if let Some(lane) = self.lanes.get_mut(&at.lane).filter(|lane| lane.assignment() == at.assignment) {
+            lane.done(at.offset);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! Tests of the dispatcher: what it asks for, and a cluster in memory on which anything may fail.
+
+mod world;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::Origin;
+use world::{Script, World};
+
+fn settings() -> DispatcherSettings {
+    DispatcherSettings {
+        in_flight_max: 4,
+        policy: RetryPolicy::default(),
+        circuit: CircuitSettings::default(),
+    }
+}
+
+#[test]
+fn events_that_work_are_called_for_once_each_and_committed() {
+    let mut world = World::new(settings(), Script::Works, 1);
+    world.send(50, 7);
+    world.run_for(Duration::from_secs(1));
+    assert_eq!(world.handled(), vec![1; 50]);
+    assert_eq!(world.lags(), 0);
+}
+
+#[test]
+fn an_event_that_fails_comes_back_after_1_2_and_4_s_and_is_a_dead_letter_then() {
+    let mut world = World::new(settings(), Script::Fails(3), 1);
+    world.send(20, 20);
+    world.run_for(Duration::from_secs(20));
+    let calls: Vec<u64> = world.calls_of(3).to_vec();
+    let pauses: Vec<u64> = calls.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(pauses.len(), 3, "{calls:?}");
+    for (pause, delay) in pauses.iter().zip([1_000, 2_000, 4_000]) {
+        assert!((delay..delay + 100).contains(pause), "{pauses:?}");
+    }
+    assert_eq!(world.dead_letters(), [3]);
+    assert_eq!(world.lags(), 0);
+}
+
+#[test]
+fn while_the_endpoint_is_down_the_source_is_read_on_and_nothing_is_used_up() {
+    let mut world = World::new(settings(), Script::DownUntil(120_000), 1);
+    for _ in 0..60 {
+        world.send(20, 100);
+        world.run_for(Duration::from_secs(2));
+        assert_eq!(world.source_lag(), 0, "nothing waits on the source topic");
+    }
+    // Four failures open it; then one trial in half a minute.
+    assert!(world.calls_len() <= 4 + 4 * 5, "{} calls of a dead endpoint", world.calls_len());
+    world.run_for(Duration::from_secs(120));
+    assert!(world.handled().iter().all(|times| *times >= 1));
+    assert_eq!((world.dead_letters(), world.lags()), (vec![], 0));
+}
+
+#[test]
+fn one_that_fails_among_those_that_wait_for_the_endpoint_does_not_keep_it_shut() {
+    let mut world = World::new(settings(), Script::DownUntilAndFails(10_000, 0), 1);
+    world.send(40, 40);
+    world.run_for(Duration::from_secs(600));
+    assert_eq!(world.dead_letters(), [0]);
+    assert_eq!(world.lags(), 0);
+}
+
+#[test]
+fn what_is_told_of_an_earlier_assignment_is_of_no_account() {
+    let lane = LaneId { topic: 0, partition: 0 };
+    let (mut dispatcher, now) = (Dispatcher::<u32, u32>::new(settings()), Instant::now());
+    let incoming = |offset| Incoming {
+        offset,
+        origin: Origin { topic: 0, offset },
+        key: None,
+        appended_at: TimestampMs(0),
+        rest: Duration::ZERO,
+        failed_calls: 0,
+        record: Some(1),
+    };
+    dispatcher.assigned(lane, LaneKind::Source, 5);
+    dispatcher.read(lane, incoming(5));
+    let Some(Action::Prepare(first, _)) = dispatcher.act(now).pop() else { panic!("nothing is asked for") };
+    dispatcher.revoked(lane, now);
+    dispatcher.assigned(lane, LaneKind::Source, 5);
+    dispatcher.read(lane, incoming(5));
+    let Some(Action::Prepare(second, _)) = dispatcher.act(now).pop() else { panic!("nothing is asked for") };
+    dispatcher.prepared(first, Prepared::Wanted(1));
+    dispatcher.sent(first);
+    assert_eq!(dispatcher.act(now), []);
+    dispatcher.prepared(second, Prepared::Wanted(1));
+    let call = Action::Call { at: second, event: 1, failed_calls: 0, newest_offset: 5 };
+    assert_eq!(dispatcher.act(now), [call]);
+}
+
+#[test]
+fn a_stop_begins_nothing_more_and_leaves_the_event_where_it_is() {
+    let mut world = World::new(settings(), Script::Stops(5), 1);
+    world.send(20, 1);
+    world.run_for(Duration::from_secs(5));
+    assert_eq!(world.stopped(), Some("stop"));
+    assert_eq!(world.handled().iter().filter(|times| **times == 1).count(), 5);
+    assert_eq!(world.lags(), 15);
+}
+
+#[test]
+fn a_process_that_ends_in_peace_repeats_nothing() {
+    let mut world = World::new(settings(), Script::Works, 1);
+    world.send(500, 30);
+    world.run_for(Duration::from_millis(300));
+    world.end();
+    let before = world.handled();
+    assert!(before.contains(&1) && before.contains(&0), "in the midst of it");
+    world.kill();
+    world.run_for(Duration::from_secs(30));
+    assert_eq!(world.handled(), vec![1; 500]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// Whatever fails, whenever the process is killed, however late commits and acknowledgements come: every event is handled
+    /// or a dead letter in the end, none is called too early, of one key on one partition one at a time and in order, and
+    /// a kill repeats no more than may be in flight on a partition.
+    #[test]
+    fn nothing_is_lost_early_or_repeated_too_often(
+        seed in any::<u64>(),
+        keys in 1_u64..12,
+        in_flight_max in 1_usize..9,
+        kills in prop::collection::vec(1_u64..15_000, 0..5),
+    ) {
+        let settings = DispatcherSettings { in_flight_max, ..settings() };
+        let mut world = World::new(settings, Script::Random, seed);
+        for pause in kills {
+            world.send(15, keys);
+            world.run_for(Duration::from_millis(pause));
+            world.kill();
+        }
+        world.send(15, keys);
+        world.run_for(Duration::from_secs(30));
+        world.heal();
+        world.run_for(Duration::from_secs(200));
+        let missing: Vec<u64> = world.missing();
+        prop_assert!(missing.is_empty(), "neither handled nor a dead letter: {missing:?}");
+        prop_assert_eq!(world.lags(), 0);
+        prop_assert_eq!(world.complaints(), &[] as &[String]);
+    }
+}

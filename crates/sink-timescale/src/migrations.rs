@@ -40,6 +40,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     11 "0011_fleet_now_as_told",
     12 "0012_ledger_states",
     13 "0013_dead_letters",
+    14 "0014_milestones_of_what_is_folded_anew",
 };
 
 impl Migration {

@@ -294,6 +294,46 @@ async fn creation_and_end_of_each_task_are_milestones_however_the_log_was_cut() 
     }
 }
 
+/// What a redrive may make of rows: other times, other ends, tasks that never were.
+const RETELLINGS: [&str; 6] = [
+    "UPDATE t_app_task_ledger2 SET created_recorded_at = created_recorded_at - interval '1 hour'",
+    "UPDATE t_app_task_ledger2 SET finished_recorded_at = finished_recorded_at + interval '1 hour', status = 'failed',
+            total_ms = 9000 WHERE task_id = 'once'",
+    "UPDATE t_app_task_ledger2 SET finished_recorded_at = NULL, total_ms = NULL, status = 'running' WHERE task_id = 'once'",
+    "UPDATE t_app_task_ledger2 SET earlier = earlier - 0 WHERE task_id = 'again'",
+    "UPDATE t_app_task_ledger2 SET earlier = jsonb_set(earlier, '{0,task_type}', '\"z\"') WHERE task_id = 'again'",
+    "UPDATE t_app_task_ledger2 SET earlier = earlier || earlier WHERE task_id = 'again'",
+];
+
+/// Milestones of rows that tell something else than before are those of the same rows made anew.
+#[tokio::test]
+async fn milestones_follow_what_is_told_differently() {
+    let log = ids_used_again();
+    let stage = stage().await;
+    fill(&Fold::new(TaskLedger), &log, &stage.sink, log.end()).await;
+    let mut connection = PgConnection::connect(stage.database.url()).await.unwrap();
+    for retelling in RETELLINGS {
+        let before = all_milestones(&mut connection).await;
+        assert_ne!(connection.execute(retelling).await.unwrap().rows_affected(), 0, "{retelling}");
+        let after = all_milestones(&mut connection).await;
+        assert_ne!(after, before, "{retelling}");
+        for sql in [
+            "CREATE TEMPORARY TABLE kept AS SELECT * FROM t_app_task_ledger2",
+            "DELETE FROM t_app_task_ledger2",
+            "INSERT INTO t_app_task_ledger2 SELECT * FROM kept",
+            "DROP TABLE kept",
+        ] {
+            connection.execute(sql).await.unwrap();
+        }
+        assert_eq!(after, all_milestones(&mut connection).await, "{retelling}");
+    }
+}
+
+async fn all_milestones(connection: &mut PgConnection) -> Vec<String> {
+    let sql = "SELECT m::text FROM task_milestone m ORDER BY 1";
+    sqlx::query_scalar(sql).fetch_all(connection).await.unwrap()
+}
+
 /// A second look at the clock: a start in 1970 and an end in 2100 are what they are, and give no wrong duration.
 #[tokio::test]
 async fn wild_device_times_are_kept_and_compared() {

@@ -190,7 +190,8 @@ async fn an_endpoint_that_never_answers_is_not_waited_for() {
     let begun = Instant::now();
     let outcome = Webhook::new(&impatient).unwrap().handle(&call(door_changed())).await;
     assert_eq!(retried(outcome), format!("{} did not answer within 300 ms", receiver.url));
-    assert!(begun.elapsed() >= Duration::from_millis(300));
+    let took = begun.elapsed();
+    assert!((Duration::from_millis(300)..Duration::from_secs(10)).contains(&took), "{took:?}");
     receiver.request().await;
 }
 

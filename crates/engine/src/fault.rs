@@ -1,5 +1,6 @@
 //! What went wrong outside the sink, and how a lane ends.
 
+use fleetlog_kafka::KafkaFault;
 use fleetlog_projection::{Fault, SinkError};
 
 /// A failure of something the engine uses: schemas, dead letters, the cluster.
@@ -17,6 +18,14 @@ impl Failure {
     #[must_use]
     pub fn transient(what: impl Into<String>) -> Self {
         Self { fault: Fault::Transient, what: what.into() }
+    }
+
+    /// What the cluster said: it passes or does not, as told by its error.
+    pub(crate) fn of_cluster(fault: KafkaFault, what: String) -> Self {
+        match fault {
+            KafkaFault::Transient => Self::transient(what),
+            KafkaFault::Permanent => Self::permanent(what),
+        }
     }
 
     /// It does not pass by itself.

@@ -7,8 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use fleetlog_kafka::{
-    Admin, ClusterError, KafkaFault, KafkaSettings, LogReader, Offsets, OwnedRecord, PartitionRange,
-    ReadError,
+    Admin, ClusterError, KafkaSettings, LogReader, Offsets, OwnedRecord, PartitionRange, ReadError,
 };
 use fleetlog_projection::{Headers, LaneScope, LogNow, Record};
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -85,10 +84,7 @@ impl Logs for KafkaLogs {
         async move {
             self.ask(topics).await.map_err(|error| {
                 let what = format!("asking the cluster about {}: {error}", topics.join(", "));
-                match error.fault() {
-                    KafkaFault::Transient => Failure::transient(what),
-                    KafkaFault::Permanent => Failure::permanent(what),
-                }
+                Failure::of_cluster(error.fault(), what)
             })
         }
         .boxed()

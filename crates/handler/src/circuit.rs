@@ -125,33 +125,32 @@ impl Circuit {
         if ticket.openings != self.openings {
             return Verdict { counts: false, change: None };
         }
-        let opens = Verdict { counts: true, change: Some(Change::Opened) };
-        let quiet = Verdict { counts: true, change: None };
+        let mut change = None;
         match (&mut self.state, outcome) {
             (State::Closed { failures }, Outcome::Done) => *failures = 0,
             (State::Closed { failures }, Outcome::Failed) => {
                 *failures += 1;
                 if *failures > self.settings.failures_max {
                     self.open(now);
-                    return opens;
+                    change = Some(Change::Opened);
                 }
             }
             (State::Trying { .. }, Outcome::Failed) => {
                 self.open(now);
-                return Verdict { change: Some(Change::OpenedAgain), ..opens };
+                change = Some(Change::OpenedAgain);
             }
             (State::Trying { answered, .. }, Outcome::Done | Outcome::Rejected) => {
                 *answered += 1;
                 if *answered >= self.settings.trials.max(1) {
                     self.state = State::Closed { failures: 0 };
-                    return Verdict { change: Some(Change::Closed), ..opens };
+                    change = Some(Change::Closed);
                 }
             }
             (State::Trying { begun, .. }, Outcome::Dropped) => *begun = begun.saturating_sub(1),
             // A ticket of before the last opening was told above, so none ends while it is open.
             (State::Closed { .. }, Outcome::Rejected | Outcome::Dropped) | (State::Open { .. }, _) => {}
         }
-        quiet
+        Verdict { counts: true, change }
     }
 
     /// Nothing may be called now, or only trials: what has not been tried waits without using up its calls.

@@ -234,13 +234,13 @@ impl<R: Clone, E> Dispatcher<R, E> {
         let destination = match fate(result, &self.settings.policy, before, verdict.counts, is_closed) {
             Fate::Done => return self.done(at),
             Fate::Stop(why) => {
-                lane.put_back(at.offset);
+                lane.put_back(at);
                 self.is_stopped = true;
                 return self.actions.push(Action::Stop(why));
             }
             // Where it waits for the circuit anyway it keeps its place.
             Fate::Hold { failed_calls, .. } if failed_calls == before && lane.kind() != LaneKind::Source => {
-                return lane.put_back(at.offset);
+                return lane.put_back(at);
             }
             Fate::Hold { failed_calls, why } => Destination::Held { failed_calls, why: Some(why) },
             Fate::Retry { place, failed_calls, why } => {
@@ -359,20 +359,20 @@ impl<R: Clone, E> Dispatcher<R, E> {
                     let held = Destination::Held { failed_calls, why: None };
                     self.actions.push(Action::Send(at, held));
                 }
-                Passage::Until(_) | Passage::Trials => lane.put_back(at.offset),
+                Passage::Until(_) | Passage::Trials => lane.put_back(at),
             }
         }
     }
 
     fn put_back(&mut self, at: At) {
-        if let Some(lane) = self.lanes.get_mut(&at.lane).filter(|lane| lane.assignment() == at.assignment) {
-            lane.put_back(at.offset);
+        if let Some(lane) = self.lanes.get_mut(&at.lane) {
+            lane.put_back(at);
         }
     }
 
     fn done(&mut self, at: At) {
-        if let Some(lane) = self.lanes.get_mut(&at.lane).filter(|lane| lane.assignment() == at.assignment) {
-            lane.done(at.offset);
+        if let Some(lane) = self.lanes.get_mut(&at.lane) {
+            lane.done(at);
         }
     }
 }

@@ -170,13 +170,17 @@ impl<R: Clone> Lane<R> {
         self.under_way.get(&at.offset).filter(|_| at.assignment == self.assignment)
     }
 
-    pub(crate) fn put_back(&mut self, offset: i64) {
-        self.window.put_back(offset);
+    pub(crate) fn put_back(&mut self, at: At) {
+        if at.assignment == self.assignment {
+            self.window.put_back(at.offset);
+        }
     }
 
-    pub(crate) fn done(&mut self, offset: i64) {
-        self.under_way.remove(&offset);
-        self.window.done(offset);
+    pub(crate) fn done(&mut self, at: At) {
+        if at.assignment == self.assignment {
+            self.under_way.remove(&at.offset);
+            self.window.done(at.offset);
+        }
     }
 
     pub(crate) fn to_commit(&self) -> Option<i64> {

@@ -13,9 +13,9 @@ use std::{
 use bytes::Bytes;
 use fleetlog_event::TimestampMs;
 use fleetlog_kafka::{
-    ClusterError, KafkaFault, KafkaSettings, LogReader, Offsets, PartitionRange, ReadError, TracingContext,
+    ClusterError, KafkaSettings, LogReader, Offsets, PartitionRange, ReadError, TracingContext,
 };
-use fleetlog_projection::{Fault, Headers, Record};
+use fleetlog_projection::{Headers, Record};
 use futures_util::{FutureExt as _, future::BoxFuture};
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
@@ -80,13 +80,7 @@ impl Inbox for KafkaInbox {
             let looking = tokio::task::spawn_blocking(move || last(&settings, &from));
             let looked =
                 looking.await.map_err(|_| Failure::transient("looking at inboxes was interrupted"))?;
-            looked.map_err(|error| {
-                let fault = match error.fault() {
-                    KafkaFault::Transient => Fault::Transient,
-                    KafkaFault::Permanent => Fault::Permanent,
-                };
-                Failure { fault, what: format!("looking at inboxes: {error}") }
-            })
+            looked.map_err(|error| Failure::of_cluster(error.fault(), format!("looking at inboxes: {error}")))
         }
         .boxed()
     }

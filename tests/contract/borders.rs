@@ -71,6 +71,7 @@ const MAY_USE: [(&str, &[&str]); 23] = [
             "capacity",
             "trust",
             "dead-letters",
+            "handler",
             "webhook",
         ],
     ),

@@ -1,8 +1,11 @@
-//! The engine's ports over real parts: dead letters by a raw producer.
+//! The engine's ports over real parts: dead letters, and what waits for its retry, by raw producers.
 
 use std::collections::BTreeMap;
 
-use fleetlog_engine::{DeadLetter, Failure, ports::DeadLetters};
+use fleetlog_engine::{
+    DeadLetter, Failure,
+    ports::{Appended, DeadLetters, Onward, WaitingTopics},
+};
 use fleetlog_event::catalogue::{Catalogue, TopicSpec};
 use fleetlog_kafka::{KafkaFault, KafkaSettings};
 use fleetlog_producer::{BatchError, ProducerMetrics, ProducerSettings, RawProducer, RawRecord};
@@ -62,6 +65,41 @@ pub(crate) fn taking_all_that_topics_take(mut kafka: KafkaSettings, topics: &[To
 pub(crate) fn kafka_for_commands(config: &Config) -> anyhow::Result<KafkaSettings> {
     let topics = wiring::topic_specs(config, &wiring::catalogue(None)?);
     Ok(taking_all_that_topics_take(wiring::kafka_settings(config), &topics))
+}
+
+/// [`WaitingTopics`] over a producer.
+pub(crate) struct RetryTopics {
+    producer: RawProducer,
+}
+
+impl RetryTopics {
+    /// A producer for these topics.
+    pub(crate) fn connect(
+        kafka: &KafkaSettings,
+        topics: &[TopicSpec],
+        metrics: ProducerMetrics,
+    ) -> anyhow::Result<Self> {
+        let kafka = taking_all_that_topics_take(kafka.clone(), topics);
+        Ok(Self { producer: RawProducer::connect(&kafka, &ProducerSettings::default(), metrics)? })
+    }
+}
+
+impl WaitingTopics for RetryTopics {
+    fn append(&self, record: Onward) -> BoxFuture<'_, Result<Appended, Failure>> {
+        let Onward { topic, partition, key, value, headers } = record;
+        let record = RawRecord { topic, partition, key, value, timestamp: None, headers };
+        Box::pin(async move {
+            let delivery = self.producer.send(record).await;
+            let delivery = delivery.map_err(|error| Failure::permanent(error.to_string()))?;
+            match delivery.await {
+                Ok(at) => Ok(Appended { partition: at.partition, stamp: at.appended_at }),
+                Err(error) if error.fault() == KafkaFault::Transient => {
+                    Err(Failure::transient(error.to_string()))
+                }
+                Err(error) => Err(Failure::permanent(error.to_string())),
+            }
+        })
+    }
 }
 
 impl DeadLetters for DeadLetterTopics {

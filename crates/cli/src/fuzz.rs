@@ -46,7 +46,7 @@ fn settings() {
     target.run(|mutator, corpus| mutator.bytes(corpus, &SETTINGS), check);
 }
 
-const SETTINGS: [&[u8]; 26] = [
+const SETTINGS: [&[u8]; 31] = [
     b"\n%%\nFLEETLOG_",
     b"\nFLEETLOG_KAFKA__PROPERTIES__",
     b"\nFLEETLOG_KAFKA=",
@@ -69,6 +69,11 @@ const SETTINGS: [&[u8]; 26] = [
     b"url = \"postgres://a:b@c:d/e\"\n",
     b"memory_bytes_max = 18446744073709551615\n",
     b"filter = \"a=b=c,,\"\n",
+    b"\n%%\nFLEETLOG_WEBHOOKS__A_B__",
+    b"[webhooks.a-b]\nurl = \"https://a/geheim\"\n",
+    b"secret = \"whsec_",
+    b"retry_delays_ms = [1000, 1",
+    b"[webhooks.\"",
     b"'''",
     b"\"\"\"",
     b"{{{{{{{{{{{{",

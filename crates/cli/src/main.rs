@@ -17,6 +17,7 @@ mod figures;
 #[cfg(test)]
 mod fuzz;
 mod halts;
+mod handlers;
 mod http;
 mod instance;
 mod lanes;

@@ -17,17 +17,21 @@ pub(crate) struct Memory {
 /// What each of the projections takes that have next to nothing to do: dead letters, and actions on them.
 const SMALL_BYTES: usize = 8 << 20;
 
+/// What each handler takes: it holds no more than is under way, and what is next.
+pub(crate) const HANDLER_BYTES: usize = 32 << 20;
+
 /// What the process is reckoned to take before there is anything to do: program, threads, clients and their connections.
 const IDLE_BYTES: usize = 60 << 20;
 
 impl Memory {
-    /// Of the projections that run here.
-    pub(crate) fn among(config: &Config, chosen: &[Described]) -> Self {
+    /// Of the projections that run here, beside so many handlers.
+    pub(crate) fn among(config: &Config, chosen: &[Described], handlers: usize) -> Self {
         let bytes_max = usize::try_from(config.run.memory_bytes_max).unwrap_or(usize::MAX);
         let (small, others): (Vec<&Described>, Vec<&Described>) =
             chosen.iter().partition(|projection| Self::is_small(projection.id));
         let weights = others.into_iter().map(|projection| Self::weight(projection.sink)).sum();
-        Self { bytes: bytes_max.saturating_sub(IDLE_BYTES + small.len() * SMALL_BYTES), weights }
+        let others_bytes = IDLE_BYTES + small.len() * SMALL_BYTES + handlers * HANDLER_BYTES;
+        Self { bytes: bytes_max.saturating_sub(others_bytes), weights }
     }
 
     fn is_small(id: &str) -> bool {

@@ -21,6 +21,7 @@ use crate::{
     config::{self, Config},
     engine_parts::DeadLetterTopics,
     exit::{Code, Failure},
+    handlers,
     lanes::Lane,
 };
 
@@ -118,7 +119,8 @@ pub(crate) async fn answer(admin: &Admin, config: &Config) -> Result<ClusterFact
     }
 }
 
-/// The topics that the cluster has to have: those of the catalogue, and an inbox for each projection and topic that it reads.
+/// The topics that the cluster has to have: those of the catalogue, an inbox for each projection and topic that it reads, and for
+/// each handler those on which its events wait.
 pub(crate) fn topic_specs(config: &Config, catalogue: &Catalogue) -> Vec<TopicSpec> {
     let replication = replication(config);
     let mut specs = catalogue.expand(&config.kafka.topic_prefix, replication);
@@ -126,6 +128,7 @@ pub(crate) fn topic_specs(config: &Config, catalogue: &Catalogue) -> Vec<TopicSp
         let stem = topic.strip_prefix(&config.kafka.topic_prefix).unwrap_or(&topic);
         specs.extend(catalogue.topic(stem).and_then(|topic| topic.inbox(inbox, replication)));
     }
+    specs.extend(handlers::waiting_topics(config, catalogue));
     specs
 }
 

@@ -103,6 +103,26 @@ impl DeadLetter {
         self
     }
 
+    /// The letter of an event that a handler was called for so often in vain, since then.
+    #[must_use]
+    pub fn after_calls(mut self, calls: u32, first_failed_at: Option<TimestampMs>) -> Self {
+        let (attempts, retries) = (calls.to_string(), calls.saturating_sub(1).to_string());
+        let first = first_failed_at.map(|at| at.0.to_string());
+        for (name, value) in &mut self.headers {
+            let now = match &*name {
+                name if *name == "fleetlog-dlq-attempts" => &attempts,
+                name if *name == "retry-count" => &retries,
+                name if *name == FIRST_FAILURE => match &first {
+                    Some(first) => first,
+                    None => continue,
+                },
+                _ => continue,
+            };
+            *value = Some(Bytes::copy_from_slice(now.as_bytes()));
+        }
+        self
+    }
+
     /// Bytes of key, value and headers.
     #[must_use]
     pub fn size_bytes(&self) -> usize {

@@ -7,7 +7,8 @@ use std::{
 
 use bytes::Bytes;
 use fleetlog_kafka::{
-    Admin, ClusterError, KafkaSettings, LogReader, Offsets, OwnedRecord, PartitionRange, ReadError,
+    Admin, ClusterError, GroupOffsets, KafkaSettings, LogReader, Offsets, OwnedRecord, PartitionRange,
+    ReadError,
 };
 use fleetlog_projection::{Headers, LaneScope, LogNow, Record};
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -86,6 +87,19 @@ impl Logs for KafkaLogs {
                 let what = format!("asking the cluster about {}: {error}", topics.join(", "));
                 Failure::of_cluster(error.fault(), what)
             })
+        }
+        .boxed()
+    }
+
+    fn committed<'a>(
+        &'a self,
+        group: &'a str,
+        topics: &'a [String],
+    ) -> BoxFuture<'a, Result<GroupOffsets, Failure>> {
+        async move {
+            let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+            let committed = self.offsets.committed(group, &names).await;
+            committed.map_err(|error| Failure::of_cluster(error.fault(), error.to_string()))
         }
         .boxed()
     }

@@ -6,7 +6,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use fleetlog_event::{Decode, EventId, ops::ProjectionHalted};
+use fleetlog_event::{Decode, EventId, TimestampMs, ops::ProjectionHalted};
+use fleetlog_kafka::{GroupOffsets, HeaderName};
 use fleetlog_projection::{LogNow, Record};
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc::Receiver;
@@ -71,6 +72,39 @@ pub trait Halts: Send + Sync + 'static {
 /// Every partition of some topics (physical name, partition) as it is now.
 pub type LogFacts = BTreeMap<(String, i32), LogNow>;
 
+/// A record on its way to a topic on which it waits: a retry tier, or what is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Onward {
+    /// The topic's physical name.
+    pub topic: String,
+    /// Where its key does not say: of a record without one.
+    pub partition: Option<i32>,
+    /// The record's key, untouched.
+    pub key: Option<Bytes>,
+    /// The record's value, untouched.
+    pub value: Option<Bytes>,
+    /// Its headers, with those of its journey.
+    pub headers: Vec<(HeaderName, Option<Bytes>)>,
+}
+
+/// Where a record was appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The partition.
+    pub partition: i32,
+    /// The time that the broker stamped it with; none where it did not tell.
+    pub stamp: Option<TimestampMs>,
+}
+
+/// The topics on which a handler's events wait.
+pub trait WaitingTopics: Send + Sync + 'static {
+    /// Appends a record and awaits the acknowledgement of all in-sync replicas.
+    ///
+    /// # Errors
+    /// When it was not acknowledged: Transient if it may be sent again, Permanent with what to do.
+    fn append(&self, record: Onward) -> BoxFuture<'_, Result<Appended, Failure>>;
+}
+
 /// What the cluster says about logs.
 pub trait Logs: Send + Sync + 'static {
     /// Every partition of the topics (physical names) as it is now; [`LaneScope::topic`](fleetlog_projection::LaneScope) is a
@@ -79,6 +113,16 @@ pub trait Logs: Send + Sync + 'static {
     /// # Errors
     /// Transient if the brokers cannot be asked, Permanent if a topic does not exist.
     fn look<'a>(&'a self, topics: &'a [String]) -> BoxFuture<'a, Result<LogFacts, Failure>>;
+
+    /// What a group has committed of topics (physical names); partitions without a commit are absent.
+    ///
+    /// # Errors
+    /// As [`look`](Self::look).
+    fn committed<'a>(
+        &'a self,
+        group: &'a str,
+        topics: &'a [String],
+    ) -> BoxFuture<'a, Result<GroupOffsets, Failure>>;
 
     /// The records under some keys in a part of a log, in log order, piece by piece. A piece also tells up to where the
     /// log was looked through; the last one reaches the end of the part. An error ends the search: it can go on from there.

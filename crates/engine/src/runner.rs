@@ -9,7 +9,7 @@ use std::{
 
 use fleetlog_event::catalogue::Catalogue;
 use fleetlog_kafka::KafkaSettings;
-use fleetlog_projection::{Fault, LaneId, LogNow, Projection, Sink, inbox_name};
+use fleetlog_projection::{LaneId, LogNow, Projection, Sink, inbox_name};
 use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,8 @@ use crate::{
     halting::Halting,
     intake::{LaneFeed, LaneTask, PollEnd, PollThread, PollThreadParts},
     lane::{Lane, Shared, SharedLogs, Telling},
-    membership::Membership,
+    member::{Member, Served, watch_ends},
+    membership::{KafkaMembership, Membership},
     metrics::EngineMetrics,
     ports::{DeadLetters, Halts, Logs, Schemas},
     status::ProjectionStatus,
@@ -28,7 +29,6 @@ use crate::{
 
 mod goals;
 mod halts;
-mod member;
 
 use goals::Goals;
 use halts::Alarm;
@@ -102,14 +102,6 @@ pub enum End {
     CaughtUp,
     /// Something permanent: what, and what to do.
     Failed(String),
-}
-
-/// How the membership of one consumer ended.
-enum Served {
-    /// The run is over.
-    Ended(End),
-    /// Somebody joined under its name: what the client said.
-    Replaced(String),
 }
 
 /// What a run did.
@@ -245,40 +237,37 @@ where
         &self,
         doing: &str,
         stop: &CancellationToken,
-        mut call: impl FnMut() -> F,
+        call: impl FnMut() -> F,
     ) -> Result<T, End> {
-        let mut told = None;
-        loop {
-            let answer = tokio::select! {
-                biased;
-                () = stop.cancelled() => return Err(End::Stopped),
-                answer = call() => answer,
-            };
-            match answer {
-                Ok(value) => {
-                    self.shared.status.set_trouble(None);
-                    return Ok(value);
-                }
-                Err(failure) if failure.fault == Fault::Transient => {
-                    if told.as_ref() != Some(&failure.what) {
-                        warn!(projection = self.shared.projection.id(), "{doing}: {failure}; waiting");
-                        self.shared.status.set_trouble(Some(format!("{doing}: {failure}")));
-                        told = Some(failure.what);
-                    }
-                }
-                Err(failure) => return Err(End::Failed(format!("{doing}: {failure}"))),
-            }
-            self.pause(stop).await?;
-        }
+        self.member().insist(doing, stop, call).await
     }
 
-    /// The pause between two tries of something that is not up to us.
-    async fn pause(&self, stop: &CancellationToken) -> Result<(), End> {
-        let pause = Duration::from_millis(self.shared.config.retry_delay_ms_max);
-        tokio::select! {
-            () = stop.cancelled() => Err(End::Stopped),
-            () = tokio::time::sleep(pause) => Ok(()),
-        }
+    fn member(&self) -> Member<'_> {
+        let Shared { projection, status, logs, config, .. } = &*self.shared;
+        Member { id: projection.id(), status, logs, config }
+    }
+
+    fn membership(&self) -> KafkaMembership<'_> {
+        let Shared { projection, config, group, .. } = &*self.shared;
+        let topics = self.topics.iter().map(|topic| topic.name.clone()).collect();
+        KafkaMembership { kafka: &self.kafka, config, group, projection: projection.id(), topics }
+    }
+
+    /// Runs poll thread and lanes until the end.
+    pub(crate) async fn drive<M: Membership>(
+        &self,
+        membership: &M,
+        goals: Option<Goals>,
+        stop: &CancellationToken,
+    ) -> End {
+        let shared = Arc::clone(&self.shared);
+        let lag = self.runtime.handle().spawn(async move {
+            watch_ends(&shared.logs, &shared.status, LAG_INTERVAL).await;
+        });
+        let serve = |intake| self.serve(intake, goals.clone(), stop).boxed();
+        let end = self.member().serve(membership, stop, serve).await;
+        lag.abort();
+        end
     }
 
     /// Runs poll thread and lanes over `intake` until the end of its membership.
@@ -400,6 +389,10 @@ where
 pub struct StatusHandle(Arc<ProjectionStatus>);
 
 impl StatusHandle {
+    pub(crate) fn of(status: &Arc<ProjectionStatus>) -> Self {
+        Self(Arc::clone(status))
+    }
+
     /// This moment.
     #[must_use]
     pub fn snapshot(&self) -> StatusSnapshot {
@@ -434,18 +427,4 @@ fn fail_into(status: &Arc<ProjectionStatus>, failed: &Alarm) -> Box<dyn Fn(Failu
         status.set_stopped(&failure.what);
         failed.raise();
     })
-}
-
-/// Keeps the lanes' ends fresh, for lag.
-async fn watch_ends<P: Projection, S: Sink<Write = P::Write>, C: Schemas>(shared: Arc<Shared<P, S, C>>) {
-    loop {
-        tokio::time::sleep(LAG_INTERVAL).await;
-        // A cluster that cannot be asked leaves the ends as they were; the consumer complains about it.
-        let Ok(facts) = shared.logs.look(tokio::time::Instant::now()).await else { continue };
-        for log in facts.values() {
-            if let Some(lane) = shared.status.lane(lane_at(log)) {
-                lane.set_end(log.high);
-            }
-        }
-    }
 }

@@ -66,6 +66,11 @@ impl LaneStatus {
         self.inbox.store(progress.inbox, Ordering::Relaxed);
     }
 
+    /// The next offset that is not done.
+    pub(crate) fn set_next(&self, offset: i64) {
+        self.progress.store(offset, Ordering::Relaxed);
+    }
+
     pub(crate) fn set_end(&self, end: i64) {
         self.end.store(end, Ordering::Relaxed);
     }

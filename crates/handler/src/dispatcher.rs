@@ -120,6 +120,13 @@ pub struct DispatcherSettings {
     pub policy: RetryPolicy,
     /// The circuit.
     pub circuit: CircuitSettings,
+    /// Records of a partition that are held here, under way or not. No fewer than twice `in_flight_max` are: there is something
+    /// to begin when one ends.
+    pub buffer_records_max: usize,
+    /// What the records of all partitions may take together, in bytes; each has an even share, and may come one record beyond it.
+    pub buffer_bytes_max: usize,
+    /// How long what is done may wait to be committed, unless so much waits that nothing more can begin.
+    pub commit_interval: Duration,
 }
 
 /// The state of a process's work for one handler.
@@ -135,6 +142,8 @@ pub struct Dispatcher<R, E> {
     assignments: u64,
     /// A commit is under way.
     commits: bool,
+    /// When the last one was asked for.
+    committed_at: Option<Instant>,
     is_stopped: bool,
     actions: Vec<Action<R, E>>,
 }
@@ -153,6 +162,7 @@ impl<R: Clone, E> Dispatcher<R, E> {
             newest: Newest::default(),
             assignments: 0,
             commits: false,
+            committed_at: None,
             is_stopped: false,
             actions: Vec::new(),
         }
@@ -161,10 +171,15 @@ impl<R: Clone, E> Dispatcher<R, E> {
     /// A partition is ours now, from what was committed on.
     pub fn assigned(&mut self, id: LaneId, kind: LaneKind, committed: i64) {
         self.assignments += 1;
-        let lane = Lane::new(kind, self.assignments, committed, self.settings.in_flight_max);
+        let lane = Lane::new(kind, self.assignments, committed, &self.settings);
         self.lanes.insert(id, lane);
-        if matches!(kind, LaneKind::Tier(_)) {
-            self.actions.push(Action::AskTime(id));
+    }
+
+    /// A partition is to be given up: begins nothing more of it. What is under way may end and be committed, until it is
+    /// [`revoked`](Self::revoked).
+    pub fn leaves(&mut self, id: LaneId) {
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.leave();
         }
     }
 
@@ -281,21 +296,36 @@ impl<R: Clone, E> Dispatcher<R, E> {
             self.begin(now);
             self.call(now);
         }
+        let bytes_max = self.settings.buffer_bytes_max / self.lanes.len().max(1);
         for (id, lane) in &mut self.lanes {
-            if lane.pauses() {
+            if lane.pauses(bytes_max) {
                 self.actions.push(Action::Pause(*id));
             }
-            self.actions.extend(lane.resumes().map(|from| Action::Resume(*id, from)));
+            self.actions.extend(lane.resumes(bytes_max).map(|from| Action::Resume(*id, from)));
+            self.actions.extend(lane.asks_time(now).then_some(Action::AskTime(*id)));
         }
-        if !self.commits {
-            let offsets: Vec<(LaneId, i64)> =
-                self.lanes.iter().filter_map(|(id, lane)| Some((*id, lane.to_commit()?))).collect();
-            if !offsets.is_empty() {
-                self.commits = true;
-                self.actions.push(Action::Commit(offsets));
-            }
-        }
+        self.commit(now);
         std::mem::take(&mut self.actions)
+    }
+
+    fn commit(&mut self, now: Instant) {
+        let is_pressed = || self.lanes.values().any(Lane::presses_to_commit);
+        if self.commits || (self.commits_in(now) > Duration::ZERO && !is_pressed()) {
+            return;
+        }
+        let offsets: Vec<(LaneId, i64)> =
+            self.lanes.iter().filter_map(|(id, lane)| Some((*id, lane.to_commit()?))).collect();
+        if !offsets.is_empty() {
+            self.commits = true;
+            self.committed_at = Some(now);
+            self.actions.push(Action::Commit(offsets));
+        }
+    }
+
+    /// How long what is done may still wait to be committed.
+    fn commits_in(&self, now: Instant) -> Duration {
+        let passed = self.committed_at.map(|at| now.saturating_duration_since(at));
+        passed.map_or(Duration::ZERO, |passed| self.settings.commit_interval.saturating_sub(passed))
     }
 
     /// When to ask again at the latest, if nothing is told before: when something becomes due, or the circuit lets trials
@@ -304,13 +334,44 @@ impl<R: Clone, E> Dispatcher<R, E> {
     pub fn wakes_in(&self, now: Instant) -> Option<Duration> {
         let open = self.circuit.open_until().map(|until| until.saturating_duration_since(now));
         let due = self.lanes.values().filter_map(|lane| lane.due_in(now)).filter(|due| !due.is_zero());
-        due.chain(open).min()
+        let is_waiting = !self.commits && self.lanes.values().any(|lane| lane.to_commit().is_some());
+        due.chain(open).chain(is_waiting.then(|| self.commits_in(now))).min()
     }
 
     /// Records that have begun and are not done: a process that was stopped may end when there are none.
     #[must_use]
     pub fn in_flight_len(&self) -> usize {
         self.lanes.values().map(Lane::in_flight_len).sum()
+    }
+
+    /// The same of one partition.
+    #[must_use]
+    pub fn in_flight_len_of(&self, id: LaneId) -> usize {
+        self.lanes.get(&id).map_or(0, Lane::in_flight_len)
+    }
+
+    /// A record under way; none where it is of an earlier assignment.
+    #[must_use]
+    pub fn record(&self, at: At) -> Option<&R> {
+        self.lanes.get(&at.lane)?.get(at)?.record.as_ref()
+    }
+
+    /// How late it is for a record of a retry tier, by what the broker's clock shows at least; none of others.
+    #[must_use]
+    pub fn late_by(&self, at: At, now: Instant) -> Option<Duration> {
+        let lane = self.lanes.get(&at.lane)?;
+        lane.late_by(lane.get(at)?, now)
+    }
+
+    /// The partitions that are ours, each with the next offset to be read, and the one that may be committed.
+    pub fn lanes(&self) -> impl Iterator<Item = (LaneId, i64, i64)> {
+        self.lanes.iter().map(|(id, lane)| (*id, lane.next(), lane.low_water()))
+    }
+
+    /// What can be committed of a partition that was not committed yet, as before it is given up.
+    #[must_use]
+    pub fn to_commit(&self, id: LaneId) -> Option<i64> {
+        self.lanes.get(&id)?.to_commit()
     }
 
     /// The circuit, for whoever shows it.

@@ -4,12 +4,18 @@ use std::time::{Duration, Instant};
 
 use fleetlog_event::TimestampMs;
 
+/// How much slower than ours a broker's clock may run, in thousandths: twice what NTP corrects a clock by (500 ppm each).
+const DRIFT_PER_MILLE: u32 = 1;
+/// After how long the broker is asked again: the drift is 10 ms by then.
+const STALE_AFTER: Duration = Duration::from_secs(10);
+
 /// What is known of a broker's clock, by which retry topics stamp what is appended (`LogAppendTime`). A record is due at its
 /// stamp plus its tier's delay *by that clock*. This machine's wall clock may stand or jump as it likes: only the time that
 /// passed since an append was acknowledged is measured here, and that by the clock that cannot jump.
 ///
-/// Never early: at the moment of its acknowledgement the broker's clock was at the stamp or past it. Late by the acknowledgement's
-/// way back.
+/// Never early: at the moment of its acknowledgement the broker's clock was at the stamp or past it, and no clock that is
+/// disciplined (NTP) runs slower than another by more than [`DRIFT_PER_MILLE`]. Late by the acknowledgement's way back, and by
+/// that drift since then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BrokerClock {
     heard: Option<(TimestampMs, Instant)>,
@@ -25,8 +31,16 @@ impl BrokerClock {
     #[must_use]
     pub fn at_least(&self, now: Instant) -> Option<TimestampMs> {
         let (stamp, then) = self.heard?;
-        let passed = i64::try_from(now.saturating_duration_since(then).as_millis()).unwrap_or(i64::MAX);
+        let passed = now.saturating_duration_since(then);
+        let passed = passed.saturating_sub(passed * DRIFT_PER_MILLE / 1_000);
+        let passed = i64::try_from(passed.as_millis()).unwrap_or(i64::MAX);
         Some(TimestampMs(stamp.0.saturating_add(passed)))
+    }
+
+    /// Whether it was heard so long ago, if ever, that what it says is to be renewed before something hangs on it.
+    #[must_use]
+    pub fn is_stale(&self, now: Instant) -> bool {
+        self.heard.is_none_or(|(_, then)| now.saturating_duration_since(then) > STALE_AFTER)
     }
 
     /// How long to wait until what was stamped then has lain for `delay`; zero if it is due, none before anything was heard.
@@ -59,8 +73,8 @@ mod tests {
         };
         assert_eq!(due(5_000, 0), Some(Duration::ZERO));
         assert_eq!(due(7_500, 0), Some(Duration::from_millis(1_500)));
-        assert_eq!(due(7_500, 1_499), Some(Duration::from_millis(1)));
-        assert_eq!(due(7_500, 1_500), Some(Duration::ZERO));
+        assert_eq!(due(7_500, 1_500), Some(Duration::from_millis(2)), "its clock may be slower than ours");
+        assert_eq!(due(7_500, 1_502), Some(Duration::ZERO));
     }
 
     proptest! {
@@ -89,7 +103,8 @@ mod tests {
             let wait = clock.until_due(broker(appended), Duration::from_millis(delay), start + Duration::from_millis(asked));
             let called = asked + u64::try_from(wait.expect("heard").as_millis()).expect("small");
             prop_assert!(called >= due, "called at {called}, due at {due}");
-            prop_assert!(called <= due.max(asked) + way_back);
+            let drift = 2 + (due.max(asked) - real) / 500;
+            prop_assert!(called <= due.max(asked) + way_back + drift);
         }
     }
 }

@@ -8,7 +8,10 @@ use std::{
 use bytes::Bytes;
 use fleetlog_event::TimestampMs;
 
-use crate::{At, BrokerClock, Window};
+use crate::{At, BrokerClock, DispatcherSettings, Window};
+
+/// After how long the broker is asked again for its time if it has not told it.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// What a partition is to the handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub struct Incoming<R> {
     pub rest: Duration,
     /// How many calls about it have failed.
     pub failed_calls: u32,
+    /// What it takes, in bytes.
+    pub bytes: usize,
     /// What it is to whoever calls; none of a record that only tells the time.
     pub record: Option<R>,
 }
@@ -70,13 +75,25 @@ pub(crate) struct Lane<R> {
     window: Window,
     clock: BrokerClock,
     records_max: usize,
+    /// What the records here take.
+    bytes: usize,
+    in_flight_max: usize,
     is_paused: bool,
+    is_leaving: bool,
+    /// When the broker was asked for its time and has not told it yet.
+    asked_at: Option<Instant>,
     /// The next record to be read.
     next: i64,
 }
 
 impl<R: Clone> Lane<R> {
-    pub(crate) fn new(kind: LaneKind, assignment: u64, committed: i64, in_flight_max: usize) -> Self {
+    pub(crate) fn new(
+        kind: LaneKind,
+        assignment: u64,
+        committed: i64,
+        settings: &DispatcherSettings,
+    ) -> Self {
+        let in_flight_max = settings.in_flight_max.max(1);
         Self {
             kind,
             assignment,
@@ -84,9 +101,12 @@ impl<R: Clone> Lane<R> {
             under_way: BTreeMap::new(),
             window: Window::new(committed, in_flight_max),
             clock: BrokerClock::default(),
-            // As many again as may be under way: there is something to begin when one ends.
-            records_max: 2 * in_flight_max.max(1),
+            records_max: settings.buffer_records_max.max(2 * in_flight_max),
+            bytes: 0,
+            in_flight_max,
             is_paused: false,
+            is_leaving: false,
+            asked_at: None,
             next: committed,
         }
     }
@@ -103,6 +123,7 @@ impl<R: Clone> Lane<R> {
     pub(crate) fn take(&mut self, incoming: Incoming<R>) {
         if !self.is_paused && incoming.offset >= self.next {
             self.next = incoming.offset + 1;
+            self.bytes += incoming.bytes;
             self.waiting.push_back(incoming);
         }
     }
@@ -117,19 +138,49 @@ impl<R: Clone> Lane<R> {
 
     pub(crate) fn heard(&mut self, stamp: TimestampMs, now: Instant) {
         self.clock.heard(stamp, now);
+        self.asked_at = None;
+    }
+
+    /// Whether the broker is to be asked for its time: something waits, and when it is due hangs on a clock that was not heard
+    /// for long, or never. One that does not answer is asked again.
+    pub(crate) fn asks_time(&mut self, now: Instant) -> bool {
+        let waits = matches!(self.kind, LaneKind::Tier(_)) && !self.waiting.is_empty() && !self.is_leaving;
+        let is_asked = self.asked_at.is_some_and(|at| now.saturating_duration_since(at) < ASK_AGAIN);
+        let asks = waits && !is_asked && self.clock.is_stale(now);
+        if asks {
+            self.asked_at = Some(now);
+        }
+        asks
+    }
+
+    /// Nothing of it begins any more.
+    pub(crate) fn leave(&mut self) {
+        self.is_leaving = true;
+    }
+
+    /// The next offset to be read.
+    pub(crate) fn next(&self) -> i64 {
+        self.next
+    }
+
+    /// How far it may be committed.
+    pub(crate) fn low_water(&self) -> i64 {
+        self.window.low_water()
     }
 
     /// Whether so much lies here that no more is to be read, and whether that changed.
-    pub(crate) fn pauses(&mut self) -> bool {
-        let is_full = self.waiting.len() + self.under_way.len() >= self.records_max;
+    pub(crate) fn pauses(&mut self, bytes_max: usize) -> bool {
+        let is_full =
+            self.waiting.len() + self.under_way.len() >= self.records_max || self.bytes >= bytes_max.max(1);
         let pauses = is_full && !self.is_paused;
         self.is_paused |= is_full;
         pauses
     }
 
     /// From where on to read again, once there is room.
-    pub(crate) fn resumes(&mut self) -> Option<i64> {
-        let has_room = self.waiting.len() + self.under_way.len() <= self.records_max / 2;
+    pub(crate) fn resumes(&mut self, bytes_max: usize) -> Option<i64> {
+        let has_room =
+            self.waiting.len() + self.under_way.len() <= self.records_max / 2 && self.bytes <= bytes_max / 2;
         let resumes = self.is_paused && has_room;
         self.is_paused &= !has_room;
         resumes.then_some(self.next)
@@ -146,11 +197,24 @@ impl<R: Clone> Lane<R> {
         }
     }
 
+    /// How long a record of a tier has been due.
+    pub(crate) fn late_by(&self, incoming: &Incoming<R>, now: Instant) -> Option<Duration> {
+        let LaneKind::Tier(delay) = self.kind else { return None };
+        let due_ms =
+            incoming.appended_at.0.saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
+        let late_ms = self.clock.at_least(now)?.0.saturating_sub(due_ms);
+        Some(Duration::from_millis(u64::try_from(late_ms).unwrap_or(0)))
+    }
+
     /// The next record that may begin now; it has begun by that.
     pub(crate) fn begin(&mut self, now: Instant) -> Option<(i64, Begun<R>)> {
+        if self.is_leaving {
+            return None;
+        }
         while self.due_in(now) == Some(Duration::ZERO) {
             let Some(first) = self.waiting.pop_front() else { break };
             if first.record.is_none() {
+                self.bytes -= first.bytes;
                 self.window.moves_to(first.offset + 1);
                 continue;
             }
@@ -178,13 +242,18 @@ impl<R: Clone> Lane<R> {
 
     pub(crate) fn done(&mut self, at: At) {
         if at.assignment == self.assignment {
-            self.under_way.remove(&at.offset);
+            self.bytes -= self.under_way.remove(&at.offset).map_or(0, |incoming| incoming.bytes);
             self.window.done(at.offset);
         }
     }
 
     pub(crate) fn to_commit(&self) -> Option<i64> {
         self.window.to_commit()
+    }
+
+    /// So much is done and not committed that it may keep the rest from beginning.
+    pub(crate) fn presses_to_commit(&self) -> bool {
+        self.window.begun_len() > self.in_flight_max / 2 && self.to_commit().is_some()
     }
 
     pub(crate) fn committed(&mut self, offset: i64) {

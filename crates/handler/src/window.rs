@@ -123,6 +123,12 @@ impl Window {
         self.begun.iter().filter(|offset| self.open.contains_key(offset)).count()
     }
 
+    /// Records that have begun, done or not, and would come again after a crash.
+    #[must_use]
+    pub fn begun_len(&self) -> usize {
+        self.begun.len()
+    }
+
     /// Records that were admitted and are not done.
     #[must_use]
     pub fn open_len(&self) -> usize {

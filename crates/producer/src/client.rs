@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use fleetlog_event::TimestampMs;
 use fleetlog_kafka::{log_error, log_line};
 use rdkafka::{
-    ClientContext, Message,
+    ClientContext, Message, Timestamp,
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
     message::DeliveryResult,
@@ -57,7 +58,12 @@ impl ProducerContext for Callbacks {
         match result {
             Ok(message) => {
                 let topic = Arc::clone(&pending.outgoing.topic.name);
-                let delivered = Delivered { topic, partition: message.partition(), offset: message.offset() };
+                let appended_at = match message.timestamp() {
+                    Timestamp::LogAppendTime(ms) => Some(TimestampMs(ms)),
+                    Timestamp::CreateTime(_) | Timestamp::NotAvailable => None,
+                };
+                let (partition, offset) = (message.partition(), message.offset());
+                let delivered = Delivered { topic, partition, offset, appended_at };
                 self.shared.finish(*pending, Ok(delivered));
             }
             Err((error, _)) if self.shared.gives_up() => {

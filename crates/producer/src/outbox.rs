@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fleetlog_event::TimestampMs;
 use fleetlog_kafka::{ClusterError, KafkaSettings};
 use rdkafka::{
     ClientConfig,
@@ -63,6 +64,8 @@ pub struct Delivered {
     pub partition: i32,
     /// The offset.
     pub offset: i64,
+    /// The time that the broker stamped it with, by its own clock; none on topics that keep the time of who sends.
+    pub appended_at: Option<TimestampMs>,
 }
 
 impl std::fmt::Display for Delivered {

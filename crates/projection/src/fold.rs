@@ -12,7 +12,7 @@ use crate::{
     BadState, EntityChange, FoldProjector, Grown, LaneScope, Projected, Projection, Record, Rulings,
     SetAside, StoredState, Version,
     mutant::{Mutant, on},
-    projection::{key_text_of, read_event, refused},
+    projection::{key_text_of, read_event_for, refused},
     weight::json_bytes,
 };
 
@@ -269,7 +269,7 @@ impl<P: FoldProjector, D: Decode> Batch<'_, P, D> {
         if is_covered && !on(Mutant::CoveredTakenAgain) {
             return Ok(());
         }
-        let event = read_event::<D, P::Event>(P::ID, self.scope, self.decode, record, key)?;
+        let event = read_event_for::<D, P::Event>(P::ID, self.scope, self.decode, record, key)?;
         let typed = |reject| (reject, Some(event.event.event_type().name.to_owned()));
         if let Some(detail) = self.rulings.refused.get(&record.offset) {
             return Err(typed(refused(detail)));
@@ -300,7 +300,7 @@ impl<P: FoldProjector, D: Decode> Batch<'_, P, D> {
         for &index in &work.taken {
             // Taken once, so it decodes and applies again: both are pure.
             let (scope, decode, key) = (self.scope, self.decode, work.key.clone());
-            if let Ok(again) = read_event::<D, P::Event>(P::ID, scope, decode, records[index], key) {
+            if let Ok(again) = read_event_for::<D, P::Event>(P::ID, scope, decode, records[index], key) {
                 let redone = projector.apply(&mut state, &again);
                 debug_assert!(redone.is_ok(), "fold `{}` is not pure", P::ID);
             }

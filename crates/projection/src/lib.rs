@@ -38,7 +38,7 @@ pub use ledger::{EntryChange, EntryState, LedgerEntry};
 pub use map::Map;
 pub use memory::MemorySink;
 pub use progress::{LaneId, LastRecord, Progress};
-pub use projection::{BadState, Grown, LaneScope, Projected, Projection, Rulings};
+pub use projection::{BadState, Grown, LaneScope, Projected, Projection, Rulings, key_text_of, read_event};
 pub use projector::{FoldProjector, MapProjector};
 pub use record::{Headers, Record};
 pub use record_map::{RecordMap, RecordPlace, RecordProjector};

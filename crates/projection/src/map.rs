@@ -4,7 +4,7 @@ use fleetlog_event::{Decode, EntityKey, EventSet};
 
 use crate::{
     LaneScope, MapProjector, Projected, Projection, Record, RowChange, Rulings, SetAside,
-    projection::{key_text_of, read_event, refused},
+    projection::{key_text_of, read_event_for, refused},
 };
 
 /// Drives a [`MapProjector`].
@@ -66,7 +66,7 @@ impl<P: MapProjector> Map<P> {
         rows: &mut Vec<P::Write>,
     ) -> Result<(), (fleetlog_event::Reject, Option<String>)> {
         let key = EntityKey::from(key_text_of(record).map_err(|reject| (reject, None))?);
-        let event = read_event::<D, P::Event>(P::ID, scope, decode, record, key)?;
+        let event = read_event_for::<D, P::Event>(P::ID, scope, decode, record, key)?;
         let typed = |reject| (reject, Some(event.event.event_type().name.to_owned()));
         if let Some(detail) = rulings.refused.get(&record.offset) {
             return Err(typed(refused(detail)));

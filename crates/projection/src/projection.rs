@@ -183,7 +183,10 @@ pub trait Projection: Send + Sync + 'static {
 }
 
 /// The text of the record's key.
-pub(crate) fn key_text_of(record: &Record) -> Result<&str, Reject> {
+///
+/// # Errors
+/// It has none, or one that is no text.
+pub fn key_text_of(record: &Record) -> Result<&str, Reject> {
     match record.key_text() {
         Some(key) => Ok(key),
         None if record.key.is_none() => Err(Reject::new(Reason::NoKey, "the record has no key")),
@@ -191,10 +194,12 @@ pub(crate) fn key_text_of(record: &Record) -> Result<&str, Reject> {
     }
 }
 
-/// Decodes a record and checks what holds for every projection: the values, the key, the partition.
+/// Decodes a record that lies in `scope` and checks what holds for every reader of events: the values, the key, the partition.
 /// On error the event's type is given too, if it could be read.
-pub(crate) fn read_event<D: Decode, S: EventSet>(
-    projection: &'static str,
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_event<D: Decode, S: EventSet>(
     scope: &LaneScope,
     decode: &D,
     record: &Record,
@@ -219,11 +224,23 @@ pub(crate) fn read_event<D: Decode, S: EventSet>(
         return Err(typed(Reject::new(Reason::WrongPartition, detail)));
     }
     event.validate().map_err(typed)?;
-    if let Some(reject) = wrongly_rejected(projection, &event) {
-        return Err(typed(reject));
-    }
     let position = Position { log: scope.log, partition: scope.partition, offset: record.offset };
     Ok(Recorded { position, recorded_at: record.timestamp, key, event })
+}
+
+/// The same for a projection, with the mistakes that tests make in it.
+pub(crate) fn read_event_for<D: Decode, S: EventSet>(
+    projection: &'static str,
+    scope: &LaneScope,
+    decode: &D,
+    record: &Record,
+    key: EntityKey,
+) -> Result<Recorded<S>, (Reject, Option<String>)> {
+    let recorded: Recorded<S> = read_event(scope, decode, record, key)?;
+    match wrongly_rejected(projection, &recorded.event) {
+        None => Ok(recorded),
+        Some(reject) => Err((reject, Some(recorded.event.event_type().name.to_owned()))),
+    }
 }
 
 /// The rejection of a position whose row the store refused.

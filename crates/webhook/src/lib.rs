@@ -25,6 +25,8 @@ pub use endpoint::{Answer, NoAnswer};
 pub use fleetlog_handler::{Call, HandlerError};
 pub use judgement::judge;
 pub use message::Message;
-pub use subscription::{Mode, Problem, Subscription, SubscriptionError, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX};
+pub use subscription::{
+    Mode, Problem, Subscription, SubscriptionError, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX, shown_url,
+};
 pub use text::excerpt;
 pub use webhook::Webhook;

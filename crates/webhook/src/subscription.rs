@@ -100,6 +100,12 @@ impl Subscription {
         warnings
     }
 
+    /// Whether it asks for events of the type of that full name, wherever they happened.
+    #[must_use]
+    pub fn asks_for(&self, full_name: &str) -> bool {
+        self.event_types.is_empty() || self.event_types.iter().any(|text| is_called(full_name, text))
+    }
+
     /// The same, read.
     pub(crate) fn checked(&self) -> Result<Checked, SubscriptionError> {
         let mut problems = Vec::new();
@@ -272,10 +278,23 @@ pub(crate) fn origin(url: &Url) -> String {
     format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
 }
 
+/// An address as it may be shown to who knows it: scheme, host and port, and `/***` where there is more. What is no address with
+/// a host may be anything, a secret too, and is not shown at all.
+#[must_use]
+pub fn shown_url(text: &str) -> String {
+    let Some(url) = Url::parse(text).ok().filter(Url::has_host) else { return "***".to_owned() };
+    let is_more = !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some();
+    format!("{}{}", origin(&url), if is_more { "/***" } else { "" })
+}
+
+/// Whether that is one of an event type's names: the full one, or one shortened from the front.
+fn is_called(full_name: &str, text: &str) -> bool {
+    full_name.strip_suffix(text).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
 /// The one of `types` that is called so, in full or shortened as long as it is unique; else what to do.
 fn event_type(types: &[EventType], text: &str) -> Result<EventType, String> {
-    let is_meant = |event: &&EventType| event.name == text || event.name.ends_with(&format!(".{text}"));
-    let found: Vec<&EventType> = types.iter().filter(is_meant).collect();
+    let found: Vec<&EventType> = types.iter().filter(|event| is_called(event.name, text)).collect();
     match found[..] {
         [event] => Ok(*event),
         [] => {

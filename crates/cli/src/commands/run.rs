@@ -1,51 +1,66 @@
-//! `fleetlog run`: the projectors.
+//! `fleetlog run`: the projectors, and the handlers beside them.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+mod choice;
+mod probes;
+mod report;
+
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use fleetlog_codec::Decoder;
 use fleetlog_engine::{
-    End, EngineConfig, Inbox, KafkaInbox, KafkaLogs, Outcome, ProjectionRunner, ProjectionRuntime, RunMode,
-    RunnerParts, StatusHandle, metrics::EngineMetrics, ports::DeadLetters,
+    End, EngineConfig, HandlerMetrics, HandlerParts, HandlerRunner, Inbox, KafkaInbox, KafkaLogs, Outcome,
+    ProjectionRunner, ProjectionRuntime, RunMode, RunnerParts,
+    metrics::EngineMetrics,
+    ports::{DeadLetters, WaitingTopics},
 };
-use fleetlog_event::catalogue::{Catalogue, physical_name};
-use fleetlog_kafka::{Admin, KafkaSettings};
+use fleetlog_event::catalogue::Catalogue;
+use fleetlog_kafka::KafkaSettings;
 use fleetlog_presence::metrics::PresenceMetrics;
 use fleetlog_producer::ProducerMetrics;
 use fleetlog_projection::{Fault, Fold, Map, Projection, RecordMap, Sink, SinkError};
 use fleetlog_projections::{Described, SinkKind, for_each_projection};
 use fleetlog_sink_timescale::Database;
+use fleetlog_webhook::Webhook;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use sd_notify::NotifyState;
-use serde_json::json;
-use tokio::{runtime::Handle, task::JoinSet};
+use tokio::{runtime, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+
+use choice::{Chosen, chosen, handler_settings, wait_for_kafka};
+use probes::{Handle, Running};
+use report::report;
 
 use crate::{
     commands::migrate,
     config::Config,
-    engine_parts::DeadLetterTopics,
+    engine_parts::{DeadLetterTopics, RetryTopics},
     exit::{Code, Failure},
     figures::Figures,
     halts::OpsHalts,
-    http::{self, Health},
+    handlers, http,
     instance::Instance,
     lanes,
-    memory::Memory,
-    output::{self, Format},
+    memory::{HANDLER_BYTES, Memory},
+    output::Format,
     presence::Presence,
     wiring,
 };
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  fleetlog run\n  fleetlog run --projections unit-status,task-state\n  fleetlog run --once --format json"
+    after_help = "Examples:\n  fleetlog run\n  fleetlog run --projections unit-status,task-state\n  fleetlog run --once --format json\n  \
+                        fleetlog run --handlers webhook-dispatch"
 )]
 pub(crate) struct Run {
     /// Only these projections (separated by commas); without it those of run.projections, or all
     #[arg(long, value_delimiter = ',')]
     projections: Vec<String>,
-    /// Stop once all that was there at the start is done (events, and commands in the inboxes), and say what was done
+    /// Only these handlers (`webhook-NAME`, separated by commas); without it those of run.handlers, or all. Where one of the
+    /// two is given, nothing of the other kind runs that is not named
+    #[arg(long, value_delimiter = ',')]
+    handlers: Vec<String>,
+    /// Stop once all that was there at the start is done (events, and commands in the inboxes), and say what was done. Handlers do not run: what they call is not in our hands
     #[arg(long)]
     once: bool,
     /// Stop with exit code 3 if a server is not there at the start, instead of waiting for it
@@ -59,19 +74,18 @@ const SERVER_INTERVAL: Duration = Duration::from_secs(1);
 const MAINTAIN_INTERVAL: Duration = Duration::from_secs(3600);
 
 pub(crate) async fn run(run: &Run, config: &Config, format: Format) -> anyhow::Result<Code> {
-    let names = if run.projections.is_empty() { &config.run.projections } else { &run.projections };
-    let chosen = lanes::chosen(names)?;
+    let Chosen { projections: chosen, handlers } = chosen(run, config)?;
     let stop = stop_on_signal()?;
     // A question to brokers that are away may take ten seconds: a stop does not wait for it.
     tokio::select! {
         () = stop.cancelled() => return Ok(Code::Done),
-        found = wait_for_kafka(run, config, &chosen) => found?,
+        found = wait_for_kafka(run, config, &chosen, &handlers) => found?,
     }
     if run.fail_fast {
         check_sinks(config, &chosen).await?;
     }
     let instance = Instance::take(config)?;
-    let mut started = Started::new(config, run, &instance, Memory::among(config, &chosen))?;
+    let mut started = Started::new(config, run, &instance, Memory::among(config, &chosen, handlers.len()))?;
     let wanted = |id: &str| chosen.iter().any(|projection| projection.id == id);
     macro_rules! start {
         (fold, $projector:expr) => {{
@@ -101,18 +115,24 @@ pub(crate) async fn run(run: &Run, config: &Config, format: Format) -> anyhow::R
         }};
     }
     for_each_projection!(start);
+    started.start_handlers(config, &handlers, &stop)?;
     if chosen.iter().any(|projection| projection.sink == SinkKind::History) {
         tokio::spawn(maintain(wiring::database(config)?, config.clone()));
     }
     if !config.run.http_address.is_empty() && !run.once {
-        let health = Projections(started.handles.clone());
+        let health = Running(started.handles.clone());
         let figures = Figures::new(config, &instance.name, wanted)?;
         let (registry, figures) = (started.registry.clone(), Some(figures));
         let address =
             http::serve("run.http_address", &config.run.http_address, registry, figures, health).await?;
         tracing::info!("http://{address}/metrics, /healthz, /readyz");
     }
-    tracing::info!(instance = instance.name, projections = chosen.len(), "running");
+    tracing::info!(
+        instance = instance.name,
+        projections = chosen.len(),
+        handlers = handlers.len(),
+        "running"
+    );
     tell_service_manager(NotifyState::Ready);
     if !config.run.presence || run.once {
         return started.finish(run.once, format, &stop).await;
@@ -143,10 +163,11 @@ struct Started {
     metrics: EngineMetrics,
     producer_metrics: ProducerMetrics,
     registry: prometheus::Registry,
-    handles: Vec<(&'static str, StatusHandle)>,
+    handles: Vec<Handle>,
+    handlers: JoinSet<(String, End)>,
     running: JoinSet<(&'static str, Outcome)>,
     /// With `--once`: what begins when all others have ended, and on which runtime.
-    last: Vec<(Handle, BoxFuture<'static, (&'static str, Outcome)>)>,
+    last: Vec<(runtime::Handle, BoxFuture<'static, (&'static str, Outcome)>)>,
 }
 
 impl Started {
@@ -172,6 +193,7 @@ impl Started {
             producer_metrics,
             registry,
             handles: Vec::new(),
+            handlers: JoinSet::new(),
             running: JoinSet::new(),
             last: Vec::new(),
             kafka,
@@ -213,7 +235,7 @@ impl Started {
         })
         .with_context(|| format!("projection `{id}`"))?
         .with_halts(self.halts.clone());
-        self.handles.push((id, runner.status()));
+        self.handles.push(Handle { kind: "projection", id: id.to_owned(), status: runner.status() });
         let (mode, stop) = (self.mode, stop.clone());
         // On the projection's own runtime from the first call on: the sink connects there, and its work is counted.
         let run = async move { (id, runner.run(mode, stop).await) };
@@ -226,58 +248,109 @@ impl Started {
         Ok(())
     }
 
+    fn start_handlers(
+        &mut self,
+        config: &Config,
+        chosen: &[handlers::Described],
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        if chosen.is_empty() {
+            return Ok(());
+        }
+        let metrics = HandlerMetrics::register(&self.registry)?;
+        let topics = handlers::waiting_topics(config, &self.catalogue);
+        let waiting: Arc<dyn WaitingTopics> =
+            Arc::new(RetryTopics::connect(&self.kafka, &topics, self.producer_metrics.clone())?);
+        for described in chosen {
+            let id = described.id.clone();
+            let webhook = Webhook::new(&described.subscription).with_context(|| format!("handler `{id}`"))?;
+            let runtime = ProjectionRuntime::new(&id, self.config.worker_threads)?;
+            let handle = runtime.handle().clone();
+            let runner = HandlerRunner::new(HandlerParts {
+                handler: webhook,
+                schemas: Arc::clone(&self.schemas),
+                waiting: Arc::clone(&waiting),
+                dead_letters: Arc::clone(&self.dead_letters),
+                logs: self.logs.clone(),
+                kafka: self.kafka.clone(),
+                topics: described.topics.clone(),
+                settings: handler_settings(described),
+                config: EngineConfig {
+                    memory_bytes_max: HANDLER_BYTES,
+                    batch_bytes_max: self.config.batch_bytes_max.min(HANDLER_BYTES),
+                    ..self.config.clone()
+                },
+                metrics: metrics.clone(),
+                runtime,
+            })
+            .with_context(|| format!("handler `{id}`"))?;
+            self.handles.push(Handle { kind: "handler", id: id.clone(), status: runner.status() });
+            let stop = stop.clone();
+            self.handlers.spawn_on(async move { (id, runner.run(stop).await) }, &handle);
+        }
+        Ok(())
+    }
+
     /// The worker that watches for units that fall silent.
     fn presence(&self, config: &Config, instance: &Instance) -> anyhow::Result<Presence> {
         let metrics = PresenceMetrics::register(&self.registry)?;
         Presence::new(config, &instance.name, metrics, self.producer_metrics.clone())
     }
 
-    /// Waits for all projections; one that stopped for good does not stop the others.
+    /// Waits for all projections and handlers; one that stopped for good does not stop the others.
     /// Where all have failed the process ends: what started it may start it again. One that is halted waits for a person,
     /// and the process with it.
     async fn finish(mut self, once: bool, format: Format, stop: &CancellationToken) -> anyhow::Result<Code> {
-        let mut outcomes = Vec::new();
+        let (mut outcomes, mut failed) = (Vec::new(), Vec::new());
         loop {
+            let runs = !self.running.is_empty() || !self.handlers.is_empty();
             tokio::select! {
-                ended = self.running.join_next() => match ended {
-                    Some(outcome) => outcomes.push(outcome?),
-                    None if self.last.is_empty() => break,
-                    None => {
-                        for (handle, run) in self.last.drain(..) {
-                            self.running.spawn_on(run, &handle);
-                        }
+                Some(outcome) = self.running.join_next() => {
+                    let (id, outcome) = outcome?;
+                    if let End::Failed(why) = &outcome.end {
+                        failed.push((id.to_owned(), why.clone()));
                     }
-                },
-                () = tokio::time::sleep(FAILED_INTERVAL) => {
-                    if self.handles.iter().all(|(_, handle)| !handle.snapshot().healthy()) {
+                    outcomes.push((id, outcome));
+                }
+                Some(ended) = self.handlers.join_next() => {
+                    let (id, end) = ended?;
+                    if let End::Failed(why) = end {
+                        tracing::error!(handler = id, "stopped for good: {why}");
+                        failed.push((id, why));
+                    }
+                }
+                () = tokio::time::sleep(FAILED_INTERVAL), if runs => {
+                    if self.handles.iter().all(|handle| !handle.status.snapshot().healthy()) {
                         stop.cancel();
+                    }
+                }
+                else => {
+                    if self.last.is_empty() {
+                        break;
+                    }
+                    for (handle, run) in self.last.drain(..) {
+                        self.running.spawn_on(run, &handle);
                     }
                 }
             }
         }
-        outcomes.sort_by_key(|(id, _)| self.handles.iter().position(|(known, _)| known == id));
+        let place = |id: &str| self.handles.iter().position(|known| known.id == id);
+        outcomes.sort_by_key(|(id, _)| place(id));
+        failed.sort_by_key(|(id, _)| place(id));
         if once {
             report(&outcomes, format)?;
         }
-        let failed = outcomes.iter().filter(|(_, outcome)| matches!(outcome.end, End::Failed(_))).count();
-        for (id, outcome) in &outcomes {
-            if let End::Failed(why) = &outcome.end {
-                eprintln!("error: projection `{id}` {}: {why}", stand(&self.handles, id));
+        for (id, why) in &failed {
+            if let Some(handle) = place(id).and_then(|at| self.handles.get(at)) {
+                eprintln!("error: {} `{id}` {}: {why}", handle.kind, handle.stand());
             }
         }
-        Ok(if failed > 0 { Code::Found } else { Code::Done })
+        Ok(if failed.is_empty() { Code::Done } else { Code::Found })
     }
 }
 
 /// How often it is looked whether all projections have failed.
 const FAILED_INTERVAL: Duration = Duration::from_millis(200);
-
-/// How a projection stands that ended, in words.
-fn stand(handles: &[(&'static str, StatusHandle)], id: &str) -> &'static str {
-    let is_halted =
-        |(known, handle): &(&str, StatusHandle)| *known == id && handle.snapshot().halted.is_some();
-    if handles.iter().any(is_halted) { "does not run" } else { "stopped for good" }
-}
 
 fn engine_config(config: &Config, instance: &Instance) -> EngineConfig {
     EngineConfig {
@@ -325,43 +398,6 @@ pub(crate) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     Ok(stop)
 }
 
-/// Waits until the brokers answer and have the topics.
-async fn wait_for_kafka(run: &Run, config: &Config, chosen: &[Described]) -> anyhow::Result<()> {
-    let mut told = String::new();
-    let admin = Admin::new(&wiring::kafka_settings(config))?;
-    loop {
-        match wiring::answer(&admin, config).await {
-            Ok(_) => break,
-            Err(silence) if run.fail_fast || silence.needs_a_person => return Err(silence.into()),
-            Err(silence) => {
-                // Once for each reason, not once a try.
-                let silence = silence.to_string();
-                if told != silence {
-                    tracing::warn!("{silence}; waiting for it (--fail-fast would stop)");
-                    told = silence;
-                }
-            }
-        }
-        tokio::time::sleep(SERVER_INTERVAL).await;
-    }
-    let stems: BTreeSet<&str> = chosen.iter().flat_map(|projection| projection.topics).copied().collect();
-    let topics: Vec<String> =
-        stems.iter().map(|stem| physical_name(&config.kafka.topic_prefix, stem)).collect();
-    let there = admin.topics(&topics.iter().map(String::as_str).collect::<Vec<_>>()).await?;
-    let missing: Vec<&str> =
-        topics.iter().map(String::as_str).filter(|topic| !there.contains_key(*topic)).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let message = format!("topics do not exist: {}", missing.join(", "));
-    Err(Failure::new(
-        Code::Found,
-        message,
-        "`fleetlog topics plan` shows what is missing, `apply` creates it",
-    )
-    .into())
-}
-
 /// Looks once at every store that the projections need.
 async fn check_sinks(config: &Config, chosen: &[Described]) -> anyhow::Result<()> {
     for projection in chosen {
@@ -387,80 +423,5 @@ async fn maintain(database: Database, config: Config) {
             Err(error) => tracing::warn!(%error, "partitions are not maintained now"),
         }
         tokio::time::sleep(MAINTAIN_INTERVAL).await;
-    }
-}
-
-/// The probes' view of the running projections.
-struct Projections(Vec<(&'static str, StatusHandle)>);
-
-impl Health for Projections {
-    fn healthy(&self) -> Result<String, String> {
-        let stopped: Vec<String> = self
-            .0
-            .iter()
-            .map(|(id, handle)| (id, handle.snapshot()))
-            .filter(|(_, status)| !status.healthy())
-            .filter_map(|(id, status)| Some(format!("{id} stopped for good: {}", status.stopped?)))
-            .collect();
-        if stopped.is_empty() {
-            Ok(format!("{} projections run", self.0.len()))
-        } else {
-            Err(stopped.join("\n"))
-        }
-    }
-
-    fn ready(&self) -> Result<String, String> {
-        let waiting: Vec<String> = self
-            .0
-            .iter()
-            .filter_map(|(id, handle)| Some(format!("{id} is not ready: {}", handle.snapshot().not_ready()?)))
-            .collect();
-        if waiting.is_empty() { Ok("ready".to_owned()) } else { Err(waiting.join("\n")) }
-    }
-}
-
-fn report(outcomes: &[(&'static str, Outcome)], format: Format) -> anyhow::Result<()> {
-    let rate = |outcome: &Outcome| outcome.stats.events as f64 / outcome.stats.seconds.max(0.001);
-    match format {
-        Format::Json => {
-            let row = |(id, outcome): &(&'static str, Outcome)| {
-                let stats = &outcome.stats;
-                json!({
-                    "projection": id, "end": format!("{:?}", outcome.end), "events": stats.events,
-                    "duplicates": stats.duplicates, "set_aside": stats.set_aside, "batches": stats.batches,
-                    "bytes": stats.bytes, "seconds": stats.seconds, "events_per_s": rate(outcome),
-                    "cpu_seconds": stats.cpu_seconds,
-                })
-            };
-            output::json(&outcomes.iter().map(row).collect::<Vec<_>>())
-        }
-        Format::Table => {
-            output::table(
-                [
-                    "projection",
-                    "events",
-                    "duplicates",
-                    "set aside",
-                    "batches",
-                    "seconds",
-                    "events/s",
-                    "CPU s",
-                ],
-                outcomes.iter().map(|(id, outcome)| {
-                    let stats = &outcome.stats;
-                    [
-                        (*id).to_owned(),
-                        stats.events.to_string(),
-                        stats.duplicates.to_string(),
-                        stats.set_aside.to_string(),
-                        stats.batches.to_string(),
-                        format!("{:.2}", stats.seconds),
-                        format!("{:.0}", rate(outcome)),
-                        format!("{:.2}", stats.cpu_seconds),
-                    ]
-                }),
-            );
-            Ok(())
-        }
     }
 }

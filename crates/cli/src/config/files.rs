@@ -17,12 +17,12 @@ pub(super) fn text_of(path: &str) -> Result<String, String> {
     if text.is_empty() { Err(format!("names `{path}`, which is empty")) } else { Ok(text.to_owned()) }
 }
 
-/// Whether the file has certificates in it. The error completes "`redis.ca_file` …".
-pub(super) fn check_certificates(path: &str) -> Result<(), String> {
+/// A file that has certificates in it. The error completes "`redis.ca_file` …".
+pub(super) fn certificates(path: &str) -> Result<Vec<u8>, String> {
     const BEGINS: &[u8] = b"-----BEGIN CERTIFICATE-----";
     let bytes = read(path)?;
     if bytes.windows(BEGINS.len()).any(|part| part == BEGINS) {
-        Ok(())
+        Ok(bytes)
     } else {
         Err(format!("names `{path}`, which holds no certificate in PEM form"))
     }

@@ -1,13 +1,16 @@
 //! Settings: one checked-in file of defaults, a user's file, the environment.
 //!
-//! Every key stands in `default.toml`, so what is not there is unknown and refused. All problems are reported at
-//! once, each with the place it came from.
+//! Every key stands in `default.toml`, so what is not there is unknown and refused; what a section `[webhooks.NAME]` may have
+//! stands there as an example. All problems are reported at once, each with the place it came from.
 
 mod addresses;
 mod files;
+mod kinds;
 mod problems;
+mod relations;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 use std::path::{Path, PathBuf};
 
@@ -20,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use addresses::redact_url;
 pub(crate) use problems::ConfigError;
+pub(crate) use webhooks::{StartAt, Webhook};
 
 /// The defaults, as checked in.
 pub(crate) const DEFAULT_TOML: &str = include_str!("default.toml");
@@ -39,6 +43,9 @@ pub(crate) struct Config {
     pub(crate) presence: Presence,
     pub(crate) producer: Producer,
     pub(crate) log: Log,
+    /// By their names.
+    #[serde(default)]
+    pub(crate) webhooks: std::collections::BTreeMap<String, Webhook>,
 }
 
 /// See `default.toml`.
@@ -95,6 +102,7 @@ pub(crate) struct Postgres {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Run {
     pub(crate) projections: Vec<String>,
+    pub(crate) handlers: Vec<String>,
     pub(crate) instance: String,
     pub(crate) state_dir: String,
     pub(crate) http_address: String,
@@ -164,6 +172,12 @@ struct Variable {
     text: String,
 }
 
+impl Variable {
+    fn new(key: String, text: String) -> Self {
+        Self { key: webhooks::with_hyphens(key), text }
+    }
+}
+
 /// The name of where a [`Variable`] came from.
 const ENVIRONMENT: &str = "environment variable";
 
@@ -209,7 +223,7 @@ impl Config {
             .filter(|key| !NO_SETTINGS.iter().any(|other| key.as_str().to_uppercase().starts_with(other)))
             .split("__");
         let mut variables: Vec<Variable> =
-            environment.iter().map(|(key, text)| Variable { key: key.into_string(), text }).collect();
+            environment.iter().map(|(key, text)| Variable::new(key.into_string(), text)).collect();
         variables.sort_unstable();
         problems::check_nesting(&variables)?;
         problems::check(&variables.into_iter().fold(figment, Figment::merge))
@@ -228,7 +242,7 @@ impl Config {
     }
 }
 
-/// Replaces secrets: whole values of keys that name one, and passwords within URLs.
+/// Replaces secrets: whole values of keys that name one, passwords within URLs, and of a webhook's URL all that follows the host.
 fn redact(key: &str, value: &serde_json::Value) -> serde_json::Value {
     const SECRET: [&str; 6] =
         ["password", "passphrase", "secret", "token", "sasl.oauthbearer.config", ".pem"];
@@ -236,8 +250,12 @@ fn redact(key: &str, value: &serde_json::Value) -> serde_json::Value {
     if text.is_empty() {
         return value.clone();
     }
-    if SECRET.iter().any(|word| key.contains(word)) {
+    let of_webhook = webhooks::key_within(key);
+    if SECRET.iter().any(|word| of_webhook.unwrap_or(key).contains(word)) {
         return "***".into();
+    }
+    if of_webhook == Some("url") {
+        return fleetlog_webhook::shown_url(text).into();
     }
     redact_url(text).into()
 }

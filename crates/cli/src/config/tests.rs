@@ -6,7 +6,8 @@ use figment::Jail;
 
 use super::*;
 
-fn problems(set: &[(&str, &str)], file: Option<&str>) -> String {
+/// What the settings are refused for; nothing if they are not.
+pub(super) fn problems(set: &[(&str, &str)], file: Option<&str>) -> String {
     let mut text = String::new();
     Jail::expect_with(|jail| {
         for (name, value) in set {

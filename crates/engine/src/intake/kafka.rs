@@ -17,7 +17,7 @@ use rdkafka::{
     ClientContext, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext},
-    error::{KafkaError, RDKafkaErrorCode},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::{BorrowedMessage, Message as _},
     types::RDKafkaRespErr,
 };
@@ -108,21 +108,29 @@ impl KafkaIntake {
         self.list(offsets.iter().map(|(lane, offset)| (*lane, Offset::Offset(*offset))))
     }
 
-    fn next_rebalance(&self) -> Option<Polled> {
+    fn next_event(&self) -> Option<Polled> {
         let event = self.consumer.context().events().pop_front()?;
-        let event = match event {
-            GroupEvent::Assigned(list) => RebalanceEvent::Assigned(self.lanes(&list)),
+        Some(match event {
+            GroupEvent::Assigned(list) => Polled::Rebalance(RebalanceEvent::Assigned(self.lanes(&list))),
             GroupEvent::Revoked(list) => {
-                RebalanceEvent::Revoked { lanes: self.lanes(&list), lost: self.consumer.assignment_lost() }
+                let lost = self.consumer.assignment_lost();
+                Polled::Rebalance(RebalanceEvent::Revoked { lanes: self.lanes(&list), lost })
             }
-        };
-        Some(Polled::Rebalance(event))
+            GroupEvent::Committed(list, answer) => {
+                let committed = list.elements().into_iter().filter_map(|element| {
+                    let Offset::Offset(offset) = element.offset() else { return None };
+                    let taken = answer.is_err() || element.error().is_ok();
+                    Some((self.lane_of(element.topic(), element.partition()).filter(|_| taken)?, offset))
+                });
+                Polled::Committed(committed.collect(), answer.map_err(refused))
+            }
+        })
     }
 }
 
 impl Intake for KafkaIntake {
     fn poll(&mut self, timeout: Duration) -> Polled {
-        if let Some(event) = self.next_rebalance() {
+        if let Some(event) = self.next_event() {
             return event;
         }
         match self.consumer.poll(timeout) {
@@ -137,7 +145,7 @@ impl Intake for KafkaIntake {
             Some(Err(error)) => self.consumer.context().judge(&error),
             None => match self.consumer.client().fatal_error() {
                 Some((code, text)) => over(code, &format!("{code:?}: {text}")),
-                None => self.next_rebalance().unwrap_or(Polled::Nothing),
+                None => self.next_event().unwrap_or(Polled::Nothing),
             },
         }
     }
@@ -190,6 +198,10 @@ impl Intake for KafkaIntake {
         }
     }
 
+    fn on_readable(&mut self, notify: Box<dyn Fn() + Send + Sync>) {
+        self.consumer.set_nonempty_callback(notify);
+    }
+
     fn position(&mut self, lane: LaneAt) -> Option<i64> {
         fleetlog_kafka::position(&self.consumer, &self.topics[lane.topic], lane.partition)
     }
@@ -201,17 +213,22 @@ impl Intake for KafkaIntake {
     }
 
     fn commit_and_wait(&mut self, offsets: &[(LaneAt, i64)]) -> Result<(), CommitError> {
-        let answer = self.consumer.commit(&self.offsets(offsets), CommitMode::Sync);
-        answer.map_err(|error| match error.rdkafka_error_code() {
-            Some(
-                RDKafkaErrorCode::IllegalGeneration
-                | RDKafkaErrorCode::UnknownMemberId
-                | RDKafkaErrorCode::FencedInstanceId
-                | RDKafkaErrorCode::AssignmentLost
-                | RDKafkaErrorCode::Fatal,
-            ) => CommitError::NotOurs(error.to_string()),
-            _ => CommitError::Transient(error.to_string()),
-        })
+        self.consumer.commit(&self.offsets(offsets), CommitMode::Sync).map_err(refused)
+    }
+}
+
+/// What a commit that was not taken means.
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
+fn refused(error: KafkaError) -> CommitError {
+    match error.rdkafka_error_code() {
+        Some(
+            RDKafkaErrorCode::IllegalGeneration
+            | RDKafkaErrorCode::UnknownMemberId
+            | RDKafkaErrorCode::FencedInstanceId
+            | RDKafkaErrorCode::AssignmentLost
+            | RDKafkaErrorCode::Fatal,
+        ) => CommitError::NotOurs(error.to_string()),
+        _ => CommitError::Transient(error.to_string()),
     }
 }
 
@@ -255,9 +272,10 @@ fn over(code: RDKafkaErrorCode, what: &str) -> Polled {
 enum GroupEvent {
     Assigned(TopicPartitionList),
     Revoked(TopicPartitionList),
+    Committed(TopicPartitionList, Result<(), KafkaError>),
 }
 
-/// Keeps rebalance events for the poll thread, which answers them outside of the callback.
+/// Keeps what the group said for the poll thread, which answers it outside of the callback.
 #[derive(Default)]
 struct GroupContext {
     events: Mutex<VecDeque<GroupEvent>>,
@@ -303,6 +321,10 @@ impl ClientContext for GroupContext {
 }
 
 impl ConsumerContext for GroupContext {
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        self.events().push_back(GroupEvent::Committed(offsets.clone(), result));
+    }
+
     fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let assigned = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.closing.load(Ordering::SeqCst) {

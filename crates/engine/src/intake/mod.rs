@@ -38,6 +38,8 @@ pub enum Polled {
     Rebalance(RebalanceEvent),
     /// A partition's next offset does not exist (librdkafka does not say which partition).
     OutOfRange,
+    /// A commit that was not waited for ended: what it was about, and what was said.
+    Committed(Vec<(LaneAt, i64)>, Result<(), CommitError>),
     /// Something that passes; said once.
     Trouble(String),
     /// Membership is over.
@@ -102,7 +104,9 @@ pub trait Intake: Send {
     fn pause(&mut self, lane: LaneAt);
     /// Where reading goes on: past everything delivered and past markers behind it. None right after a seek.
     fn position(&mut self, lane: LaneAt) -> Option<i64>;
-    /// Tells the group of progress, without waiting.
+    /// Has `notify` called, from any thread and soon, when there may be something to poll where there was nothing.
+    fn on_readable(&mut self, notify: Box<dyn Fn() + Send + Sync>);
+    /// Tells the group of progress, without waiting; [`Polled::Committed`] tells what came of it.
     fn commit(&mut self, offsets: &[(LaneAt, i64)]);
     /// Tells the group of progress and waits until it was taken in this member's generation.
     ///

@@ -150,6 +150,8 @@ impl<I: Intake> PollThread<I> {
                 self.ended(partition);
             }
             Polled::Nothing => return !waits,
+            // Lag tools see them again with the next ones.
+            Polled::Committed(..) => {}
             Polled::Rebalance(RebalanceEvent::Assigned(lanes)) => self.assigned(&lanes),
             Polled::Rebalance(RebalanceEvent::Revoked { lanes, lost }) => self.revoked(&lanes, lost),
             Polled::OutOfRange => self.lanes.values().for_each(|lane| lane.buffer.out_of_range()),

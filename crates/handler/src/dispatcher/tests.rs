@@ -13,6 +13,9 @@ fn settings() -> DispatcherSettings {
         in_flight_max: 4,
         policy: RetryPolicy::default(),
         circuit: CircuitSettings::default(),
+        buffer_records_max: 8,
+        buffer_bytes_max: usize::MAX,
+        commit_interval: Duration::ZERO,
     }
 }
 
@@ -75,6 +78,7 @@ fn what_is_told_of_an_earlier_assignment_is_of_no_account() {
         appended_at: TimestampMs(0),
         rest: Duration::ZERO,
         failed_calls: 0,
+        bytes: 1,
         record: Some(1),
     };
     dispatcher.assigned(lane, LaneKind::Source, 5);
@@ -126,9 +130,12 @@ proptest! {
         seed in any::<u64>(),
         keys in 1_u64..12,
         in_flight_max in 1_usize..9,
+        commit_ms in 0_u64..200,
+        buffer_bytes_max in 1_usize..40,
         kills in prop::collection::vec(1_u64..15_000, 0..5),
     ) {
-        let settings = DispatcherSettings { in_flight_max, ..settings() };
+        let commit_interval = Duration::from_millis(commit_ms);
+        let settings = DispatcherSettings { in_flight_max, commit_interval, buffer_bytes_max, ..settings() };
         let mut world = World::new(settings, Script::Random, seed);
         for pause in kills {
             world.send(15, keys);

@@ -174,3 +174,38 @@ fn secrets_are_in_no_debug_text() {
         "{text}"
     );
 }
+
+#[test]
+fn of_an_address_no_more_is_shown_than_where_it_leads() {
+    for (url, shown) in [
+        ("https://example.com", "https://example.com"),
+        ("https://example.com/", "https://example.com"),
+        ("https://example.com/hush", "https://example.com/***"),
+        ("https://example.com:8443/?hush", "https://example.com:8443/***"),
+        ("https://example.com#hush", "https://example.com/***"),
+        ("https://user:hush@example.com/", "https://example.com"),
+        ("example.com/hush", "***"),
+        ("whsec_hush", "***"),
+        ("mailto:hush", "***"),
+        ("", "***"),
+    ] {
+        assert_eq!(shown_url(url), shown);
+    }
+}
+
+#[test]
+fn types_are_asked_for_by_each_of_their_names_and_all_where_none_is_named() {
+    let asked = |texts: &[&str], name| {
+        let event_types = texts.iter().copied().map(str::to_owned).collect();
+        Subscription { event_types, ..sound() }.asks_for(name)
+    };
+    let name = "fleetlog.robot.Connected";
+    for text in ["Connected", "robot.Connected", name] {
+        assert!(asked(&[text], name), "{text}");
+    }
+    for text in ["onnected", "task.Connected", ".Connected", ""] {
+        assert!(!asked(&[text], name), "{text}");
+    }
+    assert!(asked(&[], name));
+    assert!(asked(&["Created", "Connected"], name));
+}

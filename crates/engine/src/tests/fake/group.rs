@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use fleetlog_event::{LogId, TimestampMs};
-use fleetlog_kafka::{GroupFacts, GroupMember};
+use fleetlog_kafka::{GroupFacts, GroupMember, GroupOffsets};
 use fleetlog_projection::{Headers, LaneScope, LogNow, Record};
 use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::sync::mpsc::Receiver;
@@ -226,6 +226,8 @@ impl Intake for FakeGroup {
         state.lanes.get_mut(&at).expect("a lane of the topic").paused = true;
     }
 
+    fn on_readable(&mut self, _: Box<dyn Fn() + Send + Sync>) {}
+
     fn position(&mut self, at: LaneAt) -> Option<i64> {
         self.state().lanes[&at].position
     }
@@ -297,6 +299,10 @@ impl Logs for FakeGroup {
         let now =
             self.now().into_iter().map(|(at, log)| ((topics[at.topic].clone(), at.partition), log)).collect();
         async { Ok(now) }.boxed()
+    }
+
+    fn committed<'a>(&'a self, _: &'a str, _: &'a [String]) -> BoxFuture<'a, Result<GroupOffsets, Failure>> {
+        async { Ok(GroupOffsets::new()) }.boxed()
     }
 
     fn search(&self, part: LogPart, keys: Arc<HashSet<Bytes>>) -> Receiver<Result<Piece, Failure>> {

@@ -241,6 +241,7 @@ impl World {
                         appended_at: stamp(lying.appended_ms),
                         rest: lying.rest,
                         failed_calls: lying.failed_calls,
+                        bytes: 1,
                         record: (!lying.is_time).then_some(lying.event),
                     },
                 );

@@ -16,7 +16,7 @@ if ! known | grep -qxF -- "$name"; then
   exit 2
 fi
 
-scripts/stack.sh up
+scripts/stack.sh up --with python
 [[ -n ${SKIP_BUILD-} ]] || scripts/build_fault_injection.sh
 load_env
 exec cargo test --workspace --locked --test stories -- --exact "${name//-/_}::story" --ignored --nocapture

@@ -100,5 +100,8 @@ stage "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 stage "unit tests" cargo_test --lib --bins --examples
 stage "doc tests" cargo_test --doc
 stage "contract tests" cargo_test --test contract
+# Gigabytes of what was just built lie in memory; written out in the midst of the tests they would hold up every server's
+# own writes for half a minute.
+stage "writing out what was built" sync
 stage "integration tests" run_integration_tests
 summary

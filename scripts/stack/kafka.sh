@@ -72,7 +72,7 @@ kafka_answers() { # PORT
 kafka_await() {
   local port
   port="$(remembered "$PORTS_FILE" kafka)"
-  [[ -n ${KAFKA_STARTED_MS-} ]] && await kafka 180 "$KAFKA_STARTED_MS" "127.0.0.1:$port" kafka_answers "$port"
+  [[ -n ${KAFKA_STARTED_MS-} ]] && await kafka 300 "$KAFKA_STARTED_MS" "127.0.0.1:$port" kafka_answers "$port"
   remember "$ENV_FILE" FLEETLOG_KAFKA__BROKERS "127.0.0.1:$port"
   remember "$ENV_FILE" FLEETLOG_KAFKA__REPLICATION 1
   remember "$ENV_FILE" FLEETLOG_STACK_KAFKA_LIBS "$KAFKA_LIBS"

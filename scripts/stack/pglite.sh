@@ -34,7 +34,7 @@ pglite_answers() { # PORT
 pglite_await() {
   local port
   port="$(remembered "$PORTS_FILE" pglite)"
-  [[ -n ${PGLITE_STARTED_MS-} ]] && await pglite 60 "$PGLITE_STARTED_MS" "127.0.0.1:$port" pglite_answers "$port"
+  [[ -n ${PGLITE_STARTED_MS-} ]] && await pglite 180 "$PGLITE_STARTED_MS" "127.0.0.1:$port" pglite_answers "$port"
   remember "$ENV_FILE" FLEETLOG_TEST_PGLITE_URL "postgres://postgres:pglite@127.0.0.1:$port/postgres?sslmode=disable"
   remember "$ENV_FILE" FLEETLOG_STACK_PGLITE "$PGLITE_HOME"
   remember "$ENV_FILE" FLEETLOG_STACK_PGLITE_SERVER "$SCRIPTS/stack/pglite/server.mjs"

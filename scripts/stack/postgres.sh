@@ -81,7 +81,7 @@ postgres_await() {
   local port home
   port="$(remembered "$PORTS_FILE" postgres)"
   home="$(postgres_home)"
-  [[ -n ${POSTGRES_STARTED_MS-} ]] && await postgres 60 "$POSTGRES_STARTED_MS" "127.0.0.1:$port" postgres_answers "$port"
+  [[ -n ${POSTGRES_STARTED_MS-} ]] && await postgres 180 "$POSTGRES_STARTED_MS" "127.0.0.1:$port" postgres_answers "$port"
   if [[ -z $(postgres_sql "SELECT 1 FROM pg_database WHERE datname = 'fleetlog'") ]]; then
     postgres_sql 'CREATE DATABASE fleetlog' || die "postgres: CREATE DATABASE fleetlog failed"
   fi

@@ -42,7 +42,7 @@ redis_answers() ( # PORT
 redis_await() {
   local port
   port="$(remembered "$PORTS_FILE" redis)"
-  [[ -n ${REDIS_STARTED_MS-} ]] && await redis 60 "$REDIS_STARTED_MS" "127.0.0.1:$port" redis_answers "$port"
+  [[ -n ${REDIS_STARTED_MS-} ]] && await redis 180 "$REDIS_STARTED_MS" "127.0.0.1:$port" redis_answers "$port"
   remember "$ENV_FILE" FLEETLOG_REDIS__URL "redis://127.0.0.1:$port/0"
   remember "$ENV_FILE" FLEETLOG_STACK_REDIS_SERVER "$(command -v redis-server)"
 }

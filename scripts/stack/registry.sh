@@ -36,7 +36,7 @@ registry_answers() { # PORT
 registry_await() {
   local port
   port="$(remembered "$PORTS_FILE" registry)"
-  [[ -n ${REGISTRY_STARTED_MS-} ]] && await registry 90 "$REGISTRY_STARTED_MS" "127.0.0.1:$port" registry_answers "$port"
+  [[ -n ${REGISTRY_STARTED_MS-} ]] && await registry 300 "$REGISTRY_STARTED_MS" "127.0.0.1:$port" registry_answers "$port"
   remember "$ENV_FILE" FLEETLOG_TEST_REGISTRY_URL "http://127.0.0.1:$port/apis/ccompat/v7"
 }
 

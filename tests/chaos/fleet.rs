@@ -25,7 +25,7 @@ const DRAIN_DEADLINE: Duration = Duration::from_millis(4_000);
 /// What comes on top: a process has to start and end on a busy machine.
 const STOP_SLACK: Duration = Duration::from_secs(4);
 /// How long a first write may take before it is given up; long before it is a finding.
-const FIRST_WRITE_LIMIT: Duration = Duration::from_secs(30);
+const FIRST_WRITE_LIMIT: Duration = Duration::from_secs(90);
 const ASK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The projectors of a run, and what was seen of them.

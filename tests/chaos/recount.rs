@@ -10,7 +10,7 @@ use tempfile::NamedTempFile;
 use crate::{load::Sent, outcome::Recount};
 
 /// How long a recount may take.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// What the recount is told.
 #[derive(Clone)]

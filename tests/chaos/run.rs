@@ -26,9 +26,9 @@ use crate::{
 
 /// How long the lanes may take to catch up when nothing strikes any more. A member that was killed and not replaced
 /// holds its partitions for its session.
-const CATCH_UP_LIMIT: Duration = Duration::from_secs(45);
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(120);
 /// How long a run may take before it is given up.
-const RUN_LIMIT: Duration = Duration::from_secs(180);
+const RUN_LIMIT: Duration = Duration::from_secs(420);
 /// Between two looks at how far they are.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 

@@ -18,7 +18,7 @@ const REGRESSIONS: &str = include_str!("regressions.txt");
 /// The seed of a family of which none ever failed.
 const ORDINARY_SEED: u64 = 12;
 /// How many runs `make test` has side by side: they wait for most of their time.
-const JOBS_OF_TEST: usize = 3;
+const JOBS_OF_TEST: usize = 2;
 
 /// A setting of `scripts/chaos.sh`.
 pub(crate) fn setting(name: &str) -> Option<String> {

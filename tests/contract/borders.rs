@@ -19,7 +19,7 @@ const MAY_USE: [(&str, &[&str]); 23] = [
     ("projections", &["event", "projection", "letter"]),
     ("sink-redis", &["event", "projection", "trust"]),
     ("sink-timescale", &["event", "projection", "trust"]),
-    ("engine", &["event", "codec", "kafka", "projection"]),
+    ("engine", &["event", "codec", "handler", "kafka", "projection"]),
     // Independent of the sinks' commit path, or it would prove nothing.
     ("verify", &["event", "codec", "kafka", "projection", "trust"]),
     // Judges what the readers in kafka and the sinks tell; asks nobody itself.

@@ -16,7 +16,7 @@ use serde_json::Value;
 use fleetlog_tests::{LIMIT, World, until};
 
 /// How long producers and consumers of these tests wait.
-const TIMEOUT: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What a run of `doctor` found, and how it ended.
 struct Found {

@@ -25,7 +25,7 @@ use rdkafka::{
 
 use crate::kafka::{cluster, create_topics};
 
-const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 fn meta(unit: &str) -> EventMeta {
     EventMeta {

@@ -18,7 +18,7 @@ use rdkafka::{
 
 use crate::kafka::cluster;
 
-const TIMEOUT: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 fn spec(settings: &KafkaSettings, stem: &str, partitions: i32, keyed: bool) -> TopicSpec {
     TopicSpec {

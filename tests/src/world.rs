@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// How long a command may take that has nothing to wait for, and how long something is waited for: only what hangs should
 /// meet it, however few processors tests share.
-pub const LIMIT: Duration = Duration::from_secs(120);
+pub const LIMIT: Duration = Duration::from_secs(300);
 /// How often a store is asked that has no way to tell.
 const ASK_INTERVAL: Duration = Duration::from_millis(20);
 /// The projections with hot state and the topic each reads.

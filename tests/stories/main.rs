@@ -5,4 +5,6 @@
 
 mod dead_letters;
 mod poison;
+mod receiver;
+mod retries;
 mod teller;

@@ -10,6 +10,8 @@
 
 use std::process::ExitCode;
 
+use fleetlog_kafka::{ClusterError, KafkaFault};
+
 use crate::config::ConfigError;
 
 /// How a command ended.
@@ -76,5 +78,28 @@ pub(crate) fn report(error: &anyhow::Error) -> Code {
         }
         return failure.code;
     }
-    if error.downcast_ref::<ConfigError>().is_some() { Code::Usage } else { Code::Failed }
+    if error.downcast_ref::<ConfigError>().is_some() {
+        return Code::Usage;
+    }
+    // Brokers that answered at first and not any more, or not in time.
+    let is_silence = |cause: &ClusterError| cause.fault() == KafkaFault::Transient;
+    let is_silent = error.chain().filter_map(|cause| cause.downcast_ref()).any(is_silence);
+    if is_silent { Code::Unreachable } else { Code::Failed }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_that_falls_silent_in_the_middle_is_unreachable_and_one_that_refuses_is_not() {
+        let silent = ClusterError::NotVisible { what: "topic `robot`".to_owned(), waited_s: 60 };
+        let refused = ClusterError::UnknownTopic("robot".to_owned());
+        for (error, code) in [(silent, Code::Unreachable), (refused, Code::Failed)] {
+            assert_eq!(
+                (error.fault() == KafkaFault::Transient, report(&error.into())),
+                (code == Code::Unreachable, code)
+            );
+        }
+    }
 }

@@ -22,11 +22,11 @@ use crate::{
 };
 
 /// How long one administrative request may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long brokers may take to register with their controller: its default for a session is 9 s.
-const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(10);
+const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a change may take to become visible.
-const VISIBLE_TIMEOUT: Duration = Duration::from_secs(30);
+const VISIBLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// How often it is looked for.
 const VISIBLE_INTERVAL: Duration = Duration::from_millis(100);
 

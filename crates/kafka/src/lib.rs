@@ -23,7 +23,7 @@ pub use context::{TracingContext, log_error, log_line};
 pub use error::{ClusterError, KafkaFault, classify, error_code};
 pub use headers::{HeaderName, headers, native_headers};
 pub use inspect::{BrokerFacts, Overview, PartitionHealth, Tail, TailRecord, tail};
-pub use native::{GroupFacts, GroupMember, GroupState, fail_client_for_test};
+pub use native::{GroupFacts, GroupMember, GroupState, commit_and_tell, fail_client_for_test};
 pub use offsets::{GroupOffsets, Offsets, PartitionOffsets, position};
 pub use plan::{Change, ConfigChange, Plan, Refusal, RefusalKind, TopicFacts, Warning};
 pub use reader::{LogReader, OwnedRecord, PartitionRange, Read, ReadError, RecordView};

@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::{ClusterError, KafkaFault, KafkaSettings, TracingContext, error_code, native};
 
 /// How long one question may take.
-const TIMEOUT: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two looks whether the client knows a new topic.
 const METADATA_INTERVAL: Duration = Duration::from_millis(50);
 

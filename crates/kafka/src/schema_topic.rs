@@ -31,7 +31,7 @@ use crate::{
 /// How long publishing may wait for acknowledgements.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long reading may go without a record before it is given up as unavailable.
-const READ_TIMEOUT: Duration = Duration::from_secs(15);
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The schema topic of a deployment, `<prefix>schemas`. Cheap to clone.
 #[derive(Clone)]

@@ -15,7 +15,7 @@ use crate::{
 /// Brokers of a cluster: with replication factor 3 and min ISR 2 any one may be away.
 const NODES: usize = 3;
 /// How long the cluster may take to agree: loading logs, fetching what was missed.
-const AGREE_TIMEOUT: Duration = Duration::from_secs(60);
+const AGREE_TIMEOUT: Duration = Duration::from_secs(180);
 /// Between two looks whether it has.
 const AGREE_POLL: Duration = Duration::from_millis(100);
 

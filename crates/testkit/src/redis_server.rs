@@ -19,9 +19,9 @@ use crate::{
 };
 
 /// How long a replica may take until it follows.
-const FOLLOW_TIMEOUT: Duration = Duration::from_secs(30);
+const FOLLOW_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long an answer may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two looks whether it does.
 const FOLLOW_POLL: Duration = Duration::from_millis(20);
 /// What a running server keeps beside its data.

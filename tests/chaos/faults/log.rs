@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How soon a lost log has to be noticed.
-const NOTICE_LIMIT: Duration = Duration::from_secs(20);
+const NOTICE_LIMIT: Duration = Duration::from_secs(60);
 /// What reads the topic `robot`.
 const READERS: [&str; 2] = ["unit-status", "event-history"];
 

@@ -22,7 +22,7 @@ use crate::{
 /// How often everything is sent once more at the end before that is a finding.
 const ROUNDS_MAX: usize = 12;
 /// How long commands may take to be carried out when nothing strikes any more.
-const CARRY_OUT_LIMIT: Duration = Duration::from_secs(30);
+const CARRY_OUT_LIMIT: Duration = Duration::from_secs(90);
 const LOOK_INTERVAL: Duration = Duration::from_millis(150);
 
 /// Where projectors are made to die: at each step of a command, and of what goes on beside it.

@@ -21,11 +21,11 @@ use crate::{
 };
 
 /// How soon after a broken chain every lane has to have taken what was there, load or no load.
-const GO_ON_LIMIT: Duration = Duration::from_secs(15);
+const GO_ON_LIMIT: Duration = Duration::from_secs(45);
 /// How long an idle lane may take to look at its link, with room for a busy machine.
 const IDLE_LOOK: Duration = Duration::from_secs(3);
 /// How long a script over all keys may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const ASK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// All keys of a fleet as they were.

@@ -19,7 +19,7 @@ const PROJECTION: &str = "unit-consensus";
 const TOPIC: &str = "telemetry";
 const PARTITIONS: i32 = 6;
 /// How long joining a group may take.
-const JOIN_LIMIT: Duration = Duration::from_secs(20);
+const JOIN_LIMIT: Duration = Duration::from_secs(60);
 /// How long the chains are looked at; a projector asks after its membership every 1.2 s, a fifth of its session.
 const LOOK: Duration = Duration::from_millis(2_500);
 const ASK_INTERVAL: Duration = Duration::from_millis(20);

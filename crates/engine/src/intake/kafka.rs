@@ -37,6 +37,8 @@ pub struct KafkaIntake {
     consumer: BaseConsumer<GroupContext>,
     topics: Vec<String>,
     chunks: BTreeMap<LaneAt, BytesMut>,
+    /// What is to be told at the next poll.
+    untold: VecDeque<Polled>,
 }
 
 impl KafkaIntake {
@@ -72,7 +74,7 @@ impl KafkaIntake {
             client.create_with_context(GroupContext::default()).map_err(fail)?;
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(fail)?;
-        Ok(Self { consumer, topics, chunks: BTreeMap::new() })
+        Ok(Self { consumer, topics, chunks: BTreeMap::new(), untold: VecDeque::new() })
     }
 
     fn lane_of(&self, topic: &str, partition: i32) -> Option<LaneAt> {
@@ -130,7 +132,7 @@ impl KafkaIntake {
 
 impl Intake for KafkaIntake {
     fn poll(&mut self, timeout: Duration) -> Polled {
-        if let Some(event) = self.next_event() {
+        if let Some(event) = self.untold.pop_front().or_else(|| self.next_event()) {
             return event;
         }
         match self.consumer.poll(timeout) {
@@ -207,8 +209,9 @@ impl Intake for KafkaIntake {
     }
 
     fn commit(&mut self, offsets: &[(LaneAt, i64)]) {
-        if let Err(error) = self.consumer.commit(&self.offsets(offsets), CommitMode::Async) {
-            warn!(%error, "offsets not committed (only lag tools miss them)");
+        if let Err(error) = fleetlog_kafka::commit_and_tell(&self.consumer, &self.offsets(offsets)) {
+            let told = Polled::Committed(offsets.to_vec(), Err(refused(error)));
+            self.untold.push_back(told);
         }
     }
 

@@ -13,7 +13,7 @@ use std::{
 use fleetlog_projection::Record;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     CommitError, EndOfMembership, Intake, LaneAt, LaneFeed, LaneTask, Polled, RebalanceEvent,
@@ -150,8 +150,10 @@ impl<I: Intake> PollThread<I> {
                 self.ended(partition);
             }
             Polled::Nothing => return !waits,
-            // Lag tools see them again with the next ones.
-            Polled::Committed(..) => {}
+            Polled::Committed(_, Ok(())) => {}
+            Polled::Committed(_, Err(error)) => {
+                debug!(projection = self.projection, %error, "offsets not committed; lag tools see the next ones");
+            }
             Polled::Rebalance(RebalanceEvent::Assigned(lanes)) => self.assigned(&lanes),
             Polled::Rebalance(RebalanceEvent::Revoked { lanes, lost }) => self.revoked(&lanes, lost),
             Polled::OutOfRange => self.lanes.values().for_each(|lane| lane.buffer.out_of_range()),

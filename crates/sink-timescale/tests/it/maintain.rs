@@ -102,7 +102,7 @@ async fn a_clock_in_the_future_drops_nothing_that_is_not_old() {
 #[tokio::test]
 async fn a_busy_table_postpones_its_maintenance() {
     let fresh = FreshDatabase::migrated().await;
-    let database = crate::support::open(&fresh.url, std::time::Duration::from_millis(400));
+    let database = crate::support::open(&fresh.url, std::time::Duration::from_secs(2));
     let mut writer = fresh.connect().await;
     run(
         &mut writer,

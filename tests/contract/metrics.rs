@@ -9,6 +9,7 @@ fn the_page_lists_exactly_the_metrics_that_the_code_has() {
         page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     let names = fleetlog_engine::metrics::NAMES
         .iter()
+        .chain(&fleetlog_engine::handler_metrics::NAMES)
         .chain(&fleetlog_producer::metrics::NAMES)
         .chain(&fleetlog_sink_timescale::metrics::NAMES)
         .chain(&fleetlog_sink_redis::metrics::NAMES)

@@ -2,6 +2,8 @@
 
 #[path = "engine/basics.rs"]
 mod basics;
+#[path = "engine/handlers.rs"]
+mod handlers;
 #[path = "engine/history.rs"]
 mod history;
 #[path = "engine/poison.rs"]

@@ -218,7 +218,11 @@ async fn an_import_goes(secured: &Secured) {
 /// Every server lets it look at everything.
 async fn doctor_finds_no_fault(secured: &Secured) {
     let areas = "kafka,topics,schemas,records,redis,postgres,clock";
-    let output = secured.with(&[], &["doctor", "--area", areas, "--format", "json"]).await.success().unwrap();
+    let output = secured
+        .with(&[], &["doctor", "--area", areas, "--timeout", "120", "--format", "json"])
+        .await
+        .success()
+        .unwrap();
     let report: serde_json::Value = serde_json::from_str(&output).unwrap();
     assert_eq!(report["errors"], 0, "{report:#}");
     let codes =

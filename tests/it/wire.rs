@@ -23,7 +23,8 @@ fn registry_url() -> String {
 }
 
 fn client() -> RegistryClient {
-    RegistryClient::new(&RegistrySettings::new(registry_url())).unwrap()
+    let settings = RegistrySettings { timeout_ms: 60_000, ..RegistrySettings::new(registry_url()) };
+    RegistryClient::new(&settings).unwrap()
 }
 
 /// One request to the registry as any other client would make it; status and body.

@@ -10,7 +10,7 @@ keeps a list of the calls. Its secret stands in RECEIVER_SECRET. It prints `list
     GET /control/mended    it stumbles no more
     GET /control/calls     every call so far, one JSON object a line, in the order in which they were answered
 
-It stumbles over one event in a thousand: those whose id, as a number, can be divided by 1000.
+It stumbles over one event in five thousand: those whose id, as a number, can be divided by 5000.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ import uuid
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 REASONS = {200: "OK", 204: "No Content", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 503: "Service Unavailable"}
-STUMBLES_EACH = 1000
+STUMBLES_EACH = 5000
 BACKLOG = 4096
 
 

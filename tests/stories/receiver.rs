@@ -11,7 +11,7 @@ use tokio::{
 };
 
 /// Over how many events it stumbles once: those whose id, as a number, can be divided by this.
-pub(crate) const STUMBLES_EACH: u128 = 1000;
+pub(crate) const STUMBLES_EACH: u128 = 5000;
 
 /// It ends when this is dropped, and when the test is killed.
 pub(crate) struct Receiver {

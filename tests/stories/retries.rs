@@ -1,4 +1,4 @@
-//! An endpoint that is down for two minutes, and one event in a thousand that it stumbles over. `docs/stories/retries.md` tells it
+//! An endpoint that is down for two minutes, and a few events that it stumbles over. `docs/stories/retries.md` tells it
 //! to people.
 
 use std::{
@@ -276,7 +276,8 @@ impl Story {
 
     async fn the_few_that_gave_up(&mut self, log: &[Logged]) {
         self.teller.chapter("The few that gave up");
-        let list = ["dlq", "list", "--group", &handler_group(&self.world.prefix, HANDLER)];
+        let group = handler_group(&self.world.prefix, HANDLER);
+        let list = ["dlq", "list", "--source", "topic", "--group", &group];
         self.teller.run(&[&list[..], &["--limit", "5"]].concat()).await;
         let letters = self.world.json(&[&list[..], &["--limit", "100000"]].concat()).await;
         let letters = letters.as_array().unwrap();

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// How long a command waits for a first answer of the brokers.
-const BROKER_TIMEOUT: Duration = Duration::from_secs(10);
+const BROKER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long to look why: less than the question takes, so that its end is not all there is to say.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(8);

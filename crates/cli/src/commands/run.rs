@@ -120,12 +120,7 @@ pub(crate) async fn run(run: &Run, config: &Config, format: Format) -> anyhow::R
         tokio::spawn(maintain(wiring::database(config)?, config.clone()));
     }
     if !config.run.http_address.is_empty() && !run.once {
-        let health = Running(started.handles.clone());
-        let figures = Figures::new(config, &instance.name, wanted)?;
-        let (registry, figures) = (started.registry.clone(), Some(figures));
-        let address =
-            http::serve("run.http_address", &config.run.http_address, registry, figures, health).await?;
-        tracing::info!("http://{address}/metrics, /healthz, /readyz");
+        started.serve(config, Figures::new(config, &instance.name, wanted)?).await?;
     }
     tracing::info!(
         instance = instance.name,
@@ -288,6 +283,15 @@ impl Started {
             let stop = stop.clone();
             self.handlers.spawn_on(async move { (id, runner.run(stop).await) }, &handle);
         }
+        Ok(())
+    }
+
+    /// Metrics and probes over HTTP.
+    async fn serve(&self, config: &Config, figures: Figures) -> anyhow::Result<()> {
+        let (registry, health) = (self.registry.clone(), Running(self.handles.clone()));
+        let address = &config.run.http_address;
+        let address = http::serve("run.http_address", address, registry, Some(figures), health).await?;
+        tracing::info!("http://{address}/metrics, /healthz, /readyz");
         Ok(())
     }
 

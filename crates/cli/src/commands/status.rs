@@ -1,4 +1,7 @@
-//! `fleetlog status`: how far every projection is, read from the stores themselves; no running process is asked.
+//! `fleetlog status`: how far every projection is, read from the stores themselves, and every handler, by what its group has
+//! committed; no running process is asked.
+
+mod handlers;
 
 use serde::Serialize;
 
@@ -19,7 +22,7 @@ pub(crate) struct Status {
     /// Again every so many seconds, until Ctrl-C
     #[arg(long, value_name = "SECONDS")]
     watch: Option<u64>,
-    /// Wait until every projection has caught up, at most so many seconds; exit code 1 if it has not
+    /// Wait until every projection (not handlers) has caught up, at most so many seconds; exit code 1 if it has not
     #[arg(long, value_name = "SECONDS", conflicts_with = "watch")]
     wait: Option<u64>,
 }
@@ -39,6 +42,13 @@ struct Row {
     halt: Option<HaltView>,
 }
 
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Shown {
+    Projection(Row),
+    Handler(handlers::Row),
+}
+
 pub(crate) async fn run(status: &Status, config: &Config, format: Format) -> anyhow::Result<Code> {
     wiring::admin(config).await?;
     let deadline = status.wait.map(|s| tokio::time::Instant::now() + std::time::Duration::from_secs(s));
@@ -52,7 +62,7 @@ pub(crate) async fn run(status: &Status, config: &Config, format: Format) -> any
             tokio::time::sleep(std::time::Duration::from_millis(250)).await;
             continue;
         }
-        show(rows, format)?;
+        show(rows, handlers::rows(config).await?, format)?;
         let Some(seconds) = status.watch else {
             return Ok(if deadline.is_some() && lag > 0 { Code::Found } else { Code::Done });
         };
@@ -102,9 +112,12 @@ async fn rows(config: &Config) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn show(rows: Vec<Row>, format: Format) -> anyhow::Result<()> {
+fn show(rows: Vec<Row>, handlers: Vec<handlers::Row>, format: Format) -> anyhow::Result<()> {
     match format {
-        Format::Json => output::json(&rows)?,
+        Format::Json => {
+            let handlers = handlers.into_iter().map(Shown::Handler);
+            output::json(&rows.into_iter().map(Shown::Projection).chain(handlers).collect::<Vec<_>>())?;
+        }
         Format::Table => {
             output::table(
                 ["projection", "topic", "lanes", "taken to", "end", "lag", "processes", "state"],
@@ -121,6 +134,7 @@ fn show(rows: Vec<Row>, format: Format) -> anyhow::Result<()> {
                     ]
                 }),
             );
+            handlers::print(&handlers);
             halts::tell(rows.iter().filter_map(|row| Some((row.projection, row.halt.as_ref()?))));
         }
     }

@@ -72,6 +72,13 @@ impl<I: Intake, H: Handler, C: Schemas> Driver<I, H, C> {
             .map(|(at, start, _)| (*at, start.offset))
             .collect();
         // Or the next process would begin at another end, and what lies between would be passed over.
+        if !new.is_empty() {
+            info!(
+                handler = self.shared.id,
+                partitions = new.len(),
+                "nothing is committed of these yet: begins with what comes from now on"
+            );
+        }
         if !new.is_empty()
             && let Err(error) = self.intake.commit_and_wait(&new)
         {

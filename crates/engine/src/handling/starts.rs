@@ -1,11 +1,11 @@
 //! Where the lanes of a handler begin.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use fleetlog_handler::{Handler, LaneKind};
 use fleetlog_kafka::GroupOffsets;
 use fleetlog_projection::LogNow;
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use super::{
     Shared, StartAt,
@@ -24,14 +24,14 @@ pub(super) struct Start {
     pub(super) is_new: bool,
 }
 
-/// Where a partition begins that looks like this. `others` are committed: of its topic something is.
-fn start(kind: LaneKind, log: &LogNow, committed: Option<i64>, others: bool, start_at: StartAt) -> Start {
+/// Where a partition begins that looks like this. (Partitions are never added to these topics: order per key hangs on their number.)
+fn start(kind: LaneKind, log: &LogNow, committed: Option<i64>, start_at: StartAt) -> Start {
     match committed {
         Some(offset) if (log.low..=log.high).contains(&offset) => Start { offset, is_new: false },
         // Retention was faster, or the topic was made anew: what is there now is all there is.
         Some(_) => Start { offset: log.low, is_new: false },
-        // A partition that was added begins with its first record; so does what waits.
-        None if kind != LaneKind::Source || others || start_at == StartAt::Begin => {
+        // What waits is never passed over.
+        None if kind != LaneKind::Source || start_at == StartAt::Begin => {
             Start { offset: log.low, is_new: false }
         }
         None => Start { offset: log.high, is_new: true },
@@ -59,14 +59,12 @@ impl<H: Handler, C: Schemas> Shared<H, C> {
         facts: &LogFacts,
         committed: &GroupOffsets,
     ) -> Vec<(LaneAt, Start, LogNow)> {
-        let known: BTreeSet<&str> = committed.keys().map(|(topic, _)| topic.as_str()).collect();
         let start = |at: &LaneAt| {
             let topic = self.topics.get(at.topic)?;
             let place = (topic.name.clone(), at.partition);
             let log = *facts.get(&place)?;
             let mine = committed.get(&place).copied();
-            let others = known.contains(topic.name.as_str());
-            let start = start(topic.kind, &log, mine, others, self.settings.start_at);
+            let start = start(topic.kind, &log, mine, self.settings.start_at);
             self.tell_start(&topic.name, &log, mine, start);
             Some((*at, start, log))
         };
@@ -93,13 +91,7 @@ impl<H: Handler, C: Schemas> Shared<H, C> {
                 "offset {committed} was committed and the log ends at {}: it was made anew, and is read from its begin",
                 log.high
             ),
-            None if start.is_new => {
-                info!(
-                    handler,
-                    topic, partition, "nothing is committed yet: begins with offset {offset}, its end"
-                );
-            }
-            _ => {}
+            _ => debug!(handler, topic, partition, offset, is_new = start.is_new, "begins"),
         }
     }
 }
@@ -115,22 +107,21 @@ mod tests {
 
     #[test]
     fn where_a_lane_begins() {
-        let scope = LaneScope { topic: 0, log: LogId::default(), partition: 0, partitions: 1 };
+        let scope = LaneScope { topic: 0, log: LogId(uuid::Uuid::nil()), partition: 0, partitions: 1 };
         let log = LogNow { scope, low: 100, high: 200 };
         let tier = LaneKind::Tier(Duration::from_secs(1));
         let at = |offset| Start { offset, is_new: false };
-        let source = |committed, others, start_at| start(LaneKind::Source, &log, committed, others, start_at);
+        let source = |committed, start_at| start(LaneKind::Source, &log, committed, start_at);
         for start_at in [StartAt::End, StartAt::Begin] {
-            assert_eq!(source(Some(150), true, start_at), at(150));
-            assert_eq!(source(Some(100), true, start_at), at(100));
-            assert_eq!(source(Some(200), true, start_at), at(200));
-            assert_eq!(source(Some(99), true, start_at), at(100), "retention was faster");
-            assert_eq!(source(Some(201), true, start_at), at(100), "made anew");
-            assert_eq!(source(None, true, start_at), at(100), "a partition that was added");
-            assert_eq!(start(tier, &log, None, false, start_at), at(100), "what waits is never passed over");
-            assert_eq!(start(LaneKind::Held, &log, None, false, start_at), at(100));
+            assert_eq!(source(Some(150), start_at), at(150));
+            assert_eq!(source(Some(100), start_at), at(100));
+            assert_eq!(source(Some(200), start_at), at(200));
+            assert_eq!(source(Some(99), start_at), at(100), "retention was faster");
+            assert_eq!(source(Some(201), start_at), at(100), "made anew");
+            assert_eq!(start(tier, &log, None, start_at), at(100), "what waits is never passed over");
+            assert_eq!(start(LaneKind::Held, &log, None, start_at), at(100));
         }
-        assert_eq!(source(None, false, StartAt::Begin), at(100));
-        assert_eq!(source(None, false, StartAt::End), Start { offset: 200, is_new: true });
+        assert_eq!(source(None, StartAt::Begin), at(100));
+        assert_eq!(source(None, StartAt::End), Start { offset: 200, is_new: true });
     }
 }

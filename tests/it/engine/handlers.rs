@@ -1,0 +1,218 @@
+//! Handlers of a test's own on a real Kafka: what a process that is killed or an endpoint cannot show.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use fleetlog_engine::{
+    End, EngineConfig, Failure, HandlerMetrics, HandlerParts, HandlerRunner, HandlerSettings,
+    ProjectionRuntime, StartAt, handler_group,
+    ports::{Appended, Onward, WaitingTopics},
+};
+use fleetlog_event::{
+    EventSet as _,
+    catalogue::{Catalogue, Waiting},
+    robot::RobotEvent,
+};
+use fleetlog_handler::{Call, CircuitSettings, Handler, HandlerError, RetryPolicy};
+use fleetlog_producer::{ProducerMetrics, ProducerSettings, RawProducer, RawRecord};
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use super::support::{DirectDeadLetters, Fleet, until};
+
+const ID: &str = "by-hand";
+const TIERS_MS: [u64; 2] = [200, 500];
+
+/// A call that was made: which event, when, and which attempt.
+type Made = (String, Instant, u32);
+type Deed = dyn Fn(&Call<RobotEvent>) -> (Duration, Result<(), HandlerError>) + Send + Sync;
+
+/// Does what a test says, and remembers its calls.
+#[derive(Clone)]
+struct ByHand {
+    deed: Arc<Deed>,
+    made: Arc<Mutex<Vec<Made>>>,
+    /// Units called for now, and the most at a time.
+    open: Arc<Mutex<(HashMap<String, usize>, usize)>>,
+}
+
+impl ByHand {
+    fn new(
+        deed: impl Fn(&Call<RobotEvent>) -> (Duration, Result<(), HandlerError>) + Send + Sync + 'static,
+    ) -> Self {
+        Self { deed: Arc::new(deed), made: Arc::default(), open: Arc::default() }
+    }
+
+    fn made(&self) -> Vec<Made> {
+        self.made.lock().unwrap().clone()
+    }
+}
+
+impl Handler for ByHand {
+    type Event = RobotEvent;
+
+    fn id(&self) -> &str {
+        ID
+    }
+
+    async fn handle(&self, call: &Call<RobotEvent>) -> Result<(), HandlerError> {
+        let unit = call.event.event.meta().unit_uid.clone().unwrap();
+        {
+            let mut open = self.open.lock().unwrap();
+            let of_unit = open.0.entry(unit.clone()).or_default();
+            *of_unit += 1;
+            assert_eq!(*of_unit, 1, "two calls of one key at a time");
+            open.1 = open.1.max(open.0.values().sum());
+        }
+        let id = call.idempotence_key().0.to_string();
+        self.made.lock().unwrap().push((id, Instant::now(), call.attempt));
+        let _open = Open(self, unit);
+        let (takes, result) = (self.deed)(call);
+        tokio::time::sleep(takes).await;
+        result
+    }
+}
+
+/// A call that has not ended; it may also be dropped.
+struct Open<'h>(&'h ByHand, String);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        *self.0.open.lock().unwrap().0.get_mut(&self.1).unwrap() -= 1;
+    }
+}
+
+/// What waits, by a producer.
+struct Tiers(RawProducer);
+
+impl WaitingTopics for Tiers {
+    fn append(&self, record: Onward) -> BoxFuture<'_, Result<Appended, Failure>> {
+        let Onward { topic, partition, key, value, headers } = record;
+        let record = RawRecord { topic, partition, key, value, timestamp: None, headers };
+        Box::pin(async move {
+            let delivered = self.0.send(record).await.unwrap().await;
+            let delivered = delivered.map_err(|error| Failure::transient(error.to_string()))?;
+            Ok(Appended { partition: delivered.partition, stamp: delivered.appended_at })
+        })
+    }
+}
+
+async fn fleet(label: &str) -> Fleet {
+    let fleet = Fleet::on_stack(label).await;
+    let group = handler_group(&fleet.settings.topic_prefix, ID);
+    let catalogue = Catalogue::builtin();
+    let waiting = Waiting { group: &group, tiers_ms: &TIERS_MS, replication: Some(1) };
+    fleet.create_topics(&waiting.topics(&[catalogue.topic("robot").unwrap()]).unwrap()).await;
+    fleet
+}
+
+fn runner(
+    fleet: &Fleet,
+    handler: ByHand,
+    settings: HandlerSettings,
+) -> HandlerRunner<ByHand, fleetlog_codec::Decoder> {
+    let metrics = ProducerMetrics::unregistered().unwrap();
+    let producer = RawProducer::connect(&fleet.settings, &ProducerSettings::default(), metrics).unwrap();
+    HandlerRunner::new(HandlerParts {
+        handler,
+        schemas: fleetlog_codec::Decoder::new(Arc::new(fleetlog_codec::NoSource)),
+        waiting: Arc::new(Tiers(producer)),
+        dead_letters: Arc::new(DirectDeadLetters::new(&fleet.settings)),
+        logs: Arc::new(fleetlog_engine::KafkaLogs::new(&fleet.settings).unwrap()),
+        kafka: fleet.settings.clone(),
+        topics: vec!["robot".to_owned()],
+        settings: HandlerSettings {
+            start_at: StartAt::Begin,
+            retry: RetryPolicy::new(TIERS_MS.map(Duration::from_millis).to_vec()).unwrap(),
+            ..settings
+        },
+        config: EngineConfig { instance: "it".into(), ..EngineConfig::default() },
+        metrics: HandlerMetrics::register(&prometheus::Registry::new()).unwrap(),
+        runtime: ProjectionRuntime::new(ID, 2).unwrap(),
+    })
+    .unwrap()
+}
+
+/// A hundred keys on six partitions, each call slow: many more at a time than there are partitions, of each key one, and in order.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_calls_run_at_a_time_than_there_are_partitions_and_of_a_key_one() {
+    let fleet = fleet("by-hand-wide").await;
+    fleet.connect(1_000, 100);
+    let handler = ByHand::new(|_| (Duration::from_millis(20), Ok(())));
+    let (runner, stop) =
+        (runner(&fleet, handler.clone(), HandlerSettings::default()), CancellationToken::new());
+    let running = tokio::spawn(runner.run(stop.clone()));
+    until("every event", || handler.made().len() >= 1_000).await;
+    stop.cancel();
+    assert_eq!(running.await.unwrap(), End::Stopped);
+    let most = handler.open.lock().unwrap().1;
+    println!("{most} calls at a time");
+    assert!(most > 40, "{most} calls at a time");
+    assert_eq!(handler.made().len(), 1_000, "each once");
+}
+
+/// It passes over nothing, and the process says over which event it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_panics_stops_with_the_event_where_it_is() {
+    let fleet = fleet("by-hand-panic").await;
+    fleet.connect(10, 1);
+    let handler = ByHand::new(|call| {
+        assert!(call.event.position.offset != 4, "asked to panic");
+        (Duration::ZERO, Ok(()))
+    });
+    let end = runner(&fleet, handler.clone(), HandlerSettings::default()).run(CancellationToken::new()).await;
+    let fifth = handler.made()[4].0.clone();
+    match end {
+        End::Failed(why) => assert!(why.contains("panicked") && why.contains(&fifth), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    // Begun again, it goes on with that event.
+    let again = ByHand::new(|_| (Duration::ZERO, Ok(())));
+    let (runner, stop) =
+        (runner(&fleet, again.clone(), HandlerSettings::default()), CancellationToken::new());
+    let running = tokio::spawn(runner.run(stop.clone()));
+    until("the rest", || again.made().len() >= 6).await;
+    stop.cancel();
+    assert_eq!(running.await.unwrap(), End::Stopped);
+    assert_eq!(again.made()[0].0, fifth);
+}
+
+/// Calls that never end are ended, and repeated; all of a lot that is due at once is called for, and none too early.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_hangs_is_given_up_and_a_lot_that_is_due_at_once_comes_when_it_is_due() {
+    let fleet = fleet("by-hand-due").await;
+    fleet.connect(3_000, 300);
+    let handler = ByHand::new(|call| match (call.attempt, call.event.position.offset) {
+        (1, 0) => (Duration::from_secs(3_600), Ok(())),
+        (1, _) => (Duration::ZERO, Err(HandlerError::Retry("at first always".into()))),
+        _ => (Duration::ZERO, Ok(())),
+    });
+    let settings = HandlerSettings {
+        call_timeout: Duration::from_millis(400),
+        circuit: CircuitSettings { failures_max: u32::MAX, ..CircuitSettings::default() },
+        ..HandlerSettings::default()
+    };
+    let (runner, stop) = (runner(&fleet, handler.clone(), settings), CancellationToken::new());
+    let running = tokio::spawn(runner.run(stop.clone()));
+    let seconds = || handler.made().iter().filter(|made| made.2 == 2).count();
+    until("a second call for each", || seconds() >= 3_000 - 6).await;
+    stop.cancel();
+    assert_eq!(running.await.unwrap(), End::Stopped);
+    let mut first: HashMap<String, Instant> = HashMap::new();
+    let mut late: Vec<Duration> = Vec::new();
+    for (id, at, attempt) in handler.made() {
+        match attempt {
+            1 => drop(first.entry(id).or_insert(at)),
+            _ => late.push((at - first[&id]).checked_sub(Duration::from_millis(TIERS_MS[0])).expect("early")),
+        }
+    }
+    late.sort_unstable();
+    println!(
+        "after it was due at the earliest: p50 {:?}, p99 {:?}",
+        late[late.len() / 2],
+        late[late.len() * 99 / 100]
+    );
+}

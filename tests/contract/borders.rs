@@ -25,7 +25,7 @@ const MAY_USE: [(&str, &[&str]); 23] = [
     // Judges what the readers in kafka and the sinks tell; asks nobody itself.
     ("doctor", &["event", "codec", "kafka", "sink-redis", "sink-timescale"]),
     // Tools over the topics: no store, no engine; stores and projectors are behind a port.
-    ("dead-letters", &["event", "codec", "kafka", "producer", "projection", "letter"]),
+    ("dead-letters", &["event", "codec", "handler", "kafka", "producer", "projection", "letter"]),
     // What authors of handlers write, and the rules of retrying as values.
     ("handler", &["event"]),
     // One handler: calls over HTTP.

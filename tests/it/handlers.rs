@@ -51,7 +51,7 @@ impl Rig {
         let author = Author::new("504", "door-service", "1.4.0");
         let mut ids = Vec::new();
         for n in 0..events {
-            let event = author.unit(&format!("lift-{}", n % 40)).door_changed("front", DoorState::Open);
+            let event = author.unit(format!("lift-{}", n % 40)).door_changed("front", DoorState::Open);
             ids.push(event.meta.event_id.0.to_string());
             self.producer.send(event).await.unwrap();
         }
@@ -150,6 +150,49 @@ async fn an_endpoint_that_is_down_is_left_alone_and_told_of_everything_afterward
     running.line_with("the circuit is closed", LIMIT).await.unwrap();
     rig.until_drained().await;
     assert_eq!(rig.world.records(&rig.world.kafka().topic("robot-dlq")).await.len(), 0);
+    rig.end(running).await;
+}
+
+/// What a handler could not do goes back to it alone, which is told so; what fails once more is another letter.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redrive_goes_to_the_handler_alone_and_says_so() {
+    let rig = Rig::new("hook-redrive", &[TIERS]).await;
+    let ids = rig.send(30).await;
+    let bad: BTreeSet<String> = [&ids[3], &ids[4]].into_iter().cloned().collect();
+    let (refused, still) = (bad.clone(), ids[4].clone());
+    rig.endpoint
+        .answers(move |asked, _| (if refused.contains(&asked.id) { 400 } else { 204 }, Duration::ZERO));
+    let running = rig.spawn();
+    rig.until_all_told(&ids).await;
+    rig.until_drained().await;
+    let before = rig.endpoint.asked().len();
+
+    rig.endpoint.answers(move |asked, _| (if asked.id == still { 400 } else { 204 }, Duration::ZERO));
+    let redrive = ["dlq", "redrive", "--reason", "refused_by_endpoint", "--all"];
+    let tried = rig.world.ok(&redrive).await;
+    assert!(tried.contains("to its handler"), "{tried}");
+    let execute = ["--execute", "--yes", "--why", "the endpoint is mended"];
+    rig.world.ok(&[&redrive[..], &execute].concat()).await;
+    until("both are told once more", async || rig.endpoint.asked().len() >= before + 2).await;
+    rig.until_drained().await;
+    assert_eq!(rig.endpoint.asked().len(), before + 2, "{:#?}", &rig.endpoint.asked()[before..]);
+    for asked in &rig.endpoint.asked()[before..] {
+        assert!(bad.contains(&asked.id));
+        assert_eq!((&*asked.headers["fleetlog-redrive"], &*asked.headers["fleetlog-attempt"]), ("true", "1"));
+    }
+    let open = rig.world.json(&["dlq", "list"]).await;
+    assert_eq!(open.as_array().unwrap().len(), 1, "the one that failed once more: {open:#}");
+    let all = rig.world.json(&["dlq", "stats"]).await;
+    assert_eq!(all["states"], serde_json::json!({ "open": 1, "redriven": 1 }), "{all:#}");
+    let letters = rig.world.records(&rig.world.kafka().topic("robot-dlq")).await;
+    let replays: Vec<_> = letters
+        .iter()
+        .filter_map(|letter| {
+            let (_, value) = letter.headers.iter().find(|(name, _)| *name == "fleetlog-dlq-replay-count")?;
+            value.as_deref()
+        })
+        .collect();
+    assert_eq!(replays.iter().filter(|count| **count == b"1").count(), 1, "{replays:?}");
     rig.end(running).await;
 }
 
@@ -268,12 +311,13 @@ async fn two_processes_share_the_work_and_one_takes_over() {
     let before = rig.send(300).await;
     rig.until_all_told(&before).await;
     first.signal("TERM").unwrap();
-    assert_eq!(first.wait(LIMIT).await.unwrap().code(), Some(0));
+    let ended = first.wait(LIMIT).await.unwrap();
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
     let after = rig.send(300).await;
     rig.until_all_told(&after).await;
     rig.until_drained().await;
     let repeats = rig.endpoint.asked().len() - 600;
-    assert_eq!(repeats, 0);
+    assert_eq!(repeats, 0, "{}{}", ended.stdout, ended.stderr);
     rig.end(second).await;
 }
 

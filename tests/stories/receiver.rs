@@ -32,6 +32,8 @@ pub(crate) struct Received {
     pub(crate) valid: bool,
     /// What was answered.
     pub(crate) status: u16,
+    /// It was told that an operator sent the event back.
+    pub(crate) redrive: bool,
 }
 
 impl Receiver {
@@ -56,6 +58,11 @@ impl Receiver {
     pub(crate) async fn is_down(&self, is_down: bool) {
         let path = if is_down { "/control/down" } else { "/control/up" };
         assert_eq!(get(&self.address, path).await.0, 204);
+    }
+
+    /// From now on it stumbles over nothing.
+    pub(crate) async fn is_mended(&self) {
+        assert_eq!(get(&self.address, "/control/mended").await.0, 204);
     }
 
     /// Every call so far, in the order in which they were answered.

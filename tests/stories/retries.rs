@@ -10,7 +10,7 @@ use fleetlog_engine::handler_group;
 use fleetlog_event::catalogue::{Catalogue, held_name, retry_name};
 use fleetlog_kafka::Offsets;
 use fleetlog_testkit::Running;
-use fleetlog_tests::{LIMIT, World, address_of, get};
+use fleetlog_tests::{LIMIT, World, address_of, get, until};
 use serde_json::Value;
 use tokio::time::sleep;
 use uuid::Uuid;
@@ -97,7 +97,7 @@ async fn story() {
     let (log, calls) = story.everything_was_delivered(outage).await;
     story.in_which_order(&log, &calls, outage);
     story.the_few_that_gave_up(&log).await;
-    story.redrive_to_the_handler();
+    story.redrive_to_the_handler(&log).await;
     story.the_end(handler).await;
 }
 
@@ -298,12 +298,31 @@ impl Story {
         self.teller.holds("after four calls, with the time of the first", tried, expected.len());
     }
 
-    /// The place for sending them back: `fleetlog dlq redrive` knows projections only. Once it knows handlers, the receiver is told
-    /// `/control/mended`, the letters are redriven, and each of these events comes once more with `fleetlog-redrive: true`.
-    fn redrive_to_the_handler(&mut self) {
+    /// What gave up goes to the endpoint once more, and to nobody else.
+    async fn redrive_to_the_handler(&mut self, log: &[Logged]) {
         self.teller.chapter("Back to the endpoint");
-        self.teller
-            .say("not there yet: dead letters cannot be sent back to a handler. They stay until they can");
+        let before = self.receiver.calls().await.len();
+        self.receiver.is_mended().await;
+        let group = handler_group(&self.world.prefix, HANDLER);
+        let redrive = ["dlq", "redrive", "--group", &group, "--all"];
+        self.teller.run(&redrive).await;
+        let execute = ["--execute", "--yes", "--why", "the endpoint stumbles no more"];
+        self.teller.run(&[&redrive[..], &execute].concat()).await;
+        let expected: BTreeSet<Uuid> =
+            log.iter().map(|event| event.id).filter(|id| stumbles_over(*id)).collect();
+        until("the endpoint is told once more", async || {
+            self.receiver.calls().await.len() >= before + expected.len()
+        })
+        .await;
+        let calls = self.receiver.calls().await.split_off(before);
+        let told: BTreeSet<Uuid> = calls.iter().map(|call| call.id).collect();
+        self.teller.holds("each of them is told once more, and nothing else is", &told, &expected);
+        let is_right =
+            |call: &&Received| call.redrive && call.valid && call.attempt == 1 && call.status == 204;
+        let right = calls.iter().filter(is_right).count();
+        self.teller.holds("signed, and as what an operator sent back", right, expected.len());
+        let open = self.world.json(&["dlq", "list", "--source", "topic", "--group", &group]).await;
+        self.teller.holds("no dead letter is open any more", open.as_array().unwrap().len(), 0);
     }
 
     async fn the_end(&mut self, handler: Running) {

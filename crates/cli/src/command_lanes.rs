@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use fleetlog_codec::Decoder;
-use fleetlog_dead_letters::redrive::{LaneRef, Lanes, Reader, Rehearsal, Trouble};
+use fleetlog_dead_letters::redrive::{HandlerGroup, LaneRef, Lanes, Reader, Rehearsal, Trouble};
 use fleetlog_engine::{KafkaLogs, Rehearsing};
 use fleetlog_event::{
     EntityKey, LogId,
-    catalogue::{Catalogue, is_of_dead_letters, physical_name},
+    catalogue::{Catalogue, held_name, is_of_dead_letters, physical_name},
 };
 use fleetlog_kafka::Admin;
 use fleetlog_projection::{
@@ -18,7 +18,7 @@ use fleetlog_projections::{Described, SinkKind, event_history::EventRow, for_eac
 use fleetlog_sink_redis::RedisSink;
 use fleetlog_sink_timescale::{Database, SqlSink};
 
-use crate::{config::Config, lanes, wiring};
+use crate::{config::Config, handlers, lanes, wiring};
 
 /// Every group of the fleet with each topic that it reads, and the group's inbox for it. What lies on a dead-letter topic is
 /// never set aside, so there is nothing to command.
@@ -36,9 +36,20 @@ pub(crate) fn readers(config: &Config) -> Vec<Reader> {
     readers
 }
 
+/// Every handler of the settings, as its letters find it.
+fn handler_groups(config: &Config) -> anyhow::Result<Vec<HandlerGroup>> {
+    let group = |handler: handlers::Described| HandlerGroup {
+        topics: handler.topics.iter().map(|stem| physical_name(&config.kafka.topic_prefix, stem)).collect(),
+        held: held_name(&handler.group),
+        group: handler.group,
+    };
+    Ok(handlers::all(config)?.into_iter().map(group).collect())
+}
+
 /// The lanes of every projection; connects when it is used.
 pub(crate) struct FleetLanes {
     readers: Vec<Reader>,
+    handlers: Vec<HandlerGroup>,
     by_group: BTreeMap<String, Described>,
     hot: RedisSink,
     history: SqlSink<EventRow>,
@@ -60,6 +71,7 @@ impl FleetLanes {
             .collect();
         Ok(Self {
             readers: readers(config),
+            handlers: handler_groups(config)?,
             by_group: projections.map(|described| (wiring::group(config, &described), described)).collect(),
             hot: wiring::redis_sink(config)?,
             history: wiring::history_sink(config)?,
@@ -135,6 +147,10 @@ fn trouble(error: SinkError) -> Trouble {
 impl Lanes for FleetLanes {
     fn readers(&self) -> &[Reader] {
         &self.readers
+    }
+
+    fn handlers(&self) -> &[HandlerGroup] {
+        &self.handlers
     }
 
     async fn progress(&self, lane: &LaneRef) -> Result<Option<Progress>, Trouble> {

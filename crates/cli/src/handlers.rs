@@ -14,8 +14,9 @@ use crate::{
     wiring,
 };
 
-/// The topic that nobody is told of who did not ask for it by name: it carries far more than all others together.
-const TELEMETRY: &str = "telemetry";
+/// Topics that nobody is told of who did not ask for their events by name: telemetry is far more than all others together, and
+/// `ops` is about what operators do.
+const NAMED_ONLY: [&str; 2] = ["telemetry", "ops"];
 
 /// A handler of the settings.
 #[derive(Clone, Debug)]
@@ -92,9 +93,10 @@ fn webhook_id(name: &str) -> String {
     format!("webhook-{name}")
 }
 
-/// The topics with events that a subscription asks for; telemetry only where it is named.
+/// The topics with events that a subscription asks for; telemetry and operators' work only where they are named.
 fn sources<'a>(subscription: &Subscription, catalogue: &'a Catalogue) -> Vec<&'a Topic> {
-    let is_named = |topic: &Topic| !subscription.event_types.is_empty() || topic.stem != TELEMETRY;
+    let is_named =
+        |topic: &Topic| !subscription.event_types.is_empty() || !NAMED_ONLY.contains(&&*topic.stem);
     let is_asked_for = |topic: &Topic| topic.events.iter().any(|event| subscription.asks_for(event));
     catalogue.sources().filter(|topic| is_named(topic) && is_asked_for(topic)).collect()
 }

@@ -123,6 +123,19 @@ impl DeadLetter {
         self
     }
 
+    /// The letter of an event that an operator had sent back: one replay more than the letter before it tells.
+    #[must_use]
+    pub fn counting_a_replay(mut self) -> Self {
+        for (name, value) in &mut self.headers {
+            if *name == REPLAY_COUNT {
+                let before = value.as_deref().and_then(|count| std::str::from_utf8(count).ok()?.parse().ok());
+                let replays: u32 = before.unwrap_or(0_u32).saturating_add(1);
+                *value = Some(Bytes::from(replays.to_string()));
+            }
+        }
+        self
+    }
+
     /// Bytes of key, value and headers.
     #[must_use]
     pub fn size_bytes(&self) -> usize {

@@ -177,11 +177,12 @@ impl Member<'_> {
     }
 }
 
-/// Keeps the lanes' ends fresh, for lag.
+/// Keeps the lanes' ends fresh, for lag, and has it told.
 pub(crate) async fn watch_ends(
     logs: &SharedLogs,
     status: &ProjectionStatus,
     interval: Duration,
+    tell: impl Fn(),
 ) -> Infallible {
     loop {
         tokio::time::sleep(interval).await;
@@ -193,5 +194,6 @@ pub(crate) async fn watch_ends(
                 lane.set_end(log.high);
             }
         }
+        tell();
     }
 }

@@ -262,7 +262,7 @@ where
     ) -> End {
         let shared = Arc::clone(&self.shared);
         let lag = self.runtime.handle().spawn(async move {
-            watch_ends(&shared.logs, &shared.status, LAG_INTERVAL).await;
+            watch_ends(&shared.logs, &shared.status, LAG_INTERVAL, || {}).await;
         });
         let serve = |intake| self.serve(intake, goals.clone(), stop).boxed();
         let end = self.member().serve(membership, stop, serve).await;

@@ -382,7 +382,13 @@ impl<R: Clone, E> Dispatcher<R, E> {
 
     fn begin(&mut self, now: Instant) {
         let passes = self.circuit.would_pass(now);
-        for (id, lane) in &mut self.lanes {
+        let mut lanes: Vec<(&LaneId, &mut Lane<R>)> = self.lanes.iter_mut().collect();
+        if !self.circuit.is_closed() {
+            // Trials are made with what is held. What lay in the tiers when the endpoint went down may be just what it stumbles
+            // over, and each trial that fails costs all others another wait.
+            lanes.sort_by_key(|(_, lane)| lane.kind() != LaneKind::Held);
+        }
+        for (id, lane) in lanes {
             // What waits for the circuit is not even looked at before.
             if lane.kind() != LaneKind::Source && !passes {
                 continue;

@@ -59,7 +59,9 @@ impl Handler for ByHand {
     }
 
     async fn handle(&self, call: &Call<RobotEvent>) -> Result<(), HandlerError> {
+        // Of the source; what comes back from a tier is beside it.
         let unit = call.event.event.meta().unit_uid.clone().unwrap();
+        let unit = format!("{unit} {}", call.attempt);
         {
             let mut open = self.open.lock().unwrap();
             let of_unit = open.0.entry(unit.clone()).or_default();

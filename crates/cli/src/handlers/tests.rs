@@ -49,7 +49,7 @@ fn handlers_are_as_the_settings_say() {
 
 #[test]
 fn topics_are_those_with_the_events_that_are_asked_for() {
-    assert_eq!(topics(""), ["robot", "task", "ops"]);
+    assert_eq!(topics(""), ["robot", "task"]);
     assert_eq!(topics("event_types = [\"Connected\", \"robot.DoorChanged\"]"), ["robot"]);
     assert_eq!(topics("event_types = [\"fleetlog.task.Failed\", \"Telemetry\"]"), ["telemetry", "task"]);
     assert_eq!(topics("event_types = [\"ProjectionHalted\"]"), ["ops"]);

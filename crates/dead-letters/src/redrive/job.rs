@@ -104,13 +104,17 @@ impl<'a, L: Lanes, R: Road> Job<'a, L, R> {
             }
         }
         let anew: Vec<&Candidate> = plan.go.iter().filter(|it| it.way == Way::Anew).collect();
-        Ok(self.emit_anew(&anew).await?.unwrap_or(Ended::Done))
+        if let Some(ended) = self.emit_anew(&anew).await? {
+            return Ok(ended);
+        }
+        let to_handlers: Vec<&Candidate> = plan.go.iter().filter(|it| it.way == Way::ToHandler).collect();
+        Ok(self.send_to_handlers(&to_handlers).await?.unwrap_or(Ended::Done))
     }
 
     /// The lanes that will get commands.
     fn lanes_of(&self, plan: &Plan) -> BTreeSet<LaneRef> {
         let mut lanes = BTreeSet::new();
-        for candidate in &plan.go {
+        for candidate in plan.go.iter().filter(|candidate| candidate.way != Way::ToHandler) {
             lanes.insert(candidate.lane.clone());
             if candidate.way == Way::Anew {
                 lanes.extend(self.lanes_over(&candidate.lane));

@@ -24,6 +24,7 @@ mod anew;
 mod answers;
 mod audit;
 mod dry;
+mod handlers;
 mod job;
 mod kafka;
 mod keeping;
@@ -86,6 +87,17 @@ pub struct Reader {
     pub inbox: String,
 }
 
+/// A handler of this fleet: what it could not do goes back to it alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandlerGroup {
+    /// Its consumer group.
+    pub group: String,
+    /// The topics that it reads, physical names.
+    pub topics: Vec<String>,
+    /// The topic of what is held for it, physical name.
+    pub held: String,
+}
+
 /// A topic as it is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogFacts {
@@ -139,6 +151,11 @@ fn fault(fault: KafkaFault) -> Fault {
 pub trait Lanes: Send + Sync {
     /// Every group of the fleet with each topic that it reads.
     fn readers(&self) -> &[Reader];
+
+    /// Every handler of the fleet.
+    fn handlers(&self) -> &[HandlerGroup] {
+        &[]
+    }
 
     /// Where a lane is, as stored; none before its first write.
     fn progress(&self, lane: &LaneRef) -> impl Future<Output = Result<Option<Progress>, Trouble>> + Send;

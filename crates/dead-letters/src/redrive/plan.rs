@@ -20,6 +20,8 @@ pub enum Way {
     InPlace,
     /// As a new record under the right key: where it lies it can count for nobody.
     Anew,
+    /// To its handler, which is called for the event once more.
+    ToHandler,
 }
 
 /// Why a letter stays where it is.
@@ -36,7 +38,7 @@ pub enum Stays {
     Parked,
     /// It is not parked, and parked ones were asked for.
     NotParked,
-    /// Its group is no projection of this fleet: no lane of ours could take it.
+    /// Its group is no projection and no handler of this fleet: nobody of ours could take it.
     ForeignGroup,
     /// Its headers do not say where its record lies (topic, partition, offset, topic id, time), so no lane can know its place.
     NoPlace,
@@ -60,7 +62,9 @@ impl Stays {
             Self::Discarded => "discarded",
             Self::Parked => "parked: --parked sends them back once more",
             Self::NotParked => "not parked: without --parked they go",
-            Self::ForeignGroup => "of a group that is no projection of this fleet: no lane could take them",
+            Self::ForeignGroup => {
+                "of a group that is no projection or handler of this fleet: nobody could take them"
+            }
             Self::NoPlace => "headers do not say where the record lies, so no lane knows its place",
             Self::NotRead => "of a topic that the group does not read",
             Self::OtherLog => "the topic of the record was deleted or made anew",
@@ -165,7 +169,9 @@ pub(crate) async fn of_found<L: Lanes, R: Road>(
     lanes: &L,
     road: &R,
 ) -> Result<Plan, RedriveError> {
-    let mut topics: Vec<String> = lanes.readers().iter().map(|reader| reader.topic.clone()).collect();
+    let read = lanes.readers().iter().map(|reader| &reader.topic);
+    let told = lanes.handlers().iter().flat_map(|handler| &handler.topics);
+    let mut topics: Vec<String> = read.chain(told).cloned().collect();
     topics.sort();
     topics.dedup();
     let logs = road.logs(&topics).await?;
@@ -177,7 +183,7 @@ pub(crate) async fn of_found<L: Lanes, R: Road>(
     };
     let mut candidates = Vec::new();
     for (letter, state) in found.letters {
-        match candidate(letter, &state, request.parked, lanes.readers(), &logs) {
+        match candidate(letter, &state, request.parked, lanes, &logs) {
             Ok(candidate) => candidates.push(candidate),
             Err(stays) => plan.stay(stays),
         }
@@ -211,9 +217,13 @@ impl Plan {
         parked: bool,
         lanes: &L,
     ) -> Result<(), Trouble> {
-        let asked: Vec<&Candidate> = candidates.iter().collect();
+        let asked: Vec<&Candidate> = candidates.iter().filter(|it| it.way != Way::ToHandler).collect();
         let entries = entries_of(lanes, &asked).await?;
         for candidate in candidates {
+            if candidate.way == Way::ToHandler {
+                self.go.push(candidate);
+                continue;
+            }
             match may_go(entries.get(&candidate.at()), parked) {
                 None => self.go.push(candidate),
                 Some(stays) => {
@@ -289,11 +299,11 @@ pub(crate) fn may_go(entry: Option<&LedgerEntry>, parked: bool) -> Option<Stays>
 }
 
 /// What can be said of a letter without asking a store.
-fn candidate(
+fn candidate<L: Lanes>(
     letter: Letter,
     state: &State,
     parked: bool,
-    readers: &[Reader],
+    lanes: &L,
     logs: &BTreeMap<String, LogFacts>,
 ) -> Result<Candidate, Stays> {
     match state {
@@ -303,13 +313,16 @@ fn candidate(
         State::Open if parked => return Err(Stays::NotParked),
         State::Open | State::Parked => {}
     }
-    if !readers.iter().any(|reader| reader.group == letter.group) {
+    let readers = lanes.readers();
+    let handler = lanes.handlers().iter().find(|handler| handler.group == letter.group);
+    if handler.is_none() && !readers.iter().any(|reader| reader.group == letter.group) {
         return Err(Stays::ForeignGroup);
     }
     let Origin::Log { topic, partition, offset, log } = &letter.origin else { return Err(Stays::NoPlace) };
     let log: LogId = log.as_deref().and_then(|log| log.parse().ok()).ok_or(Stays::NoPlace)?;
     let recorded_at = letter.recorded_at.ok_or(Stays::NoPlace)?;
-    if !readers.iter().any(|reader| reader.group == letter.group && reader.topic == *topic) {
+    let is_told = handler.is_some_and(|handler| handler.topics.contains(topic));
+    if !is_told && !readers.iter().any(|reader| reader.group == letter.group && reader.topic == *topic) {
         return Err(Stays::NotRead);
     }
     let facts = logs.get(topic).ok_or(Stays::OtherLog)?;
@@ -319,7 +332,11 @@ fn candidate(
     let lane = LaneRef { group: letter.group.clone(), topic: topic.clone(), partition: *partition };
     let is_misplaced =
         [Reason::WrongKey, Reason::WrongPartition].iter().any(|reason| letter.reason == reason.as_str());
-    let way = if is_misplaced { Way::Anew } else { Way::InPlace };
+    let way = match handler {
+        Some(_) => Way::ToHandler,
+        None if is_misplaced => Way::Anew,
+        None => Way::InPlace,
+    };
     let (offset, partitions) = (*offset, facts.partitions);
     Ok(Candidate { letter, lane, log, partitions, offset, recorded_at, way })
 }

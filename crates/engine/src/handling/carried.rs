@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn what_comes_back_from_a_tier_is_the_record_that_lay_on_its_source() {
         let own: [(&[u8], Option<&[u8]>); 3] = [(b"a", Some(b"1")), (b"\xff", None), (b"a", Some(b"2"))];
-        let source = read(Headers::pack(own.into_iter()), 42);
+        let source = read(Headers::pack(own), 42);
         let origin = Origin::Here { topic: "x-robot".into(), scope: scope() };
         let carried = Carried { record: source.clone(), origin };
         let journey = Journey { failed_calls: 2, why: Some("down".into()), ..carried.journey() };

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use super::{
     Shared,
     carried::Carried,
-    lanes::Leaving,
+    lanes::{COMMIT_AGAIN, Leaving},
     tasks::Calling,
     told::{Teller, Told},
 };
@@ -156,7 +156,8 @@ impl<I: Intake, H: Handler, C: Schemas> Driver<I, H, C> {
         let now = Instant::now();
         let deadline = self.leaving.as_ref().map(|leaving| leaving.until).or(self.drains_until);
         let deadline = deadline.map(|until| until.saturating_duration_since(now));
-        let retry = (!self.seeks.is_empty()).then_some(Duration::from_millis(20));
+        // Neither a seek nor a commit that is put off is told when it can be done.
+        let retry = (!self.seeks.is_empty() || self.leaving.is_some()).then_some(COMMIT_AGAIN);
         self.dispatcher.wakes_in(now).into_iter().chain(deadline).chain(retry).fold(IDLE, Duration::min)
     }
 

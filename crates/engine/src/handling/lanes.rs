@@ -2,8 +2,9 @@
 
 use std::{
     collections::BTreeSet,
+    ops::ControlFlow,
     sync::{Arc, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use fleetlog_handler::{Handler, Incoming, Journey, LaneKind, Origin as EventOrigin, tells_time};
@@ -17,10 +18,15 @@ use super::{
     driver::{Driver, DriverEnd, Entry, among, lane_at, lane_id},
 };
 use crate::{
-    Intake, LaneAt,
+    CommitError, Intake, LaneAt,
     ports::{LogFacts, Schemas},
     status::LaneState,
 };
+
+/// How long the last commit of a process may take: what is not committed comes again.
+const LAST_COMMIT_TIMEOUT: Duration = Duration::from_secs(2);
+/// After how long a commit that was not taken is tried again.
+pub(super) const COMMIT_AGAIN: Duration = Duration::from_millis(50);
 
 /// What a record takes beside its bytes: what is known of it, and its place in the window.
 const RECORD_BYTES: usize = 512;
@@ -138,8 +144,11 @@ impl<I: Intake, H: Handler, C: Schemas> Driver<I, H, C> {
                 "{left} records under way given up: another member does them again"
             );
         }
-        let Some(Leaving { lanes, .. }) = self.leaving.take() else { return };
-        self.commit_now(&lanes);
+        let Some(Leaving { lanes, until }) = self.leaving.take() else { return };
+        if self.commit_now(&lanes).is_break() && Instant::now() < until {
+            self.leaving = Some(Leaving { lanes, until });
+            return;
+        }
         self.unassign(&lanes);
     }
 
@@ -170,21 +179,34 @@ impl<I: Intake, H: Handler, C: Schemas> Driver<I, H, C> {
         lanes.iter().for_each(|at| self.dispatcher.revoked(lane_id(*at), now));
     }
 
-    fn commit_now(&mut self, lanes: &BTreeSet<LaneAt>) {
+    /// Commits what is done; whether to try that once more, as another rebalance is just under way.
+    fn commit_now(&mut self, lanes: &BTreeSet<LaneAt>) -> ControlFlow<()> {
         let done = |at: &LaneAt| Some((*at, self.dispatcher.to_commit(lane_id(*at))?));
         let offsets: Vec<(LaneAt, i64)> = lanes.iter().filter_map(done).collect();
-        if !offsets.is_empty()
-            && let Err(error) = self.intake.commit_and_wait(&offsets)
-        {
-            warn!(handler = self.shared.id, %error, "what was done last is not committed; it comes again");
+        if offsets.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        match self.intake.commit_and_wait(&offsets) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                warn!(handler = self.shared.id, %error, "what was done last is not committed");
+                match error {
+                    CommitError::Transient(_) => ControlFlow::Break(()),
+                    CommitError::NotOurs(_) => ControlFlow::Continue(()),
+                }
+            }
         }
     }
 
     /// The last thing: commits what is done, and leaves.
     pub(super) fn close(&mut self) {
         let lanes: BTreeSet<LaneAt> = self.lanes.keys().copied().collect();
-        if !matches!(self.end, Some(DriverEnd::Replaced(_))) {
-            self.commit_now(&lanes);
+        let until = Instant::now() + LAST_COMMIT_TIMEOUT;
+        while !matches!(self.end, Some(DriverEnd::Replaced(_)))
+            && self.commit_now(&lanes).is_break()
+            && Instant::now() < until
+        {
+            self.runtime.block_on(tokio::time::sleep(COMMIT_AGAIN));
         }
         self.forget(&lanes);
         for at in lanes {
@@ -200,11 +222,8 @@ impl<I: Intake, H: Handler, C: Schemas> Driver<I, H, C> {
             let at = lane_at(lane);
             let Some(entry) = self.lanes.get(&at) else { continue };
             entry.status.set_next(low_water);
-            if let Some(end) = entry.status.end() {
-                let lag = (end - low_water).max(0);
-                self.shared.figures.lag(&self.shared.topics[at.topic].name, at.partition, lag);
-            }
         }
+        self.shared.tell_lag();
     }
 }
 

@@ -217,7 +217,7 @@ impl<H: Handler, C: Schemas> HandlerRunner<H, C> {
     pub(crate) async fn drive<M: Membership>(&self, membership: &M, stop: &CancellationToken) -> End {
         let shared = Arc::clone(&self.shared);
         let lag = self.runtime.handle().spawn(async move {
-            watch_ends(&shared.logs, &shared.status, LAG_INTERVAL).await;
+            watch_ends(&shared.logs, &shared.status, LAG_INTERVAL, || shared.tell_lag()).await;
         });
         let Shared { id, status, logs, config, .. } = &*self.shared;
         let member = Member { id, status, logs, config };
@@ -303,6 +303,15 @@ impl<H, C> Shared<H, C> {
             // The other half is librdkafka's, and what is under way takes beside its record.
             buffer_bytes_max: self.config.memory_bytes_max / 2,
             commit_interval: COMMIT_INTERVAL,
+        }
+    }
+
+    /// How far it is, for whoever asks: also where it stands still.
+    fn tell_lag(&self) {
+        for lane in self.status.snapshot().lanes {
+            if let Some(lag) = lane.lag() {
+                self.figures.lag(&lane.lane.topic, lane.lane.partition, lag);
+            }
         }
     }
 

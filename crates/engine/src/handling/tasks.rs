@@ -201,8 +201,12 @@ impl<H: Handler, C: Schemas> Shared<H, C> {
             application_version: &self.config.application_version,
             now: now(),
         };
-        DeadLetter::new(&set_aside, &origin, self.config.dead_letter_bytes_max)
-            .after_calls(calls, journey.first_failed_at)
+        let letter = DeadLetter::new(&set_aside, &origin, self.config.dead_letter_bytes_max);
+        // Of one that was redriven the first failure is that of its first letter, which is told by its headers.
+        if journey.is_redrive {
+            return letter.counting_a_replay().after_calls(calls, None);
+        }
+        letter.after_calls(calls, journey.first_failed_at)
     }
 
     /// Tries until it works; none where something permanent was told.

@@ -96,6 +96,48 @@ fn what_is_told_of_an_earlier_assignment_is_of_no_account() {
     assert_eq!(dispatcher.act(now), [call]);
 }
 
+/// What lies in the tiers when the endpoint goes down may be just what it stumbles over.
+#[test]
+fn trials_are_made_with_what_is_held() {
+    let [source, tier, held] = [0, 1, 2].map(|topic| LaneId { topic, partition: 0 });
+    let circuit = CircuitSettings { failures_max: 0, trials: 1, ..CircuitSettings::default() };
+    let (mut dispatcher, now) =
+        (Dispatcher::<u32, u32>::new(DispatcherSettings { circuit, ..settings() }), Instant::now());
+    let incoming = |record| Incoming {
+        offset: 0,
+        origin: Origin { topic: 0, offset: 0 },
+        key: None,
+        appended_at: TimestampMs(0),
+        rest: Duration::ZERO,
+        failed_calls: 0,
+        bytes: 1,
+        record: Some(record),
+    };
+    dispatcher.assigned(source, LaneKind::Source, 0);
+    dispatcher.read(source, incoming(1));
+    let Some(Action::Prepare(at, _)) = dispatcher.act(now).pop() else { panic!("nothing is asked for") };
+    dispatcher.prepared(at, Prepared::Wanted(1));
+    assert!(matches!(dispatcher.act(now)[..], [Action::Call { .. }]));
+    dispatcher.ended(at, Err(HandlerError::Retry("down".into())), now);
+    assert!(!dispatcher.circuit().is_closed());
+
+    dispatcher.assigned(tier, LaneKind::Tier(Duration::from_secs(1)), 0);
+    dispatcher.assigned(held, LaneKind::Held, 0);
+    dispatcher.heard(tier, TimestampMs(100_000), now);
+    dispatcher.read(tier, incoming(2));
+    dispatcher.read(held, incoming(3));
+    dispatcher.act(now);
+    let asked = dispatcher.act(now + circuit.open);
+    let records: Vec<u32> = asked
+        .iter()
+        .filter_map(|action| match action {
+            Action::Prepare(_, record) => Some(*record),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(records, [3, 2]);
+}
+
 #[test]
 fn a_stop_begins_nothing_more_and_leaves_the_event_where_it_is() {
     let mut world = World::new(settings(), Script::Stops(5), 1);

@@ -127,6 +127,7 @@ impl<'a> Report<'a> {
         let how = |way| match way {
             Way::InPlace => "in its place",
             Way::Anew => "emitted anew under the right key",
+            Way::ToHandler => "to its handler, which is called once more",
         };
         let rows = self.plan.rows().into_iter();
         let rows: Vec<[String; 5]> = rows

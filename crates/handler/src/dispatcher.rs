@@ -332,10 +332,12 @@ impl<R: Clone, E> Dispatcher<R, E> {
     /// through.
     #[must_use]
     pub fn wakes_in(&self, now: Instant) -> Option<Duration> {
+        // What is over already was acted on, and comes about with what is told next: waiting for it would be spinning.
         let open = self.circuit.open_until().map(|until| until.saturating_duration_since(now));
-        let due = self.lanes.values().filter_map(|lane| lane.due_in(now)).filter(|due| !due.is_zero());
+        let due = self.lanes.values().filter_map(|lane| lane.due_in(now));
         let is_waiting = !self.commits && self.lanes.values().any(|lane| lane.to_commit().is_some());
-        due.chain(open).chain(is_waiting.then(|| self.commits_in(now))).min()
+        let moments = due.chain(open).filter(|wait| !wait.is_zero());
+        moments.chain(is_waiting.then(|| self.commits_in(now))).min()
     }
 
     /// Records that have begun and are not done: a process that was stopped may end when there are none.

@@ -120,6 +120,9 @@ fn trials_are_made_with_what_is_held() {
     assert!(matches!(dispatcher.act(now)[..], [Action::Call { .. }]));
     dispatcher.ended(at, Err(HandlerError::Retry("down".into())), now);
     assert!(!dispatcher.circuit().is_closed());
+    dispatcher.act(now);
+    assert_eq!(dispatcher.wakes_in(now), Some(circuit.open));
+    assert_eq!(dispatcher.wakes_in(now + circuit.open), None, "nothing is there to try it with");
 
     dispatcher.assigned(tier, LaneKind::Tier(Duration::from_secs(1)), 0);
     dispatcher.assigned(held, LaneKind::Held, 0);

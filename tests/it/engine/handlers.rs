@@ -12,16 +12,16 @@ use fleetlog_engine::{
     ports::{Appended, Onward, WaitingTopics},
 };
 use fleetlog_event::{
-    EventSet as _,
-    catalogue::{Catalogue, Waiting},
+    Event as _, EventSet as _, LogId, Position,
+    catalogue::{Catalogue, Waiting, held_name},
     robot::RobotEvent,
 };
-use fleetlog_handler::{Call, CircuitSettings, Handler, HandlerError, RetryPolicy};
+use fleetlog_handler::{Call, CircuitSettings, Handler, HandlerError, Journey, RetryPolicy};
 use fleetlog_producer::{ProducerMetrics, ProducerSettings, RawProducer, RawRecord};
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use super::support::{DirectDeadLetters, Fleet, until};
+use super::support::{DirectDeadLetters, Fleet, PATIENCE, until};
 
 const ID: &str = "by-hand";
 const TIERS_MS: [u64; 2] = [200, 500];
@@ -165,7 +165,8 @@ async fn a_handler_that_panics_stops_with_the_event_where_it_is() {
         assert!(call.event.position.offset != 4, "asked to panic");
         (Duration::ZERO, Ok(()))
     });
-    let end = runner(&fleet, handler.clone(), HandlerSettings::default()).run(CancellationToken::new()).await;
+    let run = runner(&fleet, handler.clone(), HandlerSettings::default()).run(CancellationToken::new());
+    let end = tokio::time::timeout(PATIENCE, run).await.expect("ends in time");
     let fifth = handler.made()[4].0.clone();
     match end {
         End::Failed(why) => assert!(why.contains("panicked") && why.contains(&fifth), "{why}"),
@@ -180,6 +181,46 @@ async fn a_handler_that_panics_stops_with_the_event_where_it_is() {
     stop.cancel();
     assert_eq!(running.await.unwrap(), End::Stopped);
     assert_eq!(again.made()[0].0, fifth);
+}
+
+/// As after a change of what a handler is told of. What none of ours wrote there is a dead letter, and stops nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_of_a_topic_that_is_not_read_any_more_is_called_for() {
+    let fleet = fleet("by-hand-former").await;
+    let event = fleet.connected(1);
+    let position = Position { log: LogId(uuid::Uuid::from_u128(7)), partition: 23, offset: 7 };
+    let journey = Journey {
+        topic: fleet.settings.topic("former"),
+        position,
+        recorded_at: event.meta.recorded_at,
+        failed_calls: 2,
+        first_failed_at: None,
+        rest: Duration::ZERO,
+        why: None,
+        is_redrive: false,
+    };
+    let held = held_name(&handler_group(&fleet.settings.topic_prefix, ID));
+    let (key, value) = (Some(event.entity().to_string().into()), Some(fleet.encode(&event).into()));
+    let headers = journey.headers().into_iter().map(|(name, value)| (name.into(), Some(value))).collect();
+    let ours = Onward { topic: held, partition: None, key, value, headers };
+    let metrics = ProducerMetrics::unregistered().unwrap();
+    let tiers = Tiers(RawProducer::connect(&fleet.settings, &ProducerSettings::default(), metrics).unwrap());
+    tiers.append(Onward { headers: Vec::new(), ..ours.clone() }).await.unwrap();
+    tiers.append(ours).await.unwrap();
+
+    let called = Arc::new(Mutex::new(None));
+    let seen = Arc::clone(&called);
+    let handler = ByHand::new(move |call| {
+        *seen.lock().unwrap() = Some((call.event.position, call.attempt));
+        (Duration::ZERO, Ok(()))
+    });
+    let (runner, stop) = (runner(&fleet, handler, HandlerSettings::default()), CancellationToken::new());
+    let running = tokio::spawn(runner.run(stop.clone()));
+    until("the call", || called.lock().unwrap().is_some()).await;
+    stop.cancel();
+    assert_eq!(running.await.unwrap(), End::Stopped);
+    assert_eq!(*called.lock().unwrap(), Some((position, 3)));
+    assert_eq!(fleet.read_all(&fleet.settings.topic("robot-dlq")).await.len(), 1);
 }
 
 /// Calls that never end are ended, and repeated; all of a lot that is due at once is called for, and none too early.

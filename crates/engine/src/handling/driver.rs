@@ -103,8 +103,8 @@ impl<I: Intake, H: Handler, C: Schemas> Driver<I, H, C> {
     }
 
     /// Until it is asked to stop, or something ends it. Then what is under way ends, up to the deadline, and what is done is
-    /// committed.
-    pub(super) fn run(mut self) -> DriverEnd {
+    /// committed. The consumer is handed back: closing it is for whoever has time.
+    pub(super) fn run(mut self) -> (DriverEnd, I) {
         let tell = self.tell.clone();
         self.intake.on_readable(Box::new(move || tell.wake()));
         while !self.is_over() {
@@ -115,7 +115,7 @@ impl<I: Intake, H: Handler, C: Schemas> Driver<I, H, C> {
             self.act();
         }
         self.close();
-        self.end.unwrap_or(DriverEnd::Stopped)
+        (self.end.unwrap_or(DriverEnd::Stopped), self.intake)
     }
 
     fn is_over(&mut self) -> bool {

@@ -283,10 +283,12 @@ impl<H: Handler, C: Schemas> HandlerRunner<H, C> {
         let cpu = self.runtime.cpu();
         thread::Builder::new().name(format!("poll-{}", self.shared.id)).spawn(move || {
             cpu.enter();
-            let end = driver.run();
-            cpu.leave();
+            let (end, intake) = driver.run();
             // Nobody waits any more if the deadline has passed.
             let _ = sender.send(end);
+            // Everything is committed, and a static member does not leave its group: nothing hangs on how long this takes.
+            drop(intake);
+            cpu.leave();
         })?;
         Ok(ended)
     }

@@ -1,12 +1,16 @@
 //! What is done on the runtime: reading events, calls, sends. Each tells the poll thread how it ended.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use fleetlog_event::{EntityKey, EventSet, Reason, Recorded, Reject, TimestampMs};
 use fleetlog_handler::{
     At, Call, Destination, Handler, HandlerError, Journey, LaneId, LaneKind, Prepared, time_header,
 };
-use fleetlog_projection::{Fault, LaneId as LaneName, Record, SetAside, key_text_of, read_event};
+use fleetlog_projection::{Fault, LaneId as LaneName, LaneScope, Record, SetAside, key_text_of, read_event};
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use tracing::warn;
@@ -60,17 +64,22 @@ impl<H: Handler, C: Schemas> Shared<H, C> {
     ) -> Result<Recorded<H::Event>, (Reject, Option<String>)> {
         let key = key_text_of(&carried.record).map_err(|reject| (reject, None))?;
         let (original, key) = (carried.original(), EntityKey::from(key));
-        // What lies on a tier was found in its partition before; with the number of partitions of its source it is again.
-        let partitions = self.partitions_of(carried);
-        read_event(&carried.scope(partitions), decode, &original, key)
+        if let Some(partitions) = self.partitions_of(carried) {
+            return read_event(&carried.scope(partitions), decode, &original, key);
+        }
+        // Its topic is not read any more, and where its key belongs was seen when it was.
+        let anywhere = LaneScope { partition: 0, ..carried.scope(1) };
+        let mut event = read_event(&anywhere, decode, &original, key)?;
+        event.position = carried.journey().position;
+        Ok(event)
     }
 
-    fn partitions_of(&self, carried: &Carried) -> i32 {
+    /// How many partitions the source topic has; none where it is not read any more.
+    fn partitions_of(&self, carried: &Carried) -> Option<i32> {
         match &carried.origin {
-            Origin::Here { scope, .. } | Origin::Unknown { scope, .. } => scope.partitions,
+            Origin::Here { scope, .. } | Origin::Unknown { scope, .. } => Some(scope.partitions),
             Origin::Elsewhere(journey) => {
-                let partitions = self.partitions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                partitions.get(&journey.topic).copied().unwrap_or(0)
+                self.partitions.lock().unwrap_or_else(PoisonError::into_inner).get(&journey.topic).copied()
             }
         }
     }

@@ -3,7 +3,9 @@
 
 KAFKA_HOME="$STACK/kafka"
 KAFKA_LIBS="$KAFKA_HOME/libs"
-KAFKA_HEAP_MB=512
+# Each test makes some twenty topics of its own, and none is deleted: by the end of `make test` there are tens of thousands of
+# partitions, and with 512 MB the broker spent its time collecting garbage (and answered nobody for half a minute).
+KAFKA_HEAP_MB=2048
 
 # The jars are fetched once per pom.xml: the copy beside them says for which.
 kafka_install() {

@@ -19,10 +19,12 @@ usage: scripts/stack.sh COMMAND
 
   up [--with LIST]              start what is not running: Kafka, Redis, PostgreSQL, and what LIST names:
                                 registry, pglite, python
+     [--in-memory]              data that are not there yet go to a folder in memory, if there is enough of it: for tests
   down                          stop the servers this checkout started; data stay
   status                        one line per server
   env                           the addresses as NAME=VALUE lines (also in .stack/env)
   logs [SERVER]                 where the logs are, or the end of one
+  wipe                          down, and remove the servers' data; what was installed stays
   clean                         down, and remove .stack/ with all data
 
 A server whose address is set by the user (FLEETLOG_KAFKA__BROKERS, FLEETLOG_REDIS__URL, FLEETLOG_POSTGRES__URL,
@@ -53,11 +55,12 @@ lock() {
 }
 
 up() {
-  local with="" wanted=(redis postgres kafka) own=() server variable
+  local with="" in_memory=false wanted=(redis postgres kafka) own=() server variable
   while (($# > 0)); do
     case "$1" in
       --with) with="${2-}"; shift 2 || die "--with needs a list: registry,pglite,python" ;;
       --with=*) with="${1#--with=}"; shift ;;
+      --in-memory) in_memory=true; shift ;;
       *) die "unknown option $1; see scripts/stack.sh help" ;;
     esac
   done
@@ -84,6 +87,7 @@ up() {
     return
   fi
   "$SCRIPTS/prerequisites.sh" "${own[@]}" || exit 1
+  [[ $in_memory == true ]] && choose_data_in_memory
   for server in kafka registry pglite python; do
     [[ " ${own[*]} " == *" $server "* ]] && "${server}_install"
   done
@@ -98,9 +102,18 @@ down() {
   for server in "${ALL[@]}"; do "${server}_stop"; done
 }
 
-clean() {
+wipe() {
   local server
   down
+  for server in redis postgres kafka; do "${server}_wipe"; done
+  # With whatever tests left there.
+  if is_in_memory; then rm -rf "$(data_home)"; fi
+  forget "$PORTS_FILE" data-home
+}
+
+clean() {
+  local server
+  wipe
   containers_clean
   for server in "${ALL[@]}" python; do "${server}_clean"; done
   rm -rf "$STACK"
@@ -147,6 +160,7 @@ command="${1-help}"
 case "$command" in
   up) up "$@" ;;
   down) down ;;
+  wipe) wipe ;;
   clean) clean ;;
   status) status ;;
   env) print_env ;;

@@ -53,6 +53,12 @@ print("\n".join("--test\n" + name for name in sorted(names - {"contract"})))'
 run_integration_tests() {
   local options
   load_env
+  # Servers that tests start of their own keep their data where the stack keeps its.
+  if is_in_memory; then
+    export TMPDIR="$(data_home)/tmp"
+    mkdir -p "$TMPDIR"
+    chmod 755 "$TMPDIR"
+  fi
   mapfile -t options < <(integration_tests)
   # More than there are processors: these tests wait for servers most of their time.
   cargo_test "${options[@]}" -- --test-threads 3
@@ -73,7 +79,7 @@ crashed() {
 summary() {
   local passed failed line
   if [[ ${CI-} == true ]]; then
-    scripts/stack.sh down
+    if is_in_memory; then scripts/stack.sh wipe; else scripts/stack.sh down; fi
   else
     say ""
     say "The stack goes on running for the next time; \`make stop\` stops it."
@@ -92,7 +98,7 @@ summary() {
 }
 
 required "prerequisites" scripts/prerequisites.sh build tests
-required "stack" scripts/stack.sh up --with registry,pglite,python
+required "stack" scripts/stack.sh up --with registry,pglite,python --in-memory
 required "binary with faults in it" scripts/build_fault_injection.sh
 required "build" cargo build --workspace --all-targets --locked
 stage "format" cargo fmt --all --check

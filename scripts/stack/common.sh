@@ -27,6 +27,33 @@ make_folders() {
   chmod 755 "$STACK"
 }
 
+# --- data --------------------------------------------------------------------------------------------------------
+
+# Below this, servers keep their data: .stack/, or a folder in memory.
+data_home() {
+  local home
+  home="$(remembered "$PORTS_FILE" data-home)"
+  echo "${home:-$STACK}"
+}
+
+# Tests make tens of thousands of partitions and dozens of databases, and wait for every one of their files: on a busy disk
+# for seconds at a time. What has data on disk keeps them there; so does a machine that has not enough memory to spare.
+choose_data_in_memory() {
+  local home free_kb available_kb
+  [[ -z $(remembered "$PORTS_FILE" data-home) && ! -d $STACK/kafka/data && ! -d $STACK/redis ]] || return 0
+  [[ -d /dev/shm && -w /dev/shm && -r /proc/meminfo ]] || return 0
+  free_kb="$(df -Pk /dev/shm | awk 'NR == 2 { print $4 }')"
+  available_kb="$(awk '$1 == "MemAvailable:" { print $2 }' /proc/meminfo)"
+  ((free_kb > 4 * 1024 * 1024 && available_kb > 12 * 1024 * 1024)) || return 0
+  home="/dev/shm/fleetlog-$(printf '%s' "$STACK" | cksum | cut -d ' ' -f 1)"
+  mkdir -p "$home"
+  chmod 755 "$home"
+  remember "$PORTS_FILE" data-home "$home"
+  say "stack: the servers' data go to $home: in memory, gone when the machine restarts"
+}
+
+is_in_memory() { [[ $(data_home) != "$STACK" ]]; }
+
 # --- ports ---------------------------------------------------------------------------------------------------------
 
 port_answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }

@@ -7,6 +7,8 @@ KAFKA_LIBS="$KAFKA_HOME/libs"
 # partitions, and with 512 MB the broker spent its time collecting garbage (and answered nobody for half a minute).
 KAFKA_HEAP_MB=2048
 
+kafka_data() { echo "$(data_home)/kafka/data"; }
+
 # The jars are fetched once per pom.xml: the copy beside them says for which.
 kafka_install() {
   cmp -s "$SCRIPTS/stack/kafka/pom.xml" "$KAFKA_LIBS/pom.xml" && return 0
@@ -28,7 +30,7 @@ controller.quorum.voters=1@127.0.0.1:$2
 listeners=PLAINTEXT://127.0.0.1:$1,CONTROLLER://127.0.0.1:$2
 advertised.listeners=PLAINTEXT://127.0.0.1:$1
 controller.listener.names=CONTROLLER
-log.dirs=$KAFKA_HOME/data
+log.dirs=$(kafka_data)
 auto.create.topics.enable=false
 num.partitions=1
 default.replication.factor=1
@@ -53,7 +55,8 @@ kafka_start() {
   port="$(port_for kafka)" || exit 1
   controller_port="$(port_for kafka-controller)" || exit 1
   kafka_properties "$port" "$controller_port" >"$KAFKA_HOME/server.properties"
-  if [[ ! -f $KAFKA_HOME/data/meta.properties ]]; then
+  if [[ ! -f $(kafka_data)/meta.properties ]]; then
+    mkdir -p "$(kafka_data)"
     # 22 characters of URL-safe base64: what Kafka takes for a cluster id.
     local id
     id="$(head -c 16 /dev/urandom | base64 | tr '+/' 'AB' | tr -d '=')"
@@ -77,9 +80,11 @@ kafka_await() {
   [[ -n ${KAFKA_STARTED_MS-} ]] && await kafka 300 "$KAFKA_STARTED_MS" "127.0.0.1:$port" kafka_answers "$port"
   remember "$ENV_FILE" FLEETLOG_KAFKA__BROKERS "127.0.0.1:$port"
   remember "$ENV_FILE" FLEETLOG_KAFKA__REPLICATION 1
+  remember "$ENV_FILE" FLEETLOG_STACK_KAFKA_DATA "$(kafka_data)"
   remember "$ENV_FILE" FLEETLOG_STACK_KAFKA_LIBS "$KAFKA_LIBS"
   remember "$ENV_FILE" FLEETLOG_STACK_KAFKA_LOG4J "$SCRIPTS/stack/kafka/log4j2.properties"
 }
 
 kafka_stop() { stop_server kafka TERM; }
+kafka_wipe() { rm -rf "$(kafka_data)"; }
 kafka_clean() { rm -rf "$KAFKA_HOME"; }

@@ -29,10 +29,12 @@ postgres_home() {
 }
 
 postgres_choose_home() {
-  local home="$STACK/postgres"
-  if ! as_postgres test -x "$STACK"; then
+  local home
+  home="$(data_home)/postgres"
+  mkdir -p "$(data_home)"
+  if ! as_postgres test -x "$(data_home)"; then
     home="/var/tmp/fleetlog-$(printf '%s' "$STACK" | cksum | cut -d ' ' -f 1)"
-    say "postgres: the user postgres cannot reach $STACK, its data go to $home"
+    say "postgres: the user postgres cannot reach $(data_home), its data go to $home"
   fi
   remember "$PORTS_FILE" postgres-home "$home"
 }
@@ -91,7 +93,8 @@ postgres_await() {
 }
 
 postgres_stop() { stop_server postgres INT; }
-postgres_clean() {
+postgres_wipe() {
   rm -rf "$(postgres_home)"
   forget "$PORTS_FILE" postgres-home
 }
+postgres_clean() { postgres_wipe; }

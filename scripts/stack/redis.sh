@@ -3,6 +3,8 @@
 
 REDIS_HOME="$STACK/redis"
 
+redis_data() { echo "$(data_home)/redis"; }
+
 redis_start() {
   local port
   if is_up redis; then
@@ -10,14 +12,14 @@ redis_start() {
     return 0
   fi
   port="$(port_for redis)" || exit 1
-  mkdir -p "$REDIS_HOME"
+  mkdir -p "$REDIS_HOME" "$(redis_data)"
   # auto-aof-rewrite-min-size: from 64 MB on (the default) a fleet of 10,000 units, each written once a second, has the file
   # rewritten every six seconds, and each time a core is taken for a second.
   # set-proc-title: Redis would write over the command line by which the stack knows its own process.
   cat >"$REDIS_HOME/redis.conf" <<EOF
 bind 127.0.0.1
 port $port
-dir $REDIS_HOME
+dir $(redis_data)
 daemonize no
 set-proc-title no
 appendonly yes
@@ -48,4 +50,5 @@ redis_await() {
 }
 
 redis_stop() { stop_server redis TERM; }
+redis_wipe() { rm -rf "$(redis_data)"; }
 redis_clean() { rm -rf "$REDIS_HOME"; }

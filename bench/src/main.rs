@@ -6,6 +6,7 @@ mod capacity;
 mod catch_up;
 mod codec;
 mod cpu;
+mod handlers;
 mod latency;
 mod load;
 mod native;
@@ -72,7 +73,7 @@ fn main() -> anyhow::Result<()> {
         stack: Stack::at(args.places)?,
         runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?,
         rounds: args.rounds,
-        report: Report::new(&args.only),
+        report: Report::new("bench", &args.only)?,
     };
     codec::measure(&mut bench);
     let wide = Data::new(&bench.stack, "wide", args.events, 10_000);
@@ -90,8 +91,9 @@ fn main() -> anyhow::Result<()> {
     }
     capacity::measure(&mut bench, &args.capacity)?;
     redrive::measure(&mut bench, args.latency_s)?;
+    handlers::measure(&mut bench)?;
     let Bench { stack, runtime, mut report, .. } = bench;
     runtime.block_on(restart::measure(&stack, &mut report))?;
     runtime.block_on(latency::measure(&stack, args.latency_s, &mut report))?;
-    report.write("bench")
+    report.write()
 }

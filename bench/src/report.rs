@@ -2,9 +2,12 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, process::Command};
 
-use serde::Serialize;
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
 
 use crate::cpu::Spent;
+
+const JSON: &str = "results.json";
 
 /// What was measured once: in the row's unit, with what it cost.
 #[derive(Clone, Debug, Default)]
@@ -26,11 +29,11 @@ pub(crate) enum Goal {
     EachMax(f64),
 }
 
-/// One row (the fields that readers of `results.json` may rely on, and two more).
-#[derive(Clone, Debug, Serialize)]
+/// One row (the fields that readers of `results.json` may rely on, and three more).
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Row {
     name: String,
-    unit: &'static str,
+    unit: String,
     min: f64,
     median: f64,
     max: f64,
@@ -43,17 +46,31 @@ struct Row {
     /// CPU seconds by program, and the peak memory of the process measured (MB of 10^6 bytes), of the median round.
     cpu_s: BTreeMap<String, f64>,
     peak_rss_mb: Option<f64>,
+    /// Which run measured it: when, at which revision, on which machine.
+    run: String,
 }
 
 /// All rows so far.
 pub(crate) struct Report {
+    folder: &'static str,
     only: String,
+    /// This run.
+    run: String,
+    /// What earlier runs measured; nothing where all is measured anew.
+    before: Vec<Row>,
     rows: Vec<Row>,
 }
 
 impl Report {
-    pub(crate) fn new(only: &str) -> Self {
-        Self { only: only.to_owned(), rows: Vec::new() }
+    /// A report for a folder. Where only some rows are asked for, those of the reports that lie there stay.
+    pub(crate) fn new(folder: &'static str, only: &str) -> anyhow::Result<Self> {
+        let file = format!("{folder}/{JSON}");
+        let before = if only.is_empty() {
+            Vec::new()
+        } else {
+            serde_json::from_str(&fs::read_to_string(&file).with_context(|| file.clone())?).context(file)?
+        };
+        Ok(Self { folder, only: only.to_owned(), run: machine(), before, rows: Vec::new() })
     }
 
     /// Whether a measurement of that name was asked for.
@@ -93,7 +110,7 @@ impl Report {
         });
         let row = Row {
             name: name.to_owned(),
-            unit,
+            unit: unit.to_owned(),
             min: least.value,
             median: middle.value,
             max: most.value,
@@ -108,31 +125,51 @@ impl Report {
             met,
             cpu_s: middle.spent.cpu_s.clone(),
             peak_rss_mb: middle.spent.peak_rss_mb,
+            run: self.run.clone(),
         };
         println!("{}", line(&row));
         self.rows.push(row);
     }
 
-    /// Writes `RESULTS.md` and `results.json` into a folder.
-    pub(crate) fn write(&self, folder: &str) -> anyhow::Result<()> {
-        let mut text = format!(
-            "# Results\n\nWritten by `make bench`; what each row is: [README.md](README.md). Pairs of a ratio ran one after the \
-             other, in one run; the ratio is the median of the rounds' ratios, the CPU seconds and the memory are those of \
-             the median round.\n\n{}\n\n",
-            machine()
-        );
-        text.push_str(
-            "| what | unit | min | median | max | ratio | of | goal | met | CPU s | peak RSS, MB |\n",
-        );
-        text.push_str("|---|---|---:|---:|---:|---:|---|---|---|---|---:|\n");
-        for row in &self.rows {
-            text.push_str(&line(row));
-            text.push('\n');
+    /// Writes `RESULTS.md` and `results.json`.
+    pub(crate) fn write(self) -> anyhow::Result<()> {
+        let rows = merged(self.before, self.rows);
+        let mut runs: Vec<&str> = Vec::new();
+        for row in &rows {
+            if !runs.contains(&row.run.as_str()) {
+                runs.push(&row.run);
+            }
         }
-        fs::write(format!("{folder}/RESULTS.md"), text)?;
-        fs::write(format!("{folder}/results.json"), serde_json::to_string_pretty(&self.rows)? + "\n")?;
+        let mut text = "# Results\n\nWritten by `make bench`; what each row is: [README.md](README.md). Pairs of a ratio ran one \
+             after the other, in one run; the ratio is the median of the rounds' ratios, the CPU seconds and the memory are \
+             those of the median round. Rows of several runs (`--only`) say by which they were measured:\n\n"
+            .to_owned();
+        for (n, run) in runs.iter().enumerate() {
+            let _ = writeln!(text, "{}. {run}", n + 1);
+        }
+        text.push_str(
+            "\n| what | unit | min | median | max | ratio | of | goal | met | CPU s | peak RSS, MB | run |\n",
+        );
+        text.push_str("|---|---|---:|---:|---:|---:|---|---|---|---|---:|---:|\n");
+        for row in &rows {
+            let run = runs.iter().position(|run| *run == row.run).unwrap_or_default() + 1;
+            let _ = writeln!(text, "{} {run} |", line(row));
+        }
+        fs::write(format!("{}/RESULTS.md", self.folder), text)?;
+        fs::write(format!("{}/{JSON}", self.folder), serde_json::to_string_pretty(&rows)? + "\n")?;
         Ok(())
     }
+}
+
+/// Rows that were measured before, each in its place where it was measured again; then those that are new.
+fn merged(before: Vec<Row>, mut measured: Vec<Row>) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for old in before {
+        let again = measured.iter().position(|row| row.name == old.name);
+        rows.push(again.map_or(old, |at| measured.remove(at)));
+    }
+    rows.extend(measured);
+    rows
 }
 
 fn line(row: &Row) -> String {

@@ -55,6 +55,11 @@ impl Stack {
         KafkaSettings { topic_prefix: prefix.to_owned(), ..KafkaSettings::at(&self.places.brokers) }
     }
 
+    /// For clients that are not fleetlog's.
+    pub(crate) fn brokers(&self) -> &str {
+        &self.places.brokers
+    }
+
     /// For files of this run.
     pub(crate) fn folder(&self) -> PathBuf {
         PathBuf::from("/tmp").join(&self.name)

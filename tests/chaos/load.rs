@@ -28,13 +28,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{faults::Ground, plan::Plan};
 
 /// The header that says what is expected of a record.
-const EXPECTED: &str = "chaos";
+pub(crate) const EXPECTED: &str = "chaos";
 const TOPICS: [&str; 3] = ["robot", "telemetry", "task"];
 const PARTITIONS: i32 = 6;
 /// Bytes before the datum: `C3 01` and the schema's fingerprint.
-const FRAME_BYTES: usize = 10;
+pub(crate) const FRAME_BYTES: usize = 10;
 /// The event's id, with which the datum begins.
-const EVENT_ID_BYTES: usize = 16;
+pub(crate) const EVENT_ID_BYTES: usize = 16;
 
 /// A fleet that sends until it is told to stop.
 pub(crate) struct Load {

@@ -30,6 +30,7 @@ fn family(mutant: &str) -> Family {
         "cache-kept" | "idle-link-not-read" => Family::Tail,
         "at-or-past" | "nonce-reused" | "stale-prefetch" | "dedup-learns-early" => Family::Chain,
         "ledger-skipped" => Family::Redrive,
+        "handler-commits-ahead" | "handler-too-early" => Family::Handlers,
         _ => Family::Process,
     }
 }

@@ -24,6 +24,10 @@ pub(crate) enum Check {
     Backward,
     /// A reader saw an entity half-written.
     HalfWritten,
+    /// A handler was called before a tier allowed it.
+    Early,
+    /// A handler was called again more often than kills explain.
+    Repeated,
     /// The lanes did not take everything in time.
     CaughtUp,
     /// A projection stopped for good that must not, or did not that must.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fleetlog_event::EventId;
-use fleetlog_testkit::delete_before;
+use fleetlog_testkit::{delete_before, redis_connection};
 use fleetlog_tests::{LIMIT, World, until};
 use rand::{SeedableRng as _, rngs::StdRng};
 use redis::AsyncCommands as _;
@@ -73,8 +73,7 @@ async fn what_is_wrong_is_counted() {
         assert_eq!(counts(&found), counted, "{statement}: {known:?}");
     }
 
-    let client = redis::Client::open(world.redis_url.as_str()).unwrap();
-    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    let mut redis = redis_connection(&world.redis_url).await.unwrap();
     let units: Vec<String> = redis.keys(format!("{}unit:*", world.prefix)).await.unwrap();
     let ledgers: Vec<String> = redis.keys(format!("{}*:set_aside", world.prefix)).await.unwrap();
     let _: () = redis.hset(&units[0], "connects", "4711").await.unwrap();
@@ -197,8 +196,7 @@ async fn a_redriven_event_that_is_missing_doubled_or_out_of_order_is_counted() {
     assert!([[0, 0, 0, 0, 1], [0, 0, 0, 0, 2]].contains(&counts(&found)), "{known:?}");
 
     // Hot state as it would be had the event been folded last, and not in its place.
-    let client = redis::Client::open(world.redis_url.as_str()).unwrap();
-    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    let mut redis = redis_connection(&world.redis_url).await.unwrap();
     let (_, record) =
         redriver.letters_of("unit-consensus").find(|(_, record)| record.key_text().is_some()).unwrap();
     let home = format!("{}UnitConsensus@{}", world.prefix, record.key_text().unwrap());

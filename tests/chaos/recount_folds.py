@@ -195,7 +195,7 @@ class TaskState:
         "Created": (("unknown",), "created"), "Assigned": (("created",), "assigned"), "Started": (("assigned",), "started"),
         "Paused": (("started",), "paused"), "Resumed": (("paused",), "started"), "Reassigned": (WORKING, "assigned"),
         "StepChanged": (WORKING, None), "Completed": (WORKING, "completed"), "Failed": (OPEN, "failed"),
-        "Cancelled": (OPEN, "cancelled"), "Rejected": (("created",), "rejected"),
+        "Cancelled": (OPEN, "cancelled"), "Rejected": (("created",), "rejected"), "Stalled": ((*OPEN, *ENDS), None),
     }
     KNOWN_AFTER_END_MS = 7 * 24 * 3600 * 1000
 
@@ -215,7 +215,11 @@ class TaskState:
         if before == "unknown":
             state.clear()
             state.update(self.new())
+        if kind == "Stalled":
+            state["stalled_at"] = None if before in self.ENDS else record.timestamp_ms
+            return None
         state["status"] = before if is_update or leads_to is None else leads_to
+        state["stalled_at"] = None
         at = state["occurred_at"] = milliseconds(meta["occurred_at"])
         state["recorded_at"] = record.timestamp_ms
         getattr(self, f"take_{kind}")(state, event, at)
@@ -274,7 +278,8 @@ class TaskState:
         plain = ("site_uid", "unit_uid", "task_type", "priority", "external_id", "reason", "detail", "failed_steps",
                  "assignments", "pauses", "rejected_update_id")
         shown = {name: state.get(name) for name in plain}
-        for name in ("created_at", "assigned_at", "started_at", "paused_at", "ended_at", "occurred_at", "recorded_at"):
+        for name in ("created_at", "assigned_at", "started_at", "paused_at", "ended_at", "stalled_at", "occurred_at",
+                     "recorded_at"):
             shown[name] = time_text(state.get(name))
         steps = [{name: value for name, value in step.items() if value is not None} for step in state["steps"]]
         shown.update(task_id=key, state=state["status"], parameters=state["parameters"] or None,

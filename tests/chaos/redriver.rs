@@ -3,6 +3,7 @@
 //!
 //! What it knows of a letter it reads off its headers, as any tool would.
 
+use fleetlog_testkit::redis_connection;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
@@ -282,8 +283,7 @@ async fn read(
 async fn open_entries(world: &World) -> Result<BTreeSet<Place>> {
     let mut open = BTreeSet::new();
     let prefix = &world.prefix;
-    let client = redis::Client::open(world.redis_url.as_str())?;
-    let mut redis = client.get_multiplexed_async_connection().await?;
+    let mut redis = redis_connection(&world.redis_url).await?;
     for (projection, stem) in HOT {
         for partition in 0..PARTITIONS {
             let key = format!("{prefix}fleetlog:{prefix}{projection}@1:{prefix}{stem}:{partition}:set_aside");

@@ -55,7 +55,8 @@ pub(crate) async fn run(plan: Plan, random: StdRng) -> Outcome {
 async fn prepare_and_run(plan: &Plan, mut random: StdRng, outcome: &mut Outcome) -> Result<()> {
     let mut faults = plan.family.set_up(&mut random).await?;
     let ground = faults.ground();
-    let world = World::on(ground.stack.clone(), &format!("chaos{}", plan.seed)).await;
+    let label = format!("chaos{}", plan.seed);
+    let world = World::with(ground.stack.clone(), &label, &ground.everywhere).await;
     let mut fleet = Fleet::new(world, &ground, plan, faults.restarts_are_timed(), faults.stopped())?;
     faults.begin(&mut fleet, &mut random)?;
     let ran = run_fleet(&mut fleet, &mut *faults, &ground, plan, &mut random, outcome).await;
@@ -95,6 +96,7 @@ async fn run_fleet(
         catch_up(fleet, faults.stopped()).await?;
     }
     fleet.stop_all().await?;
+    faults.check(fleet).await.context("what this family checks")?;
     stop_watching.cancel();
     outcome.reads = watching.await?;
     let expected = Expected {
@@ -148,7 +150,7 @@ async fn load_and_strike(
     Ok(sent)
 }
 
-/// Waits until every lane of every projection that goes on has taken everything; false, and a finding, if not in time.
+/// Waits until every lane of every projection that goes on has taken everything, and no event of a handler waits; false, and a finding, if not in time.
 async fn catch_up(fleet: &mut Fleet, stopped: &[&str]) -> Result<bool> {
     let begun = Instant::now();
     loop {
@@ -159,7 +161,10 @@ async fn catch_up(fleet: &mut Fleet, stopped: &[&str]) -> Result<bool> {
             .context("status is a list")?
             .iter()
             .filter(|row| !stopped.contains(&row["projection"].as_str().unwrap_or_default()))
-            .filter(|row| row["lag_events"] != 0)
+            // Of a handler: what it has to do, and what waits.
+            .filter(|row| {
+                ["lag_events", "lag_offsets"].iter().any(|lag| row[lag].as_i64().is_some_and(|lag| lag > 0))
+            })
             .collect();
         if behind.is_empty() {
             return Ok(true);

@@ -7,7 +7,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 use crate::project;
 
 /// For each crate of ours, the ones below it that it may use. What is not listed is forbidden.
-const MAY_USE: [(&str, &[&str]); 23] = [
+const MAY_USE: [(&str, &[&str]); 24] = [
     ("event", &[]),
     ("trust", &[]),
     ("codec", &["event", "trust"]),
@@ -30,18 +30,22 @@ const MAY_USE: [(&str, &[&str]); 23] = [
     ("handler", &["event"]),
     // One handler: calls over HTTP.
     ("webhook", &["event", "handler", "trust"]),
+    // Another: what is due when; hot state and log are behind ports.
+    ("task-watch", &["event", "handler"]),
     ("vda5050", &["event"]),
     ("simulate", &["event"]),
     ("presence", &["event"]),
     // Retention and partitions of topics; everything else is figures.
     ("capacity", &["event"]),
     ("testkit", &["event", "codec", "kafka"]),
-    // Measures the binary from outside, what services use, and the pure parts alone.
+    // Measures the binary from outside, what services and authors of handlers use, and the pure parts alone.
     (
         "bench",
         &[
             "event",
             "codec",
+            "engine",
+            "handler",
             "kafka",
             "producer",
             "projection",
@@ -73,6 +77,7 @@ const MAY_USE: [(&str, &[&str]); 23] = [
             "dead-letters",
             "handler",
             "webhook",
+            "task-watch",
         ],
     ),
 ];
@@ -91,11 +96,12 @@ const ONLY_IN: [(&str, &[&str]); 8] = [
 
 /// No I/O, no clock, no runtime: nothing that could bring it in, but for what only the harness for tests needs (an optional
 /// dependency, behind feature `testing`).
-const PURE: [&str; 11] = [
+const PURE: [&str; 12] = [
     "event",
     "trust",
     "projection",
     "handler",
+    "task-watch",
     "letter",
     "projections",
     "doctor",

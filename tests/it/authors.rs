@@ -2,7 +2,7 @@
 
 use fleetlog_codec::reference::{describe, example};
 use fleetlog_event::{
-    EventSet, FleetEvent,
+    EventSet, FleetEvent, TimestampMs,
     robot::{Decommissioned, DoorState, EmergencyStop, FaultLevel, Load, Registered, UnitType},
     telemetry::Telemetry,
 };
@@ -38,6 +38,7 @@ async fn a_station_lives_from_registration_to_decommission() {
     producer.send(ride.created("ride")).await.unwrap();
     producer.send(ride.assigned("lift-2")).await.unwrap();
     producer.send(ride.started()).await.unwrap();
+    producer.send(ride.stalled("started", TimestampMs(0), 60_000)).await.unwrap();
     producer.send(ride.completed()).await.unwrap().await.unwrap();
     world.ok(&["run", "--once"]).await;
     let status = world.json(&["unit", "show", "s504.ulift-2"]).await["status"].clone();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fleetlog_testkit::{KafkaServer, PostgresServer, RedisServer, Running, delete_before};
+use fleetlog_testkit::{KafkaServer, PostgresServer, RedisServer, Running, delete_before, redis_connection};
 use serde_json::Value;
 use sqlx::Executor as _;
 
@@ -177,8 +177,7 @@ async fn a_redis_that_may_evict_is_refused() {
         progress(&world, "unit-status").await.values().all(|next| *next == 0),
         "written to a Redis that forgets"
     );
-    let client = redis::Client::open(redis.url()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut connection = redis_connection(&redis.url()).await.unwrap();
     let policy = ["SET", "maxmemory-policy", "noeviction"];
     let _: () = redis::cmd("CONFIG").arg(&policy).query_async(&mut connection).await.unwrap();
     world.ok(&["run", "--once"]).await;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use fleetlog_event::partition_of;
 use fleetlog_producer::{ProducerMetrics, ProducerSettings, RawProducer, RawRecord};
-use fleetlog_testkit::Running;
+use fleetlog_testkit::{Running, redis_connection};
 use serde_json::{Value, json};
 
 use fleetlog_tests::{LIMIT, World, address_of, get, until};
@@ -187,11 +187,7 @@ async fn a_projection_that_failed_tries_again_in_the_living_process_when_it_is_r
     let said = world.ok(&["progress", "resume", "unit-status", "--why", "a look"]).await;
     assert!(said.contains("was not halted; where it had failed, it tries again"), "{said}");
     // Rebuilt: its state of the log that is gone is thrown away.
-    let mut redis = redis::Client::open(world.redis_url.as_str())
-        .unwrap()
-        .get_multiplexed_async_connection()
-        .await
-        .unwrap();
+    let mut redis = redis_connection(&world.redis_url).await.unwrap();
     let lanes = format!("{0}fleetlog:{0}unit-status@1:*", world.prefix);
     let keys: Vec<String> = redis::cmd("KEYS").arg(lanes).query_async(&mut redis).await.unwrap();
     assert!(!keys.is_empty());
@@ -209,7 +205,7 @@ async fn without_topic_ops_projections_run_and_what_is_wrong_with_a_resume_is_sa
     assert!(world.fails(2, &resume[..3]).await.stderr.contains("--why"));
     assert!(world.fails(2, &[&resume[..4], &[" "]].concat()).await.stderr.contains("--why has 0 bytes"));
     let unknown = world.fails(2, &["progress", "resume", "unit-stat", "--why", "w"]).await.stderr;
-    assert!(unknown.contains("no projection `unit-stat`"), "{unknown}");
+    assert!(unknown.contains("no projection or handler `unit-stat`"), "{unknown}");
 
     let admin = fleetlog_kafka::Admin::new(&world.kafka()).unwrap();
     admin.delete_topics(&[&world.kafka().topic("ops")]).await.unwrap();
@@ -225,6 +221,6 @@ async fn without_topic_ops_projections_run_and_what_is_wrong_with_a_resume_is_sa
     until("all taken", async || status(&world, "unit-status").await["lag_events"] == 0).await;
     running.signal("TERM").unwrap();
     let ended = running.wait(LIMIT).await.unwrap();
-    let told = ended.stderr.matches("no projection can be halted by it or resumed").count();
+    let told = ended.stderr.matches("nothing can be halted by it or resumed").count();
     assert_eq!((ended.code(), told), (Some(0), 1), "{}", ended.stderr);
 }

@@ -13,9 +13,9 @@ use fleetlog_event::robot::DoorState;
 use fleetlog_kafka::Offsets;
 use fleetlog_producer::{Author, EventProducer};
 use fleetlog_testkit::Running;
-use fleetlog_tests::{LIMIT, World, address_of, get, until};
+use serde_json::Value;
 
-use crate::endpoint::Endpoint;
+use fleetlog_tests::{Endpoint, LIMIT, World, address_of, get, until};
 
 const GROUP: &str = "fleetlog-webhook-w";
 /// Partitions of the topics that a webhook reads, and that its events wait on.
@@ -78,6 +78,22 @@ impl Rig {
         ranges.iter().map(|(at, range)| range.end - committed.get(at).unwrap_or(&range.low)).sum()
     }
 
+    /// What `status` says of the handler; of its first topic.
+    async fn status(&self) -> Value {
+        let rows = self.world.json(&["status"]).await;
+        let row = rows.as_array().unwrap().iter().find(|row| row["handler"] == "webhook-w");
+        row.unwrap_or_else(|| panic!("{rows:#}")).clone()
+    }
+
+    /// State and detail of each change of a circuit that topic `ops` tells of.
+    async fn circuit_changes(&self) -> Vec<(String, String)> {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let events = self.world.ok(&["events", "--topic", "ops"]).await;
+        let events = events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let changes = events.filter(|event| event["type"] == "fleetlog.ops.CircuitChanged");
+        changes.map(|change| (text(&change["event"]["state"]), text(&change["event"]["detail"]))).collect()
+    }
+
     async fn until_drained(&self) {
         let waiting = ["retry-100ms", "retry-300ms", "held"].map(|name| format!("{GROUP}-{name}"));
         let mut stems: Vec<&str> = waiting.iter().map(String::as_str).collect();
@@ -85,7 +101,7 @@ impl Rig {
         until("nothing waits any more", async || self.lag(&stems).await == 0).await;
     }
 
-    async fn end(self, running: Running) {
+    async fn end(&self, running: Running) {
         running.signal("TERM").unwrap();
         let ended = running.wait(LIMIT).await.unwrap();
         assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
@@ -123,6 +139,80 @@ async fn every_event_is_told_once_signed_and_committed() {
         assert_eq!(units(n), sent, "unit {n}");
     }
     rig.end(running).await;
+}
+
+/// Everything is refused: that is no handful of poison. Few dead letters are made of it, and the rest waits where it is, over
+/// restarts, until somebody says that it may go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_refuses_everything_halts_its_handler_until_it_is_resumed() {
+    const IN_A_ROW_MAX: usize = 20;
+    let mut rig = Rig::new("hook-flood", &[TIERS]).await;
+    rig.world.fleetlog =
+        rig.world.fleetlog.env("FLEETLOG_RUN__SET_ASIDE_IN_A_ROW_MAX", &IN_A_ROW_MAX.to_string());
+    rig.world.ok(&["migrate"]).await;
+    rig.endpoint.answers(|_, _| (401, Duration::ZERO));
+    let ids = rig.send(400).await;
+    let mut running = rig.spawn();
+    let address = address_of(&mut running).await;
+    until("halted", async || rig.status().await["halt"].is_object()).await;
+    let halt = rig.status().await["halt"].clone();
+    assert_eq!(halt["cause"], "set_asides_in_a_row", "{halt:#}");
+    let detail = halt["detail"].as_str().unwrap();
+    assert!(detail.contains("(refused_by_endpoint") && detail.contains("secret"), "{detail}");
+    let shown = rig.world.ok(&["status"]).await;
+    assert!(
+        shown.contains("webhook-w is halted since") && shown.contains("progress resume webhook-w"),
+        "{shown}"
+    );
+    let halted = "fleetlog_handler_halted{cause=\"set_asides_in_a_row\",handler=\"webhook-w\"} 1";
+    until("the metric says so", async || get(&address, "/metrics").await.1.contains(halted)).await;
+    rig.end(running).await;
+
+    // Begun anew it knows, and calls nobody.
+    let asked = rig.endpoint.asked().len();
+    let mut running = rig.spawn();
+    running.line_with("halted: ", LIMIT).await.unwrap();
+    rig.world.fails(2, &["progress", "resume", "webhook-x", "--why", "no such handler"]).await;
+    assert_eq!(rig.endpoint.asked().len(), asked);
+    let letters = rig.world.records(&rig.world.kafka().topic("robot-dlq")).await.len();
+    assert_eq!(letters, IN_A_ROW_MAX);
+
+    rig.endpoint.answers(|_, _| (204, Duration::ZERO));
+    let resume = ["progress", "resume", "webhook-w", "--why", "the secret is the new one"];
+    rig.world.ok(&resume).await;
+    rig.until_all_told(&ids).await;
+    rig.until_drained().await;
+    assert!(rig.status().await["halt"].is_null());
+    let letters = rig.world.records(&rig.world.kafka().topic("robot-dlq")).await.len();
+    assert_eq!(letters, IN_A_ROW_MAX, "what was judged a flood is no dead letter");
+    rig.end(running).await;
+}
+
+/// Topic `ops` says from when to when an endpoint was left alone, also where the process is killed meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_becomes_of_a_circuit_is_on_topic_ops_and_in_status() {
+    let rig = Rig::new("hook-circuit", &[TIERS, ("CIRCUIT_OPEN_MS", "500")]).await;
+    rig.world.ok(&["migrate"]).await;
+    rig.endpoint.answers(|_, _| (503, Duration::ZERO));
+    let ids = rig.send(50).await;
+    let mut running = rig.spawn();
+    until("open in status", async || rig.status().await["open_circuits"][0].is_object()).await;
+    let open = rig.status().await["open_circuits"][0].clone();
+    assert!(open["detail"].as_str().unwrap().contains("503"), "{open:#}");
+    assert!(rig.world.ok(&["status"]).await.contains("webhook-w: its circuit is open in "));
+    running.kill().await.unwrap();
+
+    let running = rig.spawn();
+    until("told that it begins closed, and opens", async || rig.circuit_changes().await.len() >= 3).await;
+    rig.endpoint.answers(|_, _| (204, Duration::ZERO));
+    rig.until_all_told(&ids).await;
+    rig.until_drained().await;
+    until("closed in status", async || rig.status().await["open_circuits"] == serde_json::json!([])).await;
+    rig.end(running).await;
+    let changes = rig.circuit_changes().await;
+    let states: Vec<&str> = changes.iter().map(|(state, _)| &**state).collect();
+    assert_eq!(states, ["open", "closed", "open", "closed"], "{changes:?}");
+    assert!(changes[1].1.contains("begun anew") && changes[3].1.contains("trials"), "{changes:?}");
 }
 
 /// Down for a while: it is left alone, the source is read on, and nothing is used up by it.

@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use fleetlog_kafka::{Offsets, OwnedRecord};
-use fleetlog_testkit::{Database, Fleetlog, Output, Stack, fresh_database, unique, workspace_root};
+use fleetlog_testkit::{
+    Database, Fleetlog, Output, Stack, fresh_database, redis_connection, unique, workspace_root,
+};
 use serde_json::Value;
 use sqlx::{Connection as _, PgConnection, Row as _};
 
@@ -121,8 +123,7 @@ impl Rig {
 
     /// All Redis hashes whose key begins with `start` (after the prefix).
     pub(crate) async fn hashes(&self, start: &str) -> Vec<BTreeMap<String, String>> {
-        let client = redis::Client::open(self.stack.redis_url.as_str()).unwrap();
-        let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+        let mut redis = redis_connection(&self.stack.redis_url).await.unwrap();
         let pattern = format!("{}{start}*", self.prefix);
         let mut keys = Vec::<String>::new();
         let mut found = redis::AsyncCommands::scan_match::<_, String>(&mut redis, pattern).await.unwrap();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use sqlx::Row;
 
-use fleetlog_testkit::{Fleetlog, Output};
+use fleetlog_testkit::{Fleetlog, Output, redis_connection};
 use fleetlog_tests::{LIMIT, World};
 
 /// A fleet of which a test knows each event and where it lies.
@@ -294,8 +294,7 @@ async fn without_history_and_against_a_wrong_store(world: &World, mode_changed: 
     let explained: Value = serde_json::from_str(&alone.stdout).unwrap();
     assert_eq!(explained["changes"][0]["offset"], mode_changed["offset"]);
 
-    let client = redis::Client::open(world.redis_url.as_str()).unwrap();
-    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    let mut redis = redis_connection(&world.redis_url).await.unwrap();
     let key = format!("{}unit:s504.u7", world.prefix);
     redis::cmd("HSET").arg(key).arg("mode").arg("x").exec_async(&mut redis).await.unwrap();
     let wrong = world.fails(1, &["explain", "s504.u7", "mode"]).await;

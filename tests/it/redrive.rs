@@ -234,7 +234,7 @@ async fn one_that_is_rejected_each_time_is_parked_in_the_end() {
     world.simulate(300, 1).await;
     send_newer(&world, &units_in_turn(2)).await;
     let running = run(&world).await;
-    world.ok(&["status", "--wait", "60"]).await;
+    world.ok(&["status", "--wait", "240"]).await;
     let one = [&DO_IT[..], &["--group", "unit-status", "--replays-max", "2", "--max", "1"]].concat();
     let again = world.fails(1, &one).await.stdout;
     assert!(again.contains("1 rejected again (unknown_schema 1)"), "{again}");
@@ -273,7 +273,7 @@ async fn a_canary_and_a_second_operator_hold_a_redrive_up() {
     let world = World::new("redrive-two").await;
     send_newer(&world, &units_in_turn(8)).await;
     let running = run(&world).await;
-    world.ok(&["status", "--wait", "60"]).await;
+    world.ok(&["status", "--wait", "240"]).await;
     let of_group = [&DO_IT[..], &["--group", "event-history"]].concat();
     let canary = world.fails(1, &[&of_group[..], &["--canary", "3"]].concat()).await;
     assert!(
@@ -311,7 +311,7 @@ async fn what_lies_under_a_wrong_key_is_emitted_anew_once_for_every_group() {
     world.simulate(300, 1).await;
     send(&world, vec![("s504.u8".to_owned(), encoded(&connected(7)))]).await;
     let running = run(&world).await;
-    world.ok(&["status", "--wait", "60"]).await;
+    world.ok(&["status", "--wait", "240"]).await;
     assert_eq!(states(&world).await, json!({ "open": 2 }));
     let dry = world.json(&["dlq", "redrive"]).await;
     assert_eq!((&dry["rows"][0]["way"], &dry["tried"]["untried"]), (&json!("anew"), &json!(2)), "{dry:#}");

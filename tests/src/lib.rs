@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod endpoint;
 mod world;
 
+pub use endpoint::{Asked, Endpoint, Reply};
 pub use world::{LIMIT, World, address_of, get, until};

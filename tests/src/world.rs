@@ -7,7 +7,8 @@ use std::{
 
 use fleetlog_kafka::{KafkaSettings, OwnedRecord};
 use fleetlog_testkit::{
-    Database, Fleetlog, KafkaServer, Output, RedisServer, Running, Stack, fresh_database, records, unique,
+    Database, Fleetlog, KafkaServer, Output, RedisServer, Running, Stack, fresh_database, records,
+    redis_connection, unique,
 };
 use serde_json::Value;
 use sqlx::{Connection, PgConnection, Row};
@@ -80,6 +81,15 @@ impl World {
         world.made().await
     }
 
+    /// The same with settings that all commands and processes have.
+    pub async fn with(stack: Stack, label: &str, settings: &[(String, String)]) -> Self {
+        let mut world = Self::bare_on(stack, label).await;
+        for (name, value) in settings {
+            world.fleetlog = world.fleetlog.env(name, value);
+        }
+        world.made().await
+    }
+
     async fn made(self) -> Self {
         self.ok(&["topics", "apply"]).await;
         self.ok(&["migrate"]).await;
@@ -141,7 +151,7 @@ impl World {
     /// Waits until everything is taken, and has it recounted: no difference, something compared. The reports by
     /// projection.
     pub async fn verified(&self) -> BTreeMap<String, Value> {
-        self.ok(&["status", "--wait", "60"]).await;
+        self.ok(&["status", "--wait", "240"]).await;
         let output = self.fleetlog.run(&["verify", "--format", "json"], LIMIT).await.unwrap();
         assert_eq!(output.code(), Some(0), "verify: {}{}", output.stdout, output.stderr);
         let reports: Vec<Value> = serde_json::from_str(&output.stdout).unwrap();
@@ -179,8 +189,7 @@ impl World {
     /// leaves one that was not there before.
     pub async fn nonces(&self) -> Option<[BTreeSet<String>; 2]> {
         let nonce = |link: &str| link.split('.').next().unwrap_or_default().to_owned();
-        let client = redis::Client::open(self.redis_url.as_str()).unwrap();
-        let mut redis = client.get_multiplexed_async_connection().await.ok()?;
+        let mut redis = redis_connection(&self.redis_url).await.ok()?;
         let mut pipe = redis::pipe();
         for (projection, stem) in HOT {
             for partition in 0..PARTITIONS {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fleetlog_event::robot::DoorState;
 use fleetlog_kafka::OwnedRecord;
 use fleetlog_producer::{Author, Delivered, EventProducer, ProducerMetrics, ProducerSettings, RawProducer};
-use fleetlog_testkit::{Running, workspace_root};
+use fleetlog_testkit::{Running, redis_connection, workspace_root};
 use fleetlog_tests::{LIMIT, World, until};
 use redis::AsyncCommands as _;
 use serde_json::{Value, json};
@@ -337,8 +337,7 @@ impl Story {
 
     /// What hot state says of the gates' doors, by gate.
     async fn doors(&self) -> BTreeMap<String, String> {
-        let client = redis::Client::open(self.world.redis_url.as_str()).unwrap();
-        let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+        let mut redis = redis_connection(&self.world.redis_url).await.unwrap();
         let mut doors = BTreeMap::new();
         for gate in 0..GATES {
             let home = format!("{}unit:s{GATES_SITE}.ugate-{gate}", self.world.prefix);

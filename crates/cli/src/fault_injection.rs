@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 use fleetlog_projection::mutant::{self, Mutant, Wrongly};
 
 /// Every point, in the order in which a step passes them; then those of commands.
-const POINTS: [&str; 19] = [
+const POINTS: [&str; 22] = [
     "lane.start.read",
     "lane.start.sought",
     "step.admitted",
@@ -31,6 +31,9 @@ const POINTS: [&str; 19] = [
     "sql.committed",
     "commit.after",
     "step.committed",
+    "handler.called",
+    "handler.sent",
+    "handler.committed",
     "commands.begun",
     "commands.published",
     "commands.committed",

@@ -46,7 +46,7 @@ fn settings() {
     target.run(|mutator, corpus| mutator.bytes(corpus, &SETTINGS), check);
 }
 
-const SETTINGS: [&[u8]; 31] = [
+const SETTINGS: [&[u8]; 34] = [
     b"\n%%\nFLEETLOG_",
     b"\nFLEETLOG_KAFKA__PROPERTIES__",
     b"\nFLEETLOG_KAFKA=",
@@ -74,6 +74,9 @@ const SETTINGS: [&[u8]; 31] = [
     b"secret = \"whsec_",
     b"retry_delays_ms = [1000, 1",
     b"[webhooks.\"",
+    b"\n%%\nFLEETLOG_TASK_WATCH__TIMEOUTS_MS=a=5,",
+    b"[task_watch]\ntimeouts_ms = { a = 5000, \"b.c\" = ",
+    b"[task_watch.timeouts_ms]\n",
     b"'''",
     b"\"\"\"",
     b"{{{{{{{{{{{{",

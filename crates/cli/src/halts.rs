@@ -1,4 +1,4 @@
-//! Halted projections: what topic `ops` says of them, for the processes that run them and for the commands that show them.
+//! Halted projections and handlers, and open circuits: what topic `ops` says of them, for the processes that run them and for the commands that show them.
 
 use std::{
     sync::{Arc, OnceLock, PoisonError, RwLock},
@@ -8,7 +8,10 @@ use std::{
 use fleetlog_codec::Decoder;
 use fleetlog_dead_letters::{Halts, HaltsReader, ToolError};
 use fleetlog_engine::{Failure, ports};
-use fleetlog_event::ops::{ProjectionHalted, resume_command};
+use fleetlog_event::{
+    Event,
+    ops::{CircuitChanged, ProjectionHalted, resume_command},
+};
 use fleetlog_kafka::KafkaFault;
 use fleetlog_producer::{BatchError, EventProducer, ProducerMetrics, SendError};
 use fleetlog_projections::Described;
@@ -80,7 +83,7 @@ impl OpsHalts {
             }
             Err(ToolError::NoOpsTopic(topic)) => {
                 let what =
-                    format!("the cluster has no topic {topic}: no projection can be halted by it or resumed");
+                    format!("the cluster has no topic {topic}: nothing can be halted by it or resumed");
                 self.tell(Some(format!("{what}; `fleetlog topics apply` creates it")));
                 Ok(false)
             }
@@ -117,7 +120,7 @@ impl OpsHalts {
         Ok(self.producer.get_or_init(|| made))
     }
 
-    async fn write_down(&self, halt: &ProjectionHalted) -> Result<(), Failure> {
+    async fn write_down(&self, event: impl Event) -> Result<(), Failure> {
         if !self.look().await? {
             let what =
                 "topic ops is not there, or cannot be read: `fleetlog topics apply`, `fleetlog doctor`";
@@ -130,7 +133,7 @@ impl OpsHalts {
             }
             _ => Failure::permanent(error.to_string()),
         };
-        self.producer()?.send_all([halt.clone()]).await.all().await.map(drop).map_err(failed)
+        self.producer()?.send_all([event]).await.all().await.map(drop).map_err(failed)
     }
 }
 
@@ -162,7 +165,17 @@ impl ports::Halts for OpsHalts {
     }
 
     fn halt<'a>(&'a self, halt: &'a ProjectionHalted) -> BoxFuture<'a, Result<(), Failure>> {
-        self.write_down(halt).boxed()
+        self.write_down(halt.clone()).boxed()
+    }
+}
+
+impl ports::Circuits for OpsHalts {
+    fn is_open(&self, group: &str, who: &str) -> bool {
+        self.known.borrow().open_circuits(group).any(|change| change.who == who)
+    }
+
+    fn changed<'a>(&'a self, change: &'a CircuitChanged) -> BoxFuture<'a, Result<(), Failure>> {
+        self.write_down(change.clone()).boxed()
     }
 }
 
@@ -218,9 +231,9 @@ impl HaltView {
     }
 
     /// For people, in a line.
-    fn line(&self, projection: &str) -> String {
+    fn line(&self, id: &str) -> String {
         let Self { at, by, detail, go_on, .. } = self;
-        format!("{projection} is halted since {at}, by {by}: {detail}; go on with: {go_on}")
+        format!("{id} is halted since {at}, by {by}: {detail}; go on with: {go_on}")
     }
 }
 
@@ -229,13 +242,39 @@ pub(crate) fn view(config: &Config, halts: &Halts, projection: &Described) -> Op
     halts.of(&wiring::group(config, projection)).halt.as_ref().map(HaltView::of)
 }
 
-/// Says under a table which of its projections are halted.
+/// Says under a table which of its projections or handlers are halted.
 pub(crate) fn tell<'a>(halted: impl IntoIterator<Item = (&'a str, &'a HaltView)>) {
     let mut told = Vec::new();
-    for (projection, halt) in halted {
-        if !told.contains(&projection) {
-            told.push(projection);
-            output::line(&halt.line(projection));
+    for (id, halt) in halted {
+        if !told.contains(&id) {
+            told.push(id);
+            output::line(&halt.line(id));
         }
+    }
+}
+
+/// An open circuit as commands show it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct CircuitView {
+    /// The process whose it is.
+    process: String,
+    /// Since when, RFC 3339.
+    since: String,
+    detail: String,
+}
+
+impl CircuitView {
+    pub(crate) fn of(change: &CircuitChanged) -> Self {
+        Self {
+            process: change.who.clone(),
+            since: output::time(change.meta.recorded_at.0),
+            detail: change.detail.clone(),
+        }
+    }
+
+    /// For people, in a line.
+    pub(crate) fn line(&self, handler: &str) -> String {
+        let Self { process, since, detail } = self;
+        format!("{handler}: its circuit is open in {process} since {since}: {detail}")
     }
 }

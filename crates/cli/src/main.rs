@@ -25,6 +25,7 @@ mod memory;
 mod orders;
 mod output;
 mod presence;
+mod task_watch;
 mod when;
 mod wiring;
 

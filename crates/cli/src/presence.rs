@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context;
 use fleetlog_event::{FleetEvent, LogId, catalogue::physical_name, robot::RobotEvent};
-use fleetlog_kafka::{Admin, KafkaSettings, Offsets};
+use fleetlog_kafka::{Admin, Offsets};
 use fleetlog_presence::{
     Candidate, Coverage, Kind, Pace, Round, Rules, Status, Trust, Watch, decide,
     metrics::{LookOutcome, PresenceMetrics},
@@ -111,7 +111,7 @@ impl Presence {
             },
             producer: wiring::producer_with(
                 config,
-                &giving_up_after(kafka, delivery_timeout_ms(config)),
+                &wiring::giving_up_after(kafka, delivery_timeout_ms(config)),
                 producer_metrics,
             )?,
             metrics,
@@ -436,14 +436,6 @@ impl Sites {
         }
         Ok(())
     }
-}
-
-/// An event that is not acknowledged in time is given up, and judged again: what waits for a cluster that is away must
-/// not be said minutes later.
-fn giving_up_after(mut kafka: KafkaSettings, timeout_ms: u64) -> KafkaSettings {
-    kafka.properties.remove("delivery.timeout.ms");
-    kafka.properties.insert("message.timeout.ms".to_owned(), timeout_ms.to_string());
-    kafka
 }
 
 /// Within the lease.

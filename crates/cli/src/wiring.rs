@@ -283,6 +283,14 @@ pub(crate) fn producer_with(
     Ok(EventProducer::connect_with(kafka, producer_schemas(config)?, &settings, metrics)?)
 }
 
+/// Settings of a producer that gives up what is not acknowledged in time: for who judges again then. What waits for a cluster
+/// that is away must not be said minutes later.
+pub(crate) fn giving_up_after(mut kafka: KafkaSettings, timeout_ms: u64) -> KafkaSettings {
+    kafka.properties.remove("delivery.timeout.ms");
+    kafka.properties.insert("message.timeout.ms".to_owned(), timeout_ms.to_string());
+    kafka
+}
+
 /// Sends what a projection set aside to its dead-letter topic, and waits until it is acknowledged. What lies on a dead-letter
 /// topic already stays there.
 pub(crate) async fn publish_dead_letters(

@@ -1,10 +1,10 @@
-//! Which projections stand still, folded from topic `ops`.
+//! Which projections and handlers stand still, and whose circuits are open, folded from topic `ops`.
 
 use std::collections::{BTreeMap, HashSet};
 
 use fleetlog_event::{
     EventId,
-    ops::{OpsEvent, ProjectionHalted, ProjectionResumed},
+    ops::{CircuitChanged, OpsEvent, ProjectionHalted, ProjectionResumed},
 };
 
 /// What topic `ops` says of one consumer group.
@@ -24,6 +24,8 @@ pub struct Halts {
     groups: BTreeMap<String, HaltState>,
     /// Halts that were taken: one whose acknowledgement was lost may come again, after it was answered.
     taken: HashSet<EventId>,
+    /// Circuits that are not closed, by group and process.
+    open: BTreeMap<(String, String), CircuitChanged>,
 }
 
 impl Halts {
@@ -42,9 +44,23 @@ impl Halts {
                 state.set_asides_max =
                     set_asides_max.and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
             }
-            // Says nothing of projections.
+            OpsEvent::CircuitChanged(change) => {
+                let whose = (change.group.clone(), change.who.clone());
+                if change.is_open() {
+                    self.open.insert(whose, change);
+                } else {
+                    self.open.remove(&whose);
+                }
+            }
+            // Says nothing of either.
             _ => {}
         }
+    }
+
+    /// The circuits of a group that are open, one for each process that said so. One that was killed has not taken it back, and
+    /// does when it is started again under its name.
+    pub fn open_circuits<'a>(&'a self, group: &'a str) -> impl Iterator<Item = &'a CircuitChanged> {
+        self.open.iter().filter(move |((of, _), _)| of == group).map(|(_, change)| change)
     }
 
     /// What it says of a group.

@@ -2,6 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+
 /// Settings of one projection's run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EngineConfig {
@@ -147,6 +149,16 @@ impl EngineConfig {
         );
         demand(self.retry_delay_ms > 0 && self.idle_interval_ms > 0, "a pause of 0 ms would spin".into());
         if problems.is_empty() { Ok(()) } else { Err(ConfigProblems(problems)) }
+    }
+
+    /// The pauses between tries of what fails for a reason that passes.
+    pub(crate) fn pauses(&self) -> impl Iterator<Item = Duration> + use<> {
+        ExponentialBuilder::new()
+            .with_min_delay(Duration::from_millis(self.retry_delay_ms))
+            .with_max_delay(Duration::from_millis(self.retry_delay_ms_max))
+            .with_jitter()
+            .without_max_times()
+            .build()
     }
 
     pub(crate) fn store_timeout(&self) -> Duration {

@@ -26,9 +26,11 @@ const TEXT_BYTES_MAX: usize = 2_048;
 /// Prefixes of headers that are ours to write.
 const OWNED_PREFIXES: [&str; 3] = ["__connect.errors.", "kafka_dlt-", "fleetlog-dlq-"];
 /// Names of headers that are ours to write.
-const OWNED_NAMES: [&str; 3] = ["original-topic", "error-message", "retry-count"];
+const OWNED_NAMES: [&str; 3] = ["original-topic", "error-message", RETRY_COUNT];
 
 const FIRST_FAILURE: &str = "fleetlog-dlq-first-failure";
+const ATTEMPTS: &str = "fleetlog-dlq-attempts";
+const RETRY_COUNT: &str = "retry-count";
 const REPLAY_COUNT: &str = "fleetlog-dlq-replay-count";
 
 /// A record on its way to a dead-letter topic.
@@ -88,15 +90,9 @@ impl DeadLetter {
     /// topic it came from.
     #[must_use]
     pub fn replayed(mut self, replays: u32, parked: Option<&String>) -> Self {
-        let (replays, attempts) = (replays.to_string(), replays.saturating_add(1).to_string());
-        for (name, value) in &mut self.headers {
-            let now = match &*name {
-                name if *name == REPLAY_COUNT || *name == "retry-count" => &replays,
-                name if *name == "fleetlog-dlq-attempts" => &attempts,
-                _ => continue,
-            };
-            *value = Some(Bytes::copy_from_slice(now.as_bytes()));
-        }
+        self.set(REPLAY_COUNT, replays);
+        self.set(RETRY_COUNT, replays);
+        self.set(ATTEMPTS, replays.saturating_add(1));
         if let Some(topic) = parked {
             self.topic = parking_name(topic);
         }
@@ -106,19 +102,10 @@ impl DeadLetter {
     /// The letter of an event that a handler was called for so often in vain, since then.
     #[must_use]
     pub fn after_calls(mut self, calls: u32, first_failed_at: Option<TimestampMs>) -> Self {
-        let (attempts, retries) = (calls.to_string(), calls.saturating_sub(1).to_string());
-        let first = first_failed_at.map(|at| at.0.to_string());
-        for (name, value) in &mut self.headers {
-            let now = match &*name {
-                name if *name == "fleetlog-dlq-attempts" => &attempts,
-                name if *name == "retry-count" => &retries,
-                name if *name == FIRST_FAILURE => match &first {
-                    Some(first) => first,
-                    None => continue,
-                },
-                _ => continue,
-            };
-            *value = Some(Bytes::copy_from_slice(now.as_bytes()));
+        self.set(ATTEMPTS, calls);
+        self.set(RETRY_COUNT, calls.saturating_sub(1));
+        if let Some(at) = first_failed_at {
+            self.set(FIRST_FAILURE, at.0);
         }
         self
     }
@@ -126,14 +113,17 @@ impl DeadLetter {
     /// The letter of an event that an operator had sent back: one replay more than the letter before it tells.
     #[must_use]
     pub fn counting_a_replay(mut self) -> Self {
-        for (name, value) in &mut self.headers {
-            if *name == REPLAY_COUNT {
-                let before = value.as_deref().and_then(|count| std::str::from_utf8(count).ok()?.parse().ok());
-                let replays: u32 = before.unwrap_or(0_u32).saturating_add(1);
-                *value = Some(Bytes::from(replays.to_string()));
-            }
-        }
+        let count = self.headers.iter().find(|(name, _)| *name == REPLAY_COUNT);
+        let before = count.and_then(|(_, value)| std::str::from_utf8(value.as_deref()?).ok()?.parse().ok());
+        self.set(REPLAY_COUNT, before.unwrap_or(0_u32).saturating_add(1));
         self
+    }
+
+    /// Changes a header where it is there: those of other dialects may have been left out.
+    fn set(&mut self, header: &str, now: impl ToString) {
+        for (_, value) in self.headers.iter_mut().filter(|(name, _)| *name == header) {
+            *value = Some(Bytes::from(now.to_string()));
+        }
     }
 
     /// Bytes of key, value and headers.
@@ -213,7 +203,7 @@ fn dialects(set_aside: &SetAside, origin: &Origin<'_>) -> Vec<Header> {
         text("kafka_dlt-exception-message", &reject.detail),
         text("original-topic", &lane.topic),
         text("error-message", format!("{}: {}", reject.reason, reject.detail)),
-        text("retry-count", "0"),
+        text(RETRY_COUNT, "0"),
     ]
 }
 
@@ -228,7 +218,7 @@ fn ours(set_aside: &SetAside, origin: &Origin<'_>) -> Vec<Header> {
         text("fleetlog-dlq-reason", reject.reason.as_str()),
         text("fleetlog-dlq-class", class),
         text("fleetlog-dlq-detail", &reject.detail),
-        text("fleetlog-dlq-attempts", "1"),
+        text(ATTEMPTS, "1"),
         text(FIRST_FAILURE, before(FIRST_FAILURE).unwrap_or_else(|| now.clone())),
         text("fleetlog-dlq-last-failure", now),
         text("fleetlog-dlq-log", origin.log.to_string()),

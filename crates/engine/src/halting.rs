@@ -1,4 +1,4 @@
-//! What a projection knows of its own halts: that a breaker tripped, and how much an operator lets pass.
+//! What a projection or handler knows of its own halts: that a breaker tripped, and how much an operator lets pass.
 
 use std::sync::{
     Mutex, PoisonError,
@@ -6,10 +6,9 @@ use std::sync::{
 };
 
 use fleetlog_event::{
-    EventId, EventMeta,
+    EventId, EventMeta, Reject,
     ops::{HaltCause, ProjectionHalted},
 };
-use fleetlog_projection::{LaneId, SetAside};
 
 use crate::{
     EngineConfig,
@@ -19,7 +18,25 @@ use crate::{
 /// Longest text of why an event would be set aside, in characters; all of it is in the event.
 const DETAIL_CHARS_MAX: usize = 300;
 
-/// Shared by a projection's lanes.
+/// A breaker that tripped: whose, and where.
+pub(crate) struct Tripped<'a> {
+    pub(crate) group: &'a str,
+    /// The projection or handler.
+    pub(crate) id: &'a str,
+    /// Of a projection; 1 of a handler, which has none.
+    pub(crate) version: u32,
+    /// Whose events were counted, in words.
+    pub(crate) counted: String,
+    pub(crate) trip: Trip,
+    pub(crate) topic: &'a str,
+    pub(crate) partition: i32,
+    /// The first event that would have been set aside, and why.
+    pub(crate) first: Option<(i64, &'a Reject)>,
+    /// What may be wrong.
+    pub(crate) hint: &'static str,
+}
+
+/// Shared by a projection's lanes; of a handler, its poll thread's.
 #[derive(Debug, Default)]
 pub(crate) struct Halting {
     tripped: Mutex<Option<ProjectionHalted>>,
@@ -44,25 +61,18 @@ impl Halting {
     }
 
     /// A breaker tripped. The first one stands for all of them.
-    pub(crate) fn tripped(
-        &self,
-        config: &EngineConfig,
-        group: &str,
-        lane: &LaneId,
-        trip: Trip,
-        first: Option<&SetAside>,
-    ) -> ProjectionHalted {
+    pub(crate) fn tripped(&self, config: &EngineConfig, found: &Tripped<'_>) -> ProjectionHalted {
         let halt = ProjectionHalted {
-            meta: meta(config),
-            group: group.to_owned(),
-            projection: lane.projection.clone(),
-            version: i32::try_from(lane.version).unwrap_or(i32::MAX),
-            why: cause(trip).as_str().to_owned(),
+            meta: ops_meta(config),
+            group: found.group.to_owned(),
+            projection: found.id.to_owned(),
+            version: i32::try_from(found.version).unwrap_or(i32::MAX),
+            why: cause(found.trip).as_str().to_owned(),
             who: config.instance.clone(),
-            topic: Some(lane.topic.clone()),
-            partition: Some(lane.partition),
-            offset: first.map(|aside| aside.record.offset),
-            detail: detail(config, lane, trip, first),
+            topic: Some(found.topic.to_owned()),
+            partition: Some(found.partition),
+            offset: found.first.map(|(offset, _)| offset),
+            detail: detail(config, found),
         };
         self.tripped.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(halt).clone()
     }
@@ -80,8 +90,8 @@ fn cause(trip: Trip) -> HaltCause {
     }
 }
 
-fn detail(config: &EngineConfig, lane: &LaneId, trip: Trip, first: Option<&SetAside>) -> String {
-    let what = match trip {
+fn detail(config: &EngineConfig, found: &Tripped<'_>) -> String {
+    let what = match found.trip {
         Trip::InARow(events) => format!(
             "{events} events in a row would be set aside and not one taken (at most {})",
             config.set_aside_in_a_row_max
@@ -91,17 +101,19 @@ fn detail(config: &EngineConfig, lane: &LaneId, trip: Trip, first: Option<&SetAs
             config.set_aside_ratio_max
         ),
     };
-    let such_as = first.map(|aside| {
-        let why: String = aside.reject.to_string().chars().take(DETAIL_CHARS_MAX).collect();
-        format!(", such as {}/{}/{} ({why})", lane.topic, lane.partition, aside.record.offset)
+    let such_as = found.first.map(|(offset, reject)| {
+        let why: String = reject.to_string().chars().take(DETAIL_CHARS_MAX).collect();
+        format!(", such as {}/{}/{offset} ({why})", found.topic, found.partition)
     });
     format!(
-        "lane {lane}: {what}{}; is the topic, the registry or the producers' version wrong? --set-asides-max N lets so \
-         many pass",
-        such_as.unwrap_or_default()
+        "{}: {what}{}; {} --set-asides-max N lets so many pass",
+        found.counted,
+        such_as.unwrap_or_default(),
+        found.hint
     )
 }
 
-fn meta(config: &EngineConfig) -> EventMeta {
+/// The head of what an engine writes on topic `ops`.
+pub(crate) fn ops_meta(config: &EngineConfig) -> EventMeta {
     EventMeta::of_ops(EventId::now_v7(), format!("fleetlog-engine/{}", config.application_version), now())
 }

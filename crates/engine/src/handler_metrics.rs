@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use fleetlog_event::Reason;
+use fleetlog_event::{Reason, ops::HaltCause};
 use fleetlog_handler::{Change, HandlerError};
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+
+use crate::{registering::Registering, restarts::ShowRun};
 
 /// Calls, by how they ended.
 pub const CALLS_TOTAL: &str = "fleetlog_handler_calls_total";
@@ -30,11 +30,13 @@ pub const CIRCUIT_OPENINGS_TOTAL: &str = "fleetlog_handler_circuit_openings_tota
 pub const LOST_OFFSETS_TOTAL: &str = "fleetlog_handler_lost_offsets_total";
 /// Offsets between what is committed and the end of the log.
 pub const LAG_OFFSETS: &str = "fleetlog_handler_lag_offsets";
+/// 1 for the cause by which the handler stands still.
+pub const HALTED: &str = "fleetlog_handler_halted";
 /// 1 while the handler runs in this process.
 pub const UP: &str = "fleetlog_handler_up";
 
 /// Every name above.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 13] = [
     CALLS_TOTAL,
     CALL_SECONDS,
     IN_FLIGHT,
@@ -46,6 +48,7 @@ pub const NAMES: [&str; 12] = [
     CIRCUIT_OPENINGS_TOTAL,
     LOST_OFFSETS_TOTAL,
     LAG_OFFSETS,
+    HALTED,
     UP,
 ];
 
@@ -63,6 +66,7 @@ pub struct HandlerMetrics {
     openings: IntCounterVec,
     lost: IntCounterVec,
     lag: IntGaugeVec,
+    halted: IntGaugeVec,
     up: IntGaugeVec,
 }
 
@@ -72,39 +76,55 @@ impl HandlerMetrics {
     /// # Errors
     /// When `registry` has one of these names already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counter = |name: &str, help: &str, labels: &[&str]| -> Result<_, prometheus::Error> {
-            let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
-        };
-        let gauge = |name: &str, help: &str, labels: &[&str]| -> Result<_, prometheus::Error> {
-            let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok(gauge)
-        };
-        let seconds = |name: &str, help: &str, buckets: &[f64]| -> Result<_, prometheus::Error> {
-            let seconds =
-                HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &["handler"])?;
-            registry.register(Box::new(seconds.clone()))?;
-            Ok(seconds)
-        };
+        let make = Registering(registry);
         Ok(Self {
-            calls: counter(CALLS_TOTAL, "Calls of a handler, by how they ended", &["handler", "outcome"])?,
-            call_seconds: seconds(CALL_SECONDS, "How long calls took", &CALL_BUCKETS)?,
-            in_flight: gauge(IN_FLIGHT, "Records that have begun and are not done", &["handler"])?,
-            retries: counter(RETRIES_TOTAL, "Records that went to a retry tier", &["handler", "tier"])?,
-            held: counter(HELD_TOTAL, "Records held because the circuit was open", &["handler"])?,
-            dead_letters: counter(DEAD_LETTERS_TOTAL, "Dead letters, by reason", &["handler", "reason"])?,
-            late_seconds: seconds(LATE_SECONDS, "How late calls from a retry tier began", &LATE_BUCKETS)?,
-            circuit_open: gauge(CIRCUIT_OPEN, "1 while the circuit is not closed", &["handler"])?,
-            openings: counter(CIRCUIT_OPENINGS_TOTAL, "How often the circuit opened", &["handler"])?,
-            lost: counter(LOST_OFFSETS_TOTAL, "Offsets that retention took first", &["handler", "topic"])?,
-            lag: gauge(
+            calls: make.counter(
+                CALLS_TOTAL,
+                "Calls of a handler, by how they ended",
+                &["handler", "outcome"],
+            )?,
+            call_seconds: make.histogram(
+                CALL_SECONDS,
+                "How long calls took",
+                &["handler"],
+                CALL_BUCKETS.to_vec(),
+            )?,
+            in_flight: make.gauge(IN_FLIGHT, "Records that have begun and are not done", &["handler"])?,
+            retries: make.counter(
+                RETRIES_TOTAL,
+                "Records that went to a retry tier",
+                &["handler", "tier"],
+            )?,
+            held: make.counter(HELD_TOTAL, "Records held because the circuit was open", &["handler"])?,
+            dead_letters: make.counter(
+                DEAD_LETTERS_TOTAL,
+                "Dead letters, by reason",
+                &["handler", "reason"],
+            )?,
+            late_seconds: make.histogram(
+                LATE_SECONDS,
+                "How late calls from a retry tier began",
+                &["handler"],
+                LATE_BUCKETS.to_vec(),
+            )?,
+            circuit_open: make.gauge(CIRCUIT_OPEN, "1 while the circuit is not closed", &["handler"])?,
+            openings: make.counter(CIRCUIT_OPENINGS_TOTAL, "How often the circuit opened", &["handler"])?,
+            lost: make.counter(
+                LOST_OFFSETS_TOTAL,
+                "Offsets that retention took first",
+                &["handler", "topic"],
+            )?,
+            lag: make.gauge(
                 LAG_OFFSETS,
                 "Offsets between what is committed and the log's end",
                 &["handler", "topic", "partition"],
             )?,
-            up: gauge(UP, "1 while the handler runs", &["handler"])?,
+            halted: make.gauge(
+                HALTED,
+                "1 for the cause by which the handler stands still",
+                &["handler", "cause"],
+            )?,
+            up: make.gauge(UP, "1 while the handler runs", &["handler"])?,
         })
     }
 
@@ -122,7 +142,6 @@ impl HandlerMetrics {
             late_seconds: self.late_seconds.with_label_values(&[handler]),
             circuit_open: self.circuit_open.with_label_values(&[handler]),
             openings: self.openings.with_label_values(&[handler]),
-            up: self.up.with_label_values(&[handler]),
         }
     }
 }
@@ -130,7 +149,7 @@ impl HandlerMetrics {
 const CALL_BUCKETS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
 const LATE_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
-const OUTCOMES: [&str; 4] = ["done", "retry", "rejected", "stop"];
+const OUTCOMES: [&str; 5] = ["done", "retry", "rejected", "stop", "not_yet"];
 
 /// Those of one handler.
 #[derive(Debug)]
@@ -143,7 +162,16 @@ pub(crate) struct Figures {
     late_seconds: Histogram,
     circuit_open: IntGauge,
     openings: IntCounter,
-    pub(crate) up: IntGauge,
+}
+
+impl ShowRun for Figures {
+    fn show(&self, is_up: bool, halted: Option<HaltCause>) {
+        self.all.up.with_label_values(&[&self.handler]).set(i64::from(is_up));
+        for cause in HaltCause::ALL {
+            let gauge = self.all.halted.with_label_values(&[self.handler.as_str(), cause.as_str()]);
+            gauge.set(i64::from(halted == Some(cause)));
+        }
+    }
 }
 
 impl Figures {
@@ -153,6 +181,7 @@ impl Figures {
             Err(HandlerError::Retry(_) | HandlerError::RetryAfter { .. }) => OUTCOMES[1],
             Err(HandlerError::Reject(_)) => OUTCOMES[2],
             Err(HandlerError::Stop(_)) => OUTCOMES[3],
+            Err(HandlerError::NotYet { .. }) => OUTCOMES[4],
         };
         self.all.calls.with_label_values(&[&self.handler, outcome]).inc();
         self.call_seconds.observe(took.as_secs_f64());

@@ -27,7 +27,9 @@ mod memory;
 pub mod metrics;
 pub mod ports;
 mod refold;
+mod registering;
 mod rehearse;
+mod restarts;
 mod runner;
 mod runtime;
 mod status;
@@ -38,7 +40,9 @@ pub use config::{ConfigProblems, EngineConfig};
 pub use dead_letter::{DeadLetter, Origin};
 pub use fault::Failure;
 pub use handler_metrics::HandlerMetrics;
-pub use handling::{HandlerParts, HandlerRunner, HandlerSettings, StartAt, handler_group};
+pub use handling::{
+    HandlerParts, HandlerRunner, HandlerSettings, HandlerTopic, StartAt, handler_group, handler_topics,
+};
 pub use inbox::{Inbox, InboxAt, InboxFeed, InboxWriter, KafkaInbox};
 pub use intake::{CommitError, EndOfMembership, Intake, KafkaIntake, LaneAt, Polled, RebalanceEvent};
 pub use kafka_logs::KafkaLogs;

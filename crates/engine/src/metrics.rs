@@ -2,9 +2,9 @@
 
 use fleetlog_event::ops::HaltCause;
 use fleetlog_projection::LaneId;
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+
+use crate::registering::Registering;
 
 /// Events taken from the log (duplicates not among them, set-aside ones are).
 pub const EVENTS_TOTAL: &str = "fleetlog_events_total";
@@ -80,62 +80,54 @@ impl EngineMetrics {
     /// # Errors
     /// When `registry` has one of these names already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counter = |name: &str, help: &str, labels: &[&str]| -> Result<_, prometheus::Error> {
-            let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
-        };
-        let gauge = |name: &str, help: &str, labels: &[&str]| -> Result<_, prometheus::Error> {
-            let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok(gauge)
-        };
-        let histogram = |name: &str, help: &str, buckets: Vec<f64>| -> Result<_, prometheus::Error> {
-            let histogram =
-                HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), &["projection"])?;
-            registry.register(Box::new(histogram.clone()))?;
-            Ok(histogram)
-        };
+        let make = Registering(registry);
         let by_reason = ["projection", "topic", "partition", "reason"];
         Ok(Self {
-            events: counter(EVENTS_TOTAL, "Events taken from the log", &LANE)?,
-            duplicates: counter(DUPLICATES_TOTAL, "Records dropped as the same event sent again", &LANE)?,
-            set_aside: counter(SET_ASIDE_TOTAL, "Events set aside", &by_reason)?,
-            fenced: counter(FENCED_TOTAL, "How often a lane found its chain broken", &LANE)?,
-            retries: counter(TRANSIENT_RETRIES_TOTAL, "Tries that failed and were repeated", &LANE)?,
-            commit_seconds: histogram(
+            events: make.counter(EVENTS_TOTAL, "Events taken from the log", &LANE)?,
+            duplicates: make.counter(
+                DUPLICATES_TOTAL,
+                "Records dropped as the same event sent again",
+                &LANE,
+            )?,
+            set_aside: make.counter(SET_ASIDE_TOTAL, "Events set aside", &by_reason)?,
+            fenced: make.counter(FENCED_TOTAL, "How often a lane found its chain broken", &LANE)?,
+            retries: make.counter(TRANSIENT_RETRIES_TOTAL, "Tries that failed and were repeated", &LANE)?,
+            commit_seconds: make.histogram(
                 COMMIT_SECONDS,
                 "How long the store took to take a batch",
+                &["projection"],
                 prometheus::exponential_buckets(0.000_5, 2.0, 16)?,
             )?,
-            visible_seconds: histogram(
+            visible_seconds: make.histogram(
                 VISIBLE_SECONDS,
                 "From an event's record timestamp to its commit in the store",
+                &["projection"],
                 prometheus::exponential_buckets(0.001, 1.5, 28)?,
             )?,
-            batch_events: histogram(
+            batch_events: make.histogram(
                 BATCH_EVENTS,
                 "Events of a batch",
+                &["projection"],
                 prometheus::exponential_buckets(1.0, 4.0, 9)?,
             )?,
-            buffered_bytes: gauge(
+            buffered_bytes: make.gauge(
                 BUFFERED_BYTES,
                 "What the lane holds of memory: fetched, projected, cached and under way",
                 &LANE,
             )?,
-            progress: gauge(PROGRESS_OFFSET, "The next offset a lane will take", &LANE)?,
-            lag: gauge(LAG_OFFSETS, "Offsets between progress and the end of the log", &LANE)?,
-            commands: counter(
+            progress: make.gauge(PROGRESS_OFFSET, "The next offset a lane will take", &LANE)?,
+            lag: make.gauge(LAG_OFFSETS, "Offsets between progress and the end of the log", &LANE)?,
+            commands: make.counter(
                 COMMANDS_TOTAL,
                 "Commands of the inbox carried out, by what came of them",
                 &["projection", "topic", "partition", "outcome"],
             )?,
-            up: gauge(
+            up: make.gauge(
                 PROJECTION_UP,
                 "1 while the projection runs, 0 while it stands still or has stopped",
                 &["projection"],
             )?,
-            halted: gauge(
+            halted: make.gauge(
                 PROJECTION_HALTED,
                 "1 of the cause for which the projection stands still until it is resumed",
                 &["projection", "cause"],
@@ -143,13 +135,9 @@ impl EngineMetrics {
         })
     }
 
-    /// The gauge of a projection's health.
-    pub(crate) fn up(&self, projection: &str) -> IntGauge {
-        self.up.with_label_values(&[projection])
-    }
-
-    /// Shows for which cause a projection stands still; for none: that it runs.
-    pub(crate) fn show_halt(&self, projection: &str, halted: Option<HaltCause>) {
+    /// Shows whether a projection runs, and for which cause it stands still.
+    pub(crate) fn show_run(&self, projection: &str, is_up: bool, halted: Option<HaltCause>) {
+        self.up.with_label_values(&[projection]).set(i64::from(is_up));
         for cause in HaltCause::ALL {
             let gauge = self.halted.with_label_values(&[projection, cause.as_str()]);
             gauge.set(i64::from(halted == Some(cause)));
@@ -230,8 +218,7 @@ mod tests {
         let of_lane = metrics.lane(&lane);
         of_lane.set_aside("no_key");
         of_lane.commands("taken", 1);
-        metrics.up("p").set(1);
-        metrics.show_halt("p", None);
+        metrics.show_run("p", true, None);
         let found: Vec<String> = registry.gather().iter().map(|family| family.name().to_owned()).collect();
         for name in NAMES {
             assert!(found.iter().any(|f| f == name), "{name} is not in {found:?}");

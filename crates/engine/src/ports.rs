@@ -6,7 +6,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use fleetlog_event::{Decode, EventId, TimestampMs, ops::ProjectionHalted};
+use fleetlog_event::{
+    Decode, EventId, TimestampMs,
+    ops::{CircuitChanged, ProjectionHalted},
+};
 use fleetlog_kafka::{GroupOffsets, HeaderName};
 use fleetlog_projection::{LogNow, Record};
 use futures_util::future::BoxFuture;
@@ -67,6 +70,18 @@ pub trait Halts: Send + Sync + 'static {
     /// # Errors
     /// Transient when it was not acknowledged; Permanent where it cannot be written down, with what to do.
     fn halt<'a>(&'a self, halt: &'a ProjectionHalted) -> BoxFuture<'a, Result<(), Failure>>;
+}
+
+/// What is told of the circuits of handlers: in the order in which it happened, for whoever asks why nothing was delivered.
+pub trait Circuits: Send + Sync + 'static {
+    /// Whether the circuit of that group was last said to be open by the process of that name, as far as is known.
+    fn is_open(&self, group: &str, who: &str) -> bool;
+
+    /// Writes down that a circuit changed, and awaits the acknowledgement.
+    ///
+    /// # Errors
+    /// Transient when it was not acknowledged; Permanent where it cannot be written down, with what to do.
+    fn changed<'a>(&'a self, change: &'a CircuitChanged) -> BoxFuture<'a, Result<(), Failure>>;
 }
 
 /// Every partition of some topics (physical name, partition) as it is now.

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fleetlog_event::catalogue::Catalogue;
+use fleetlog_event::{catalogue::Catalogue, ops::HaltCause};
 use fleetlog_kafka::KafkaSettings;
 use fleetlog_projection::{LaneId, LogNow, Projection, Sink, inbox_name};
 use futures_util::FutureExt as _;
@@ -24,14 +24,13 @@ use crate::{
     membership::{KafkaMembership, Membership},
     metrics::EngineMetrics,
     ports::{DeadLetters, Halts, Logs, Schemas},
+    restarts::{Alarm, Restarting, ShowRun},
     status::ProjectionStatus,
 };
 
 mod goals;
-mod halts;
 
 use goals::Goals;
-use halts::Alarm;
 
 /// How often the ends of the lanes' logs are asked for, for lag.
 const LAG_INTERVAL: Duration = Duration::from_secs(5);
@@ -208,9 +207,30 @@ where
     /// ([`RunMode::Continuous`]) and knows of halts drains where something stops it, and waits to be resumed.
     pub async fn run(self, mode: RunMode, stop: CancellationToken) -> Outcome {
         let begun = Instant::now();
-        self.metrics.up(self.shared.projection.id()).set(1);
+        self.metrics.show_run(self.shared.projection.id(), true, None);
         let end = self.run_on(&self.membership(), mode, &stop).await;
         Outcome { end, stats: self.stats(begun) }
+    }
+
+    /// Runs as a member of the group until it is stopped or has caught up, over halts and failures.
+    pub(crate) async fn run_on<M: Membership>(
+        &self,
+        membership: &M,
+        mode: RunMode,
+        stop: &CancellationToken,
+    ) -> End {
+        let Shared { group, halting, .. } = &*self.shared;
+        let attempt =
+            |stop: CancellationToken| async move { self.attempt(membership, mode, &stop).await }.boxed();
+        let restarting = Restarting {
+            member: self.member(),
+            group,
+            halting,
+            alarm: &self.failed,
+            shows: self,
+            once: mode == RunMode::Once,
+        };
+        restarting.run(self.halts.as_deref(), stop, &attempt).await
     }
 
     /// From the beginning to the first end.
@@ -417,6 +437,12 @@ fn lane_id(projection: &impl Projection, topic: &Topic, partition: i32) -> LaneI
         version: projection.version(),
         topic: topic.name.clone(),
         partition,
+    }
+}
+
+impl<P: Projection, S: Sink<Write = P::Write>, C: Schemas> ShowRun for ProjectionRunner<P, S, C> {
+    fn show(&self, is_up: bool, halted: Option<HaltCause>) {
+        self.metrics.show_run(self.shared.projection.id(), is_up, halted);
     }
 }
 

@@ -1,8 +1,8 @@
 //! Topic `ops`: what operators did, keyed by the consumer group whose work it changes. The audit trail of the fleet's
 //! tools: kept for ever, one partition, so that all of it has one order.
 //!
-//! It also says which projections stand still: one that is halted stays so, in every process and over restarts, until it is
-//! resumed here.
+//! It also says which projections and handlers stand still: one that is halted stays so, in every process and over restarts,
+//! until it is resumed here; and whose circuit is open.
 //!
 //! An action names every dead letter that it changed, one by one: the state of a letter is what the newest action on it
 //! says, and nobody has to trust that a selection, evaluated again later, would still mean the same.
@@ -104,7 +104,7 @@ pub struct ProjectionHalted {
     pub group: String,
     /// The projection.
     pub projection: String,
-    /// Its version.
+    /// Its version; 1 of a handler, which has none.
     pub version: i32,
     /// What halted it: a [`HaltCause`] by name.
     pub why: String,
@@ -164,6 +164,52 @@ pub struct ProjectionResumed {
     pub set_asides_max: Option<i64>,
 }
 
+/// Whether a circuit lets calls through. On the wire it is a text, so that a state that is added later leaves the event readable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CircuitState {
+    /// Nothing is called, or only trials are.
+    Open,
+    /// Everything is.
+    Closed,
+}
+
+impl CircuitState {
+    /// The name on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// A handler's circuit opened or closed in one process: its endpoint is left alone, or called again. Trials that fail are not
+/// told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CircuitChanged {
+    /// The head; `site_uid` is empty.
+    pub meta: EventMeta,
+    /// The handler's consumer group: the key.
+    pub group: String,
+    /// The handler.
+    pub handler: String,
+    /// What it is now: a [`CircuitState`] by name.
+    pub state: String,
+    /// The process whose circuit it is, by `run.instance`.
+    pub who: String,
+    /// Why, in words.
+    pub detail: String,
+}
+
+impl CircuitChanged {
+    /// Whether it opened; a state that this version does not know is none that lets everything through.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.state != CircuitState::Closed.as_str()
+    }
+}
+
 events! {
     topic "ops", head OPS_HEAD by ops_head, entity |event| event.group.as_str().into();
     DeadLettersDiscarded {
@@ -171,6 +217,8 @@ events! {
         part: number(1.0, 2_147_483_647.0), parts: number(1.0, 2_147_483_647.0),
     } [letters { origin: Rule::Id, place: Rule::Id }]
         r#"{"action_id": "0197c9a8-5a1e-7c43-9a52-3d6f0d2f9b11", "group": "prod-fleetlog-task-state-v1", "operator": "anna@control-1", "why": "test robot, its tasks were never real", "selection": "key=T-17", "part": 1, "parts": 1, "letters": [{"origin": "prod-task/3/1207", "log": "c1f7a4d2b8e94f0f8a3d5b6c7d8e9f01", "place": "task-dlq/0/12", "set_aside_at": 1795251856866, "reason": "unknown_task"}]}"#
+    CircuitChanged { group: Rule::Id, handler: Rule::Id, state: Rule::Id, who: Rule::Id }
+        r#"{"group": "prod-fleetlog-webhook-orders", "handler": "webhook-orders", "state": "open", "who": "worker-1-0", "detail": "more than 3 calls failed one after the other: HTTP 503"}"#
     ProjectionHalted {
         group: Rule::Id, projection: Rule::Id, version: number(1.0, 2_147_483_647.0), why: Rule::Id, who: Rule::Id,
     }
@@ -182,6 +230,7 @@ events! {
 event_set! {
     /// Every event of topic `ops`.
     OpsEvent on "ops" {
+        CircuitChanged,
         DeadLettersDiscarded,
         ProjectionHalted,
         ProjectionResumed,

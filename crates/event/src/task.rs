@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    EventMeta, Rule,
+    EventMeta, Rule, TimestampMs,
     event::{event_set, events},
     validate::number,
 };
@@ -193,6 +193,21 @@ pub struct Reassigned {
     pub reason: Option<String>,
 }
 
+/// Nothing was heard of the task for longer than its type allows: somebody should look. It stays as it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stalled {
+    /// The head.
+    pub meta: EventMeta,
+    /// The task.
+    pub task_id: String,
+    /// In which state it stands, such as `started`.
+    pub status: String,
+    /// When fleetlog took in the last event that moved it.
+    pub since: TimestampMs,
+    /// How long its type may go without one.
+    pub timeout_ms: i64,
+}
+
 /// A unit refused the task, or an update to it (then the task goes on as it was).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rejected {
@@ -226,6 +241,8 @@ events! {
     Cancelled { task_id: Rule::Id, reason: Rule::Id } r#"{"task_id": "T-17", "reason": "requested"}"#
     Rejected { task_id: Rule::Id, reason: Rule::Id }
         r#"{"task_id": "T-17", "reason": "noRouteError", "detail": "N12 cannot be reached"}"#
+    Stalled { task_id: Rule::Id, status: Rule::Id }
+        r#"{"task_id": "T-17", "status": "started", "since": 1795251856866, "timeout_ms": 1800000}"#
 }
 
 // Whose unit is the news.
@@ -239,6 +256,6 @@ events! {
 event_set! {
     /// Every event of topic `task`.
     TaskEvent on "task" {
-        Created, Assigned, Started, StepChanged, Paused, Resumed, Completed, Failed, Cancelled, Reassigned, Rejected,
+        Created, Assigned, Started, StepChanged, Paused, Resumed, Completed, Failed, Cancelled, Reassigned, Rejected, Stalled,
     }
 }

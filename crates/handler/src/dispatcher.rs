@@ -60,7 +60,7 @@ pub enum Destination {
         place: Place,
         /// How many calls about it have failed.
         failed_calls: u32,
-        /// What failed last; none where it only goes round.
+        /// What failed last, or what it waits for; none where it only goes round.
         why: Option<String>,
     },
     /// Held until the circuit lets calls through.
@@ -235,7 +235,7 @@ impl<R: Clone, E> Dispatcher<R, E> {
     pub fn ended(&mut self, at: At, result: Result<(), HandlerError>, now: Instant) {
         let Some(ticket) = self.calls.remove(&at) else { return };
         let outcome = match &result {
-            Ok(()) => Outcome::Done,
+            Ok(()) | Err(HandlerError::NotYet { .. }) => Outcome::Done,
             Err(HandlerError::Retry(_) | HandlerError::RetryAfter { .. }) => Outcome::Failed,
             Err(HandlerError::Reject(_)) => Outcome::Rejected,
             Err(HandlerError::Stop(_)) => Outcome::Dropped,
@@ -258,6 +258,7 @@ impl<R: Clone, E> Dispatcher<R, E> {
                 return lane.put_back(at);
             }
             Fate::Hold { failed_calls, why } => Destination::Held { failed_calls, why: Some(why) },
+            Fate::Wait { place, why } => Destination::Tier { place, failed_calls: before, why: Some(why) },
             Fate::Retry { place, failed_calls, why } => {
                 Destination::Tier { place, failed_calls, why: Some(why) }
             }
@@ -433,7 +434,8 @@ impl<R: Clone, E> Dispatcher<R, E> {
         }
     }
 
-    fn put_back(&mut self, at: At) {
+    /// A record is not to be moved on after all: it stays where it is, and begins again.
+    pub fn put_back(&mut self, at: At) {
         if let Some(lane) = self.lanes.get_mut(&at.lane) {
             lane.put_back(at);
         }

@@ -20,6 +20,13 @@ pub enum Fate {
         /// What failed.
         why: String,
     },
+    /// It is not time yet: it waits in a retry tier, and none of its calls is used up.
+    Wait {
+        /// Where.
+        place: Place,
+        /// What it waits for.
+        why: String,
+    },
     /// The endpoint is down: it waits, outside the tiers, until the circuit lets calls through.
     Hold {
         /// How many of its calls have failed: not the one that met the endpoint's going down.
@@ -54,6 +61,8 @@ pub fn fate(
         Err(HandlerError::Reject(reject)) => {
             return Fate::DeadLetter { reject, calls: failed_before.saturating_add(1) };
         }
+        // Whatever the circuit says: what is held would be called for as soon as that lets calls through, and so too early.
+        Err(HandlerError::NotYet { after, why }) => return wait(policy, after, why),
         Err(HandlerError::Retry(why)) => (why, None),
         Err(HandlerError::RetryAfter { after, detail }) => (detail, Some(after)),
     };
@@ -70,6 +79,13 @@ pub fn fate(
         Next::Wait(_) if !is_closed => Fate::Hold { failed_calls, why },
         Next::Wait(place) => Fate::Retry { place, failed_calls, why },
     }
+}
+
+fn wait(policy: &RetryPolicy, after: Duration, why: String) -> Fate {
+    if policy.delays().is_empty() {
+        return Fate::Stop(format!("it is to wait ({why}), and has no retry tier to wait in"));
+    }
+    Fate::Wait { place: policy.place(after), why }
 }
 
 #[cfg(test)]
@@ -105,6 +121,30 @@ mod tests {
         // Told late, after it closed again.
         assert_eq!(decide(retry(), 2, false, true), held(2));
         assert_eq!(decide(retry(), 3, false, false), held(3), "its last call is still to come");
+    }
+
+    #[test]
+    fn what_is_not_due_waits_whatever_the_circuit_says_and_however_often() {
+        let not_yet = |after_ms| {
+            let after = Duration::from_millis(after_ms);
+            Err(HandlerError::NotYet { after, why: "it is early".into() })
+        };
+        let waits = |tier, rest_ms| {
+            let place = Place { tier, rest: Duration::from_millis(rest_ms) };
+            Fate::Wait { place, why: "it is early".into() }
+        };
+        for (failed_before, counts, is_closed) in
+            [(0, true, true), (3, true, true), (99, true, true), (1, true, false), (1, false, false)]
+        {
+            let decided = |after_ms| decide(not_yet(after_ms), failed_before, counts, is_closed);
+            assert_eq!(decided(0), waits(0, 0));
+            assert_eq!(decided(1_500), waits(1, 0));
+            assert_eq!(decided(86_400_000), waits(2, 86_396_000), "as long as it asks for");
+        }
+        let none = RetryPolicy::new(Vec::new()).expect("sound");
+        let fate = fate(not_yet(1), &none, 0, true, true);
+        let why = "it is to wait (it is early), and has no retry tier to wait in";
+        assert_eq!(fate, Fate::Stop(why.into()));
     }
 
     #[test]

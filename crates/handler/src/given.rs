@@ -43,6 +43,9 @@ const LOG: LogId = LogId(Uuid::from_u128(0x91e5));
 /// How long a call may take, if nothing else is said (DESIGN §7).
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long an event is followed that waits again and again, if nothing else is said.
+const PATIENCE: Duration = Duration::from_secs(24 * 3600);
+
 /// The head of an event about a unit, at [`START`].
 #[must_use]
 pub fn unit_meta(site_uid: &str, unit_uid: &str) -> EventMeta {
@@ -66,6 +69,7 @@ pub fn given<H: Handler>(handler: H) -> Given<H> {
         handler,
         policy: RetryPolicy::default(),
         timeout: CALL_TIMEOUT,
+        patience: PATIENCE,
         is_redrive: false,
         newest_offset: 0,
         offset: 0,
@@ -77,6 +81,7 @@ pub struct Given<H> {
     handler: H,
     policy: RetryPolicy,
     timeout: Duration,
+    patience: Duration,
     is_redrive: bool,
     newest_offset: i64,
     offset: i64,
@@ -93,6 +98,12 @@ impl<H: Handler> Given<H> {
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
+    }
+
+    /// For how long an event is followed that is not time yet ([`HandlerError::NotYet`]): a day, if nothing else is said.
+    #[must_use]
+    pub fn patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// The next event comes from the dead letters.
@@ -136,6 +147,9 @@ impl<H: Handler> Given<H> {
                     call.attempt = failed_calls + 1;
                     tokio::time::sleep(self.policy.delays()[place.tier] + place.rest).await;
                 }
+                Fate::Wait { place, .. } if begun.elapsed() < self.patience => {
+                    tokio::time::sleep(self.policy.delays()[place.tier] + place.rest).await;
+                }
                 fate => return Then { given: self, fate, called_after },
             }
         }
@@ -177,6 +191,16 @@ impl<H: Handler> Then<H> {
             Fate::DeadLetter { reject: Reject { reason: found, .. }, .. } if *found == reason => self,
             other => panic!("expected a dead letter for {reason}, found {other:?}"),
         }
+    }
+
+    /// The event still waited when it was followed no more.
+    ///
+    /// # Panics
+    /// If it did not.
+    #[must_use]
+    pub fn then_waits(self) -> Self {
+        assert!(matches!(self.fate, Fate::Wait { .. }), "expected that it waits, found {:?}", self.fate);
+        self
     }
 
     /// The handler stopped.
@@ -294,6 +318,24 @@ mod tests {
     async fn what_it_does_not_want_is_done_without_a_call() {
         let idle = Scripted { wanted: false, ..scripted(&[failed()]) };
         given(idle).event(connected()).await.then_done().then_called_after_ms(&[]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_time_yet_comes_again_and_uses_up_nothing() {
+        let not_yet =
+            |ms| Err(HandlerError::NotYet { after: Duration::from_millis(ms), why: "early".into() });
+        let waits = given(scripted(&[not_yet(500), failed(), not_yet(10_000), not_yet(1), failed()]));
+        let then = waits.event(connected()).await.then_done();
+        let then = then.then_handler(|handler| {
+            let seen: Vec<(u32, bool)> = (handler.seen.lock().expect("not poisoned").iter())
+                .map(|(attempt, failed_before, ..)| (*attempt, *failed_before))
+                .collect();
+            assert_eq!(seen, [(1, false), (1, false), (2, true), (2, true), (2, true), (3, true)]);
+        });
+        then.then_called_after_ms(&[0, 1_000, 2_000, 12_000, 13_000, 15_000]);
+        let always = scripted(&[not_yet(60_000), not_yet(60_000), not_yet(60_000)]);
+        let then = given(always).patience(Duration::from_secs(90)).event(connected()).await;
+        then.then_waits().then_called_after_ms(&[0, 60_000, 120_000]);
     }
 
     #[tokio::test(start_paused = true)]

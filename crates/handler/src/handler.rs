@@ -70,6 +70,15 @@ pub enum HandlerError {
         /// What failed.
         detail: String,
     },
+    /// Nothing failed, and nothing is to be done yet: it is called for again once so long has passed, however often. That uses
+    /// up none of its calls, and the circuit takes it for an answer. Needs a retry tier to wait in.
+    #[error("not before {} ms: {why}", .after.as_millis())]
+    NotYet {
+        /// How long to wait at least; as long as the longest tier or longer goes round.
+        after: Duration,
+        /// What it waits for.
+        why: String,
+    },
     /// It will never work for this event: a dead letter at once. The circuit does not count it.
     #[error(transparent)]
     Reject(#[from] Reject),

@@ -6,7 +6,7 @@
 //! | `failed-calls` | how many calls about it have failed |
 //! | `first-failure` | when the first of them ended, in ms; absent before |
 //! | `rest-ms` | what is left to wait once the tier's delay is over; absent if nothing |
-//! | `why` | what failed last, for people; at most 2,048 bytes |
+//! | `why` | what failed last, or what it waits for, for people; at most 2,048 bytes |
 //! | `redrive` | `true` if an operator sent it back; absent if not |
 //!
 //! Texts in decimal digits. Key, value and all other headers are those of the record on its source topic, byte for byte; headers of
@@ -49,7 +49,7 @@ pub struct Journey {
     pub first_failed_at: Option<TimestampMs>,
     /// What is left to wait once the tier's delay is over.
     pub rest: Duration,
-    /// What failed last.
+    /// What failed last, or what it waits for.
     pub why: Option<String>,
     /// An operator sent it back from the dead letters.
     pub is_redrive: bool,

@@ -6,6 +6,8 @@
 //! is there.
 #![expect(unsafe_code, reason = "calls of librdkafka that crate rdkafka does not wrap")]
 
+mod commit;
+
 use std::{
     ffi::{CStr, CString, c_char},
     ptr::NonNull,
@@ -13,14 +15,15 @@ use std::{
 };
 
 use rdkafka::{
-    ClientContext, TopicPartitionList,
+    ClientContext,
     client::Client,
-    consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::{BorrowedHeaders, OwnedHeaders},
 };
 use rdkafka_sys as sys;
 use uuid::Uuid;
+
+pub use commit::commit_and_tell;
 
 /// What DescribeTopics tells of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -472,35 +475,6 @@ pub(crate) fn add_header(headers: &mut OwnedHeaders, name: &[u8], value: Option<
     .into();
     // It only fails for headers that are read-only, as those of a received message are.
     assert_eq!(code, RDKafkaErrorCode::NoError, "headers that are owned can be written");
-}
-
-/// Commits offsets without waiting. What came of it comes with what the consumer polls: as the commit callback of its context. Of a
-/// commit by [`CommitMode::Async`](rdkafka::consumer::CommitMode) nothing is ever heard, as crate rdkafka asks for events and
-/// librdkafka answers to a callback or a queue only.
-///
-/// # Errors
-/// When the client is no member of a group.
-pub fn commit_and_tell<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
-    offsets: &TopicPartitionList,
-) -> KafkaResult<()> {
-    let client = consumer.client();
-    // SAFETY: client and list outlive the calls, which copy the list; the queue is the consumer's own, the reference to it is
-    // given back, and nothing is called back: without a callback the answer is an event on that queue.
-    let code = unsafe {
-        let queue = sys::rd_kafka_queue_get_consumer(client.native_ptr());
-        if queue.is_null() {
-            return Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownGroup));
-        }
-        let code =
-            sys::rd_kafka_commit_queue(client.native_ptr(), offsets.ptr(), queue, None, std::ptr::null_mut());
-        sys::rd_kafka_queue_destroy(queue);
-        code
-    };
-    match code {
-        sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
-        code => Err(KafkaError::ConsumerCommit(code.into())),
-    }
 }
 
 /// Puts a client into the state of a fatal error, as librdkafka's own tests do. For tests of recovery only.

@@ -29,8 +29,8 @@ use fleetlog_event::{
         ModeChanged, OperatingMode, Registered, SafetyChanged, UnitType,
     },
     task::{
-        Assigned, Cancelled, Completed, Created, Failed, Paused, Reassigned, Rejected, Resumed, Started,
-        StepChanged, StepStatus,
+        Assigned, Cancelled, Completed, Created, Failed, Paused, Reassigned, Rejected, Resumed, Stalled,
+        Started, StepChanged, StepStatus,
     },
     telemetry::Telemetry,
 };
@@ -389,6 +389,13 @@ impl About<'_, Task> {
             reason: reason.into(),
             detail: None,
         }
+    }
+
+    /// Nothing moved the task since `since`, and its type may go without for `timeout_ms`; `status` is the state in which it
+    /// stands.
+    #[must_use]
+    pub fn stalled(&self, status: impl Into<String>, since: TimestampMs, timeout_ms: i64) -> Stalled {
+        Stalled { meta: self.meta(), task_id: self.id(), status: status.into(), since, timeout_ms }
     }
 }
 

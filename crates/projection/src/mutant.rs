@@ -48,11 +48,18 @@ pub enum Mutant {
     SetAsidesBeyondLeft,
     /// What is redriven is taken whether or not the ledger has an open entry of it.
     LedgerSkipped,
+    /// A handler commits what was read, done or not.
+    HandlerCommitsAhead,
+    /// Nothing waits in a retry tier until it is due.
+    HandlerTooEarly,
 }
 
 impl Mutant {
+    /// Those of handlers, which are not part of the model of projections.
+    pub const OF_HANDLERS: [Self; 2] = [Self::HandlerCommitsAhead, Self::HandlerTooEarly];
+
     /// Every mutant.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::ProgressBeforeData,
         Self::LinkCheckOff,
         Self::AtOrPast,
@@ -70,6 +77,8 @@ impl Mutant {
         Self::SetAsidesWithLastPiece,
         Self::SetAsidesBeyondLeft,
         Self::LedgerSkipped,
+        Self::HandlerCommitsAhead,
+        Self::HandlerTooEarly,
     ];
 
     /// Its name, as it is given in the environment and shown in tables.
@@ -93,6 +102,8 @@ impl Mutant {
             Self::SetAsidesWithLastPiece => "set-asides-with-last-piece",
             Self::SetAsidesBeyondLeft => "set-asides-beyond-left",
             Self::LedgerSkipped => "ledger-skipped",
+            Self::HandlerCommitsAhead => "handler-commits-ahead",
+            Self::HandlerTooEarly => "handler-too-early",
         }
     }
 }

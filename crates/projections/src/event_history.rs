@@ -337,7 +337,11 @@ fn task_columns(event: &TaskEvent) -> Columns {
             update_id.clone_from(&e.update_id);
             reason = Some(e.reason.clone());
         }
-        TaskEvent::Assigned(_) | TaskEvent::Started(_) | TaskEvent::Resumed(_) | TaskEvent::Completed(_) => {}
+        TaskEvent::Assigned(_)
+        | TaskEvent::Started(_)
+        | TaskEvent::Resumed(_)
+        | TaskEvent::Completed(_)
+        | TaskEvent::Stalled(_) => {}
     }
     let task_id = event.entity().as_str().to_owned();
     Columns::Task { task_id, task_type, priority, external_id, step_id, step_status, update_id, reason }

@@ -16,10 +16,14 @@
 //! | Cancelled | created, assigned, started, paused | cancelled |
 //! | Rejected | created | rejected |
 //! | Rejected of an update | assigned, started, paused, completed, failed, cancelled, rejected | (stays) |
+//! | Stalled | created, assigned, started, paused, completed, failed, cancelled, rejected | (stays) |
 //!
 //! Anything else is set aside as `impossible_transition`, or as `unknown_task` where nobody knows the task: after its
 //! end nothing moves a task. A unit may refuse an update of a task at any time, also of one that is over: that is
 //! noted and counted, the task goes on as it was.
+//!
+//! That it stands still moves no task: `recorded_at` stays that of the last event that did, and `stalled_at` is there until the
+//! next one does. Told of a task that ended meanwhile it changes nothing.
 //!
 //! Steps are what the source says of them: a step that the plan does not have is added (orders grow while they run),
 //! and a status may go back (a failed step is tried again).
@@ -106,6 +110,7 @@ pub fn transition(from: Status, event: &TaskEvent) -> Option<Status> {
         (TaskEvent::Cancelled(_), Created | Assigned | Started | Paused) => Some(Cancelled),
         (TaskEvent::Rejected(_), Created) => Some(Rejected),
         (TaskEvent::Rejected(event), from) if from != Unknown && event.update_id.is_some() => Some(from),
+        (TaskEvent::Stalled(_), from) if from != Unknown => Some(from),
         _ => None,
     }
 }
@@ -172,9 +177,12 @@ pub struct TaskState {
     pub rejections: BTreeMap<String, u32>,
     /// The update refused last.
     pub rejected_update_id: Option<String>,
-    /// The source's time of the last event.
+    /// When fleetlog took in that it stands still; none once something moves it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalled_at: Option<TimestampMs>,
+    /// The source's time of the last event that moved it.
     pub occurred_at: TimestampMs,
-    /// When fleetlog took the last event in.
+    /// When fleetlog took in the last event that moved it.
     pub recorded_at: TimestampMs,
 }
 
@@ -199,9 +207,13 @@ impl FoldProjector for TaskStateProjector {
         let Some(next) = transition(state.status, &event.event) else {
             return Err(impossible(state, event));
         };
+        if matches!(event.event, TaskEvent::Stalled(_)) {
+            state.stalled_at = (!state.status.is_end()).then_some(event.recorded_at);
+            return Ok(());
+        }
         let before = state.status;
-        (state.status, state.occurred_at, state.recorded_at) =
-            (next, event.event.meta().occurred_at, event.recorded_at);
+        (state.status, state.occurred_at, state.recorded_at, state.stalled_at) =
+            (next, event.event.meta().occurred_at, event.recorded_at, None);
         state.take(before, &event.event);
         Ok(())
     }
@@ -263,6 +275,7 @@ impl TaskState {
             TaskEvent::Failed(e) => self.end(Some(&e.reason), e.detail.as_deref()),
             TaskEvent::Cancelled(e) => self.end(Some(&e.reason), e.detail.as_deref()),
             TaskEvent::Rejected(e) => self.reject(before, e),
+            TaskEvent::Stalled(_) => {}
         }
     }
 
@@ -332,6 +345,7 @@ impl TaskState {
             HotWrite::maybe("started_at", self.started_at.map(time_text)),
             HotWrite::maybe("paused_at", self.paused_at.map(time_text)),
             HotWrite::maybe("ended_at", self.ended_at.map(time_text)),
+            HotWrite::maybe("stalled_at", self.stalled_at.map(time_text)),
             HotWrite::field("occurred_at", time_text(self.occurred_at)),
             HotWrite::field("recorded_at", time_text(self.recorded_at)),
         ]);

@@ -7,8 +7,8 @@ use fleetlog_event::{
         Load, LoadChanged, ModeChanged, OperatingMode, Registered, RobotEvent, UnitType,
     },
     task::{
-        Assigned, Cancelled, Completed, Created, Failed, Paused, Reassigned, Rejected, Resumed, Started,
-        Step, StepChanged, StepStatus, TaskEvent,
+        Assigned, Cancelled, Completed, Created, Failed, Paused, Reassigned, Rejected, Resumed, Stalled,
+        Started, Step, StepChanged, StepStatus, TaskEvent,
     },
     telemetry::{Telemetry, TelemetryEvent},
 };
@@ -31,7 +31,7 @@ fn meta() -> impl Strategy<Value = EventMeta> {
 
 /// An event of one of two tasks; many are impossible where they come.
 pub(crate) fn task_event() -> impl Strategy<Value = TaskEvent> {
-    (meta(), 0..2_u8, 0..12_u8, 0..3_u8).prop_map(|(meta, task, kind, n)| {
+    (meta(), 0..2_u8, 0..13_u8, 0..3_u8).prop_map(|(meta, task, kind, n)| {
         let (task_id, reason) = (format!("task-{task}"), format!("reason-{n}"));
         match kind {
             0 | 11 => created(meta, &task_id).into(),
@@ -44,6 +44,7 @@ pub(crate) fn task_event() -> impl Strategy<Value = TaskEvent> {
             7 => Failed { meta, task_id, reason, detail: None }.into(),
             8 => Cancelled { meta, task_id, reason, detail: None }.into(),
             9 => Reassigned { meta, task_id, from_unit_uid: None, reason: None }.into(),
+            12 => stalled(meta, &task_id).into(),
             _ => rejected(meta, &task_id, (n > 0).then_some("1")).into(),
         }
     })
@@ -70,6 +71,11 @@ pub(crate) fn step(meta: EventMeta, task_id: &str, step_id: &str, status: StepSt
 pub(crate) fn rejected(meta: EventMeta, task_id: &str, update_id: Option<&str>) -> Rejected {
     let update_id = update_id.map(str::to_owned);
     Rejected { meta, task_id: task_id.to_owned(), update_id, reason: "noRouteError".to_owned(), detail: None }
+}
+
+pub(crate) fn stalled(meta: EventMeta, task_id: &str) -> Stalled {
+    let (task_id, status, since) = (task_id.to_owned(), "started".to_owned(), meta.occurred_at);
+    Stalled { meta, task_id, status, since, timeout_ms: 60_000 }
 }
 
 pub(crate) fn task_created_at_site(task_id: &str) -> Created {

@@ -1,14 +1,14 @@
 //! Hot state as a reader sees it, in pages: for workers that look at all of it again and again.
 
 use fleetlog_event::LogId;
-use fleetlog_projection::{Fault, LaneId, SinkError};
+use fleetlog_projection::{Fault, LaneId, SinkError, Version};
 use redis::{FromRedisValue, Pipeline, Value};
 
 use crate::{
     RedisSinkSettings,
     connection::Connection,
     keys::lane_key,
-    sink::{parse_log, text},
+    sink::{parse_log, parse_version, text},
 };
 
 /// Keys that one step of a search looks at, and members that one page of a list has: what Redis does in about a
@@ -31,6 +31,15 @@ pub struct Page {
     pub next: Option<u64>,
     /// Members with their scores. What is there from the first page to the last is on some page; a member can be on two.
     pub members: Vec<(String, f64)>,
+}
+
+/// An entity, as far as it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entity {
+    /// How far it is.
+    pub version: Version,
+    /// The fields that were named, in that order; none where there is no such field.
+    pub fields: Vec<Option<String>>,
 }
 
 impl HotReader {
@@ -126,6 +135,26 @@ impl HotReader {
             }
         }
         Ok(read)
+    }
+
+    /// The entity at `home` with its named fields, all of one moment; none where there is no such entity.
+    ///
+    /// # Errors
+    /// Transient or Permanent.
+    pub async fn entity(&self, home: &str, names: &[&str]) -> Result<Option<Entity>, SinkError> {
+        let mut key = String::new();
+        self.settings.write_key(home, &mut key);
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline.cmd("HMGET").arg(key).arg("_version").arg(names);
+        let what = format!("reading `{home}`");
+        let reply = self.one(&what, &pipeline).await?;
+        let mut fields = Vec::<Option<String>>::from_redis_value_ref(&reply)
+            .ok()
+            .filter(|fields| fields.len() == names.len() + 1)
+            .ok_or_else(|| self.odd(&what, &reply))?;
+        let Some(version) = fields.remove(0) else { return Ok(None) };
+        let version = parse_version(&version).map_err(|_| self.odd(&what, &reply))?;
+        Ok(Some(Entity { version, fields }))
     }
 
     async fn one(&self, what: &str, pipeline: &Pipeline) -> Result<Value, SinkError> {

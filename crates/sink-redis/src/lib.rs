@@ -33,7 +33,7 @@ mod tests;
 pub use connection::client;
 pub use facts::{REDIS_VERSION_MIN, RedisFacts};
 pub use figures::UnitList;
-pub use hot::{HotReader, Page};
+pub use hot::{Entity, HotReader, Page};
 pub use keys::{lane_key, ledger_key};
 pub use lease::Lease;
 pub use metrics::{UnitCount, UnitFigures};

@@ -326,7 +326,7 @@ pub(crate) fn parse_state(reply: Value) -> Result<Option<StoredState>, String> {
 }
 
 /// `log:partition:next:revision`
-fn parse_version(text: &str) -> Result<Version, String> {
+pub(crate) fn parse_version(text: &str) -> Result<Version, String> {
     let wrong = || format!("`{text}` as `_version`");
     let mut parts = text.split(':');
     let mut part = || parts.next().ok_or_else(wrong);

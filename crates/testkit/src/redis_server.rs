@@ -165,11 +165,7 @@ impl RedisServer {
     /// # Errors
     /// If it doesn't answer.
     pub async fn connect(&self) -> Result<MultiplexedConnection> {
-        // By default it gives up after half a second, which a busy machine may well take.
-        let patient = redis::AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(ANSWER_TIMEOUT))
-            .set_response_timeout(Some(ANSWER_TIMEOUT));
-        Ok(redis::Client::open(self.url())?.get_multiplexed_async_connection_with_config(&patient).await?)
+        Ok(redis_connection(&self.url()).await?)
     }
 
     /// What it holds now, to come back to with [`Self::restore`].
@@ -253,6 +249,17 @@ impl DerefMut for RedisServer {
 
 fn new_folder() -> Result<TempDir> {
     Ok(tempfile::Builder::new().prefix("fleetlog-redis-").tempdir()?)
+}
+
+/// A connection to any Redis that has the patience which a busy machine needs: by default it would give up after half a second.
+///
+/// # Errors
+/// If it doesn't answer.
+pub async fn redis_connection(url: &str) -> redis::RedisResult<MultiplexedConnection> {
+    let patient = redis::AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(ANSWER_TIMEOUT))
+        .set_response_timeout(Some(ANSWER_TIMEOUT));
+    redis::Client::open(url)?.get_multiplexed_async_connection_with_config(&patient).await
 }
 
 fn url_of(port: u16) -> String {

@@ -79,6 +79,12 @@ pub fn python() -> String {
     required("FLEETLOG_TEST_PYTHON")
 }
 
+/// The folder in which the stack's broker keeps its logs; none where it runs in a container or is somebody else's.
+#[must_use]
+pub fn kafka_data() -> Option<PathBuf> {
+    setting("FLEETLOG_STACK_KAFKA_DATA").map(PathBuf::from)
+}
+
 /// The folder of the workspace that this crate was compiled in.
 #[must_use]
 pub fn workspace_root() -> PathBuf {

@@ -40,7 +40,7 @@ impl Broker {
 
 impl Faults for Broker {
     fn ground(&self) -> Ground {
-        Ground { stack: self.stack.clone(), projectors: Vec::new(), load: Vec::new() }
+        Ground::on(self.stack.clone())
     }
 
     fn strike<'a>(
@@ -108,7 +108,7 @@ impl Cluster {
 
 impl Faults for Cluster {
     fn ground(&self) -> Ground {
-        Ground { stack: self.stack.clone(), projectors: Vec::new(), load: Vec::new() }
+        Ground::on(self.stack.clone())
     }
 
     fn strike<'a>(

@@ -28,7 +28,7 @@ impl Clock {
 impl Faults for Clock {
     fn ground(&self) -> Ground {
         let variables = self.clock.variables().map(|(name, value)| (name.to_owned(), value));
-        Ground { stack: Stack::from_env(), projectors: variables.into(), load: Vec::new() }
+        Ground { projectors: variables.into(), ..Ground::on(Stack::from_env()) }
     }
 
     fn strike<'a>(

@@ -94,7 +94,7 @@ impl Faults for Combined {
             ..broker.stack
         };
         let projectors = [redis.projectors, postgres.projectors, broker.projectors].concat();
-        Ground { stack, projectors, load: Vec::new() }
+        Ground { projectors, ..Ground::on(stack) }
     }
 
     fn strike<'a>(

@@ -7,6 +7,7 @@
 mod broker;
 mod clock;
 mod combined;
+mod handlers;
 mod log;
 mod network;
 mod postgres;
@@ -64,13 +65,15 @@ pub(crate) enum Family {
     Clock,
     /// Redis, PostgreSQL, the broker and projectors, two or three of them at once.
     Combined,
+    /// A webhook runs beside the projections, and its endpoint fails, is slow, or down.
+    Handlers,
     /// What projectors rejected wrongly is redriven while they are killed, stopped and replaced.
     Redrive,
 }
 
 impl Family {
     /// Each with how often a seed draws it.
-    pub(crate) const WEIGHTS: [(Self, u32); 16] = [
+    pub(crate) const WEIGHTS: [(Self, u32); 17] = [
         (Self::Process, 10),
         (Self::Zombie, 4),
         (Self::Tail, 3),
@@ -87,6 +90,7 @@ impl Family {
         (Self::Usurper, 2),
         (Self::Combined, 6),
         (Self::Redrive, 6),
+        (Self::Handlers, 6),
     ];
 
     /// All, by the name that the table and `FLEETLOG_CHAOS_FAMILY` have.
@@ -117,6 +121,7 @@ impl Family {
             Self::Cluster => Box::new(broker::Cluster::start().await?),
             Self::Clock => Box::new(clock::Clock::start()?),
             Self::Combined => Box::new(combined::Combined::start().await?),
+            Self::Handlers => Box::new(handlers::Handlers::draw(random).await),
             Self::Redrive => Box::new(redrive::Redrive::draw(random)),
         })
     }
@@ -132,12 +137,19 @@ pub(crate) struct Ground {
     pub(crate) projectors: Vec<(String, String)>,
     /// Settings of the load that differ.
     pub(crate) load: Vec<(String, String)>,
+    /// Settings that all commands and processes have beside their own, such as a webhook.
+    pub(crate) everywhere: Vec<(String, String)>,
 }
 
 impl Ground {
     /// The servers that all tests share.
     pub(crate) fn shared() -> Self {
-        Self { stack: Stack::from_env(), projectors: Vec::new(), load: Vec::new() }
+        Self::on(Stack::from_env())
+    }
+
+    /// These servers.
+    pub(crate) fn on(stack: Stack) -> Self {
+        Self { stack, projectors: Vec::new(), load: Vec::new(), everywhere: Vec::new() }
     }
 }
 
@@ -205,6 +217,11 @@ pub(crate) trait Faults {
         _random: &'a mut StdRng,
     ) -> LocalBoxFuture<'a, Result<Option<&'static str>>> {
         async { Ok(None) }.boxed_local()
+    }
+
+    /// What only this family has to check, once nothing runs any more. Findings go to the fleet.
+    fn check<'a>(&'a mut self, _fleet: &'a mut Fleet) -> LocalBoxFuture<'a, Result<()>> {
+        async { Ok(()) }.boxed_local()
     }
 
     /// Whether projectors are killed, stopped and joined in between as well.

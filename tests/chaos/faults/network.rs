@@ -66,7 +66,7 @@ impl Ways {
     }
 
     fn ground(&self) -> Ground {
-        Ground { stack: self.stack.clone(), projectors: self.projectors.clone(), load: Vec::new() }
+        Ground { projectors: self.projectors.clone(), ..Ground::on(self.stack.clone()) }
     }
 
     async fn pass(&self) {

@@ -135,7 +135,7 @@ impl Postgres {
 impl Faults for Postgres {
     fn ground(&self) -> Ground {
         let timeout = ("FLEETLOG_POSTGRES__TIMEOUT_MS".to_owned(), TIMEOUT_MS.to_string());
-        Ground { stack: self.stack.clone(), projectors: vec![timeout], load: Vec::new() }
+        Ground { projectors: vec![timeout], ..Ground::on(self.stack.clone()) }
     }
 
     fn strike<'a>(

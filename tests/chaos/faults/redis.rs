@@ -122,7 +122,7 @@ impl Redis {
 impl Faults for Redis {
     fn ground(&self) -> Ground {
         let timeout = ("FLEETLOG_REDIS__TIMEOUT_MS".to_owned(), TIMEOUT_MS.to_string());
-        Ground { stack: self.stack.clone(), projectors: vec![timeout], load: Vec::new() }
+        Ground { projectors: vec![timeout], ..Ground::on(self.stack.clone()) }
     }
 
     fn strike<'a>(

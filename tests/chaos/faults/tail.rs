@@ -3,6 +3,7 @@
 //! Done to the fleet's own keys of the shared Redis, in one atomic script: what a failover to a replica that lags, or
 //! a restore from a snapshot, does to a whole server.
 
+use fleetlog_testkit::redis_connection;
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -12,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use fleetlog_kafka::Offsets;
 use futures_util::{FutureExt as _, future::LocalBoxFuture};
 use rand::{Rng as _, rngs::StdRng};
-use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
+use redis::aio::MultiplexedConnection;
 
 use crate::{
     faults::{Faults, process},
@@ -24,8 +25,6 @@ use crate::{
 const GO_ON_LIMIT: Duration = Duration::from_secs(45);
 /// How long an idle lane may take to look at its link, with room for a busy machine.
 const IDLE_LOOK: Duration = Duration::from_secs(3);
-/// How long a script over all keys may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 const ASK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// All keys of a fleet as they were.
@@ -122,11 +121,7 @@ impl Faults for Chain {
 }
 
 pub(super) async fn connect(fleet: &Fleet) -> Result<MultiplexedConnection> {
-    let client = redis::Client::open(fleet.world.redis_url.as_str())?;
-    let patient = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(PATIENCE))
-        .set_response_timeout(Some(PATIENCE));
-    Ok(client.get_multiplexed_async_connection_with_config(&patient).await?)
+    Ok(redis_connection(&fleet.world.redis_url).await?)
 }
 
 async fn take(fleet: &Fleet) -> Result<Snapshot> {

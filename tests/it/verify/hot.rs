@@ -9,7 +9,7 @@ use fleetlog_event::{
 use fleetlog_projection::{Fold, FoldProjector, HotWrite, given, given::MemoryLog};
 use fleetlog_projections::{TaskStateProjector, UnitConsensus, UnitStatus};
 use fleetlog_sink_redis::{RedisSink, RedisSinkSettings};
-use fleetlog_testkit::RedisServer;
+use fleetlog_testkit::{RedisServer, redis_connection};
 use fleetlog_verify::{HotStore, HotStoreSettings, Report, verify_fold};
 use redis::{AsyncCommands, aio::MultiplexedConnection};
 
@@ -51,8 +51,7 @@ pub(super) struct Stage {
 
 pub(super) async fn stage() -> Stage {
     let server = RedisServer::start().await.unwrap();
-    let client = redis::Client::open(server.url()).unwrap();
-    let redis = client.get_multiplexed_async_connection().await.unwrap();
+    let redis = redis_connection(&server.url()).await.unwrap();
     let sink = RedisSink::open(RedisSinkSettings {
         key_prefix: "k/".to_owned(),
         lane_prefix: "p-".to_owned(),

@@ -74,7 +74,7 @@ fn every_mutant_is_caught() {
     }
     println!("{:<24} {:<26} {:<50} shortest way", "mutant", "scene", "property");
     let mut survived = Vec::new();
-    for mutant in Mutant::ALL {
+    for mutant in Mutant::ALL.into_iter().filter(|mutant| !Mutant::OF_HANDLERS.contains(mutant)) {
         let Some((explored, length)) = shortest(mutant) else {
             survived.push(mutant.name());
             continue;

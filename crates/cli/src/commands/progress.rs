@@ -37,10 +37,11 @@ pub(crate) enum Command {
         after_help = "Example: fleetlog progress skip unit-status --topic robot --partition 3 --offset 1207 --why 'crashes the projector'"
     )]
     Skip(Skip),
-    /// Let a projection go on that is halted, or that failed: in every process that runs it, without a restart
+    /// Let a projection or handler go on that is halted, or that failed: in every process that runs it, without a restart
     #[command(after_help = "Examples:\n  \
                       fleetlog progress resume unit-status --why 'the registry is back'\n  \
-                      fleetlog progress resume unit-status --why 'a bridge sent JSON' --set-asides-max 5000\n\n\
+                      fleetlog progress resume unit-status --why 'a bridge sent JSON' --set-asides-max 5000\n  \
+                      fleetlog progress resume webhook-orders --why 'the secret is the new one'\n\n\
                       Who, when and why is written down on topic `ops`, for ever. If what halted it is still there, it is \
                       halted again.")]
     Resume(resume::Resume),

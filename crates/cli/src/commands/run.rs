@@ -15,6 +15,7 @@ use fleetlog_engine::{
     ports::{DeadLetters, WaitingTopics},
 };
 use fleetlog_event::catalogue::Catalogue;
+use fleetlog_handler::Handler;
 use fleetlog_kafka::KafkaSettings;
 use fleetlog_presence::metrics::PresenceMetrics;
 use fleetlog_producer::ProducerMetrics;
@@ -44,7 +45,7 @@ use crate::{
     memory::{HANDLER_BYTES, Memory},
     output::Format,
     presence::Presence,
-    wiring,
+    task_watch, wiring,
 };
 
 #[derive(Debug, clap::Args)]
@@ -56,7 +57,7 @@ pub(crate) struct Run {
     /// Only these projections (separated by commas); without it those of run.projections, or all
     #[arg(long, value_delimiter = ',')]
     projections: Vec<String>,
-    /// Only these handlers (`webhook-NAME`, separated by commas); without it those of run.handlers, or all. Where one of the
+    /// Only these handlers (`webhook-NAME`, `task-watch`, separated by commas); without it those of run.handlers, or all. Where one of the
     /// two is given, nothing of the other kind runs that is not named
     #[arg(long, value_delimiter = ',')]
     handlers: Vec<String>,
@@ -257,32 +258,52 @@ impl Started {
         let waiting: Arc<dyn WaitingTopics> =
             Arc::new(RetryTopics::connect(&self.kafka, &topics, self.producer_metrics.clone())?);
         for described in chosen {
-            let id = described.id.clone();
-            let webhook = Webhook::new(&described.subscription).with_context(|| format!("handler `{id}`"))?;
-            let runtime = ProjectionRuntime::new(&id, self.config.worker_threads)?;
-            let handle = runtime.handle().clone();
-            let runner = HandlerRunner::new(HandlerParts {
-                handler: webhook,
-                schemas: Arc::clone(&self.schemas),
-                waiting: Arc::clone(&waiting),
-                dead_letters: Arc::clone(&self.dead_letters),
-                logs: self.logs.clone(),
-                kafka: self.kafka.clone(),
-                topics: described.topics.clone(),
-                settings: handler_settings(described),
-                config: EngineConfig {
-                    memory_bytes_max: HANDLER_BYTES,
-                    batch_bytes_max: self.config.batch_bytes_max.min(HANDLER_BYTES),
-                    ..self.config.clone()
-                },
-                metrics: metrics.clone(),
-                runtime,
-            })
-            .with_context(|| format!("handler `{id}`"))?;
-            self.handles.push(Handle { kind: "handler", id: id.clone(), status: runner.status() });
-            let stop = stop.clone();
-            self.handlers.spawn_on(async move { (id, runner.run(stop).await) }, &handle);
+            let (waiting, metrics, stop) = (Arc::clone(&waiting), metrics.clone(), stop.clone());
+            let started = match &described.kind {
+                handlers::Kind::Webhook(subscription) => Webhook::new(subscription)
+                    .map_err(anyhow::Error::from)
+                    .and_then(|webhook| self.start_handler(webhook, described, waiting, metrics, stop)),
+                handlers::Kind::TaskWatch(rules) => {
+                    task_watch::handler(config, rules, self.producer_metrics.clone())
+                        .and_then(|watch| self.start_handler(watch, described, waiting, metrics, stop))
+                }
+            };
+            started.with_context(|| format!("handler `{}`", described.id))?;
         }
+        Ok(())
+    }
+
+    fn start_handler<H: Handler>(
+        &mut self,
+        handler: H,
+        described: &handlers::Described,
+        waiting: Arc<dyn WaitingTopics>,
+        metrics: HandlerMetrics,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let id = described.id.clone();
+        let runtime = ProjectionRuntime::new(&id, self.config.worker_threads)?;
+        let handle = runtime.handle().clone();
+        let runner = HandlerRunner::new(HandlerParts {
+            handler,
+            schemas: Arc::clone(&self.schemas),
+            waiting,
+            dead_letters: Arc::clone(&self.dead_letters),
+            logs: self.logs.clone(),
+            kafka: self.kafka.clone(),
+            topics: described.topics.clone(),
+            settings: handler_settings(described),
+            config: EngineConfig {
+                memory_bytes_max: HANDLER_BYTES,
+                batch_bytes_max: self.config.batch_bytes_max.min(HANDLER_BYTES),
+                ..self.config.clone()
+            },
+            metrics,
+            runtime,
+        })?
+        .with_ops(self.halts.clone(), self.halts.clone());
+        self.handles.push(Handle { kind: "handler", id: id.clone(), status: runner.status() });
+        self.handlers.spawn_on(async move { (id, runner.run(stop).await) }, &handle);
         Ok(())
     }
 
@@ -319,7 +340,6 @@ impl Started {
                 Some(ended) = self.handlers.join_next() => {
                     let (id, end) = ended?;
                     if let End::Failed(why) = end {
-                        tracing::error!(handler = id, "stopped for good: {why}");
                         failed.push((id, why));
                     }
                 }

@@ -3,6 +3,7 @@
 
 mod handlers;
 
+use fleetlog_dead_letters::Halts;
 use serde::Serialize;
 
 use crate::{
@@ -53,7 +54,19 @@ pub(crate) async fn run(status: &Status, config: &Config, format: Format) -> any
     wiring::admin(config).await?;
     let deadline = status.wait.map(|s| tokio::time::Instant::now() + std::time::Duration::from_secs(s));
     loop {
-        let rows = rows(config).await?;
+        let all_halts = halts::read(config).await?;
+        let rows = match rows(config, &all_halts).await {
+            Ok(rows) => rows,
+            // Stores that are away or not made yet do not hide handlers, which have none.
+            Err(error) => {
+                if let Ok(handlers) = handlers::rows(config, &all_halts).await
+                    && !handlers.is_empty()
+                {
+                    show(Vec::new(), handlers, format)?;
+                }
+                return Err(error);
+            }
+        };
         let lag: i64 = rows.iter().map(|row| row.lag_events).sum();
         if let Some(deadline) = deadline
             && lag > 0
@@ -62,7 +75,7 @@ pub(crate) async fn run(status: &Status, config: &Config, format: Format) -> any
             tokio::time::sleep(std::time::Duration::from_millis(250)).await;
             continue;
         }
-        show(rows, handlers::rows(config).await?, format)?;
+        show(rows, handlers::rows(config, &all_halts).await?, format)?;
         let Some(seconds) = status.watch else {
             return Ok(if deadline.is_some() && lag > 0 { Code::Found } else { Code::Done });
         };
@@ -77,11 +90,10 @@ fn is_missing(error: &anyhow::Error) -> bool {
     error.downcast_ref::<Failure>().is_some_and(|failure| failure.code == Code::Found)
 }
 
-async fn rows(config: &Config) -> anyhow::Result<Vec<Row>> {
+async fn rows(config: &Config, all_halts: &Halts) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
-    let all_halts = halts::read(config).await?;
     for projection in lanes::chosen(&[])? {
-        let halt = halts::view(config, &all_halts, &projection);
+        let halt = halts::view(config, all_halts, &projection);
         let lanes = match lanes::read(config, &projection).await {
             // One whose topic is missing does not hide the others.
             Err(error) if is_missing(&error) => {
@@ -119,24 +131,32 @@ fn show(rows: Vec<Row>, handlers: Vec<handlers::Row>, format: Format) -> anyhow:
             output::json(&rows.into_iter().map(Shown::Projection).chain(handlers).collect::<Vec<_>>())?;
         }
         Format::Table => {
-            output::table(
-                ["projection", "topic", "lanes", "taken to", "end", "lag", "processes", "state"],
-                rows.iter().map(|row| {
-                    [
-                        row.projection.to_owned(),
-                        row.topic.clone(),
-                        row.lanes.to_string(),
-                        row.taken_to.to_string(),
-                        row.end.to_string(),
-                        row.lag_events.to_string(),
-                        row.members.to_string(),
-                        if row.halt.is_some() { "halted" } else { "" }.to_owned(),
-                    ]
-                }),
-            );
+            print(&rows);
             handlers::print(&handlers);
             halts::tell(rows.iter().filter_map(|row| Some((row.projection, row.halt.as_ref()?))));
         }
     }
     Ok(())
+}
+
+/// For people.
+fn print(rows: &[Row]) {
+    if rows.is_empty() {
+        return;
+    }
+    output::table(
+        ["projection", "topic", "lanes", "taken to", "end", "lag", "processes", "state"],
+        rows.iter().map(|row| {
+            [
+                row.projection.to_owned(),
+                row.topic.clone(),
+                row.lanes.to_string(),
+                row.taken_to.to_string(),
+                row.end.to_string(),
+                row.lag_events.to_string(),
+                row.members.to_string(),
+                if row.halt.is_some() { "halted" } else { "" }.to_owned(),
+            ]
+        }),
+    );
 }

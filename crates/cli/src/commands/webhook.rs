@@ -167,7 +167,8 @@ fn call(event: FleetEvent) -> Call<FleetEvent> {
 fn told(verdict: &Result<(), HandlerError>) -> (&'static str, &'static str) {
     match verdict {
         Ok(()) => ("done", "taken: fleetlog would be done with the event"),
-        Err(HandlerError::Retry(_) | HandlerError::RetryAfter { .. }) => {
+        // A webhook never says that it is not time yet.
+        Err(HandlerError::Retry(_) | HandlerError::RetryAfter { .. } | HandlerError::NotYet { .. }) => {
             ("retry", "not taken: fleetlog would try again, and in the end make a dead letter of the event")
         }
         Err(HandlerError::Reject(_)) => {

@@ -5,10 +5,12 @@ use figment::value::{Num, Value};
 use super::webhooks;
 
 /// Texts of which one has to be chosen: the key (of a webhook without its section), the texts, and what is said of others.
-const CHOICES: [(&str, &[&str], &str); 3] = [
+const CHOICES: [(&str, &[&str], &str); 5] = [
     ("log.format", &["text", "json"], "text or json"),
     ("mode", &["structured", "binary"], "structured or binary"),
     ("start_at", &["end", "begin"], "end or begin"),
+    ("task_watch.policy", &["fail", "alert"], "fail or alert"),
+    ("task_watch.start_at", &["end", "begin"], "end or begin"),
 ];
 
 /// Whether a value is of the default's kind; if another one is meant, that one. What looks like a number is taken as text where

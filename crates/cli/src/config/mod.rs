@@ -1,13 +1,14 @@
 //! Settings: one checked-in file of defaults, a user's file, the environment.
 //!
 //! Every key stands in `default.toml`, so what is not there is unknown and refused; what a section `[webhooks.NAME]` may have
-//! stands there as an example. All problems are reported at once, each with the place it came from.
+//! and `[task_watch]` stands there as an example. All problems are reported at once, each with the place it came from.
 
 mod addresses;
 mod files;
 mod kinds;
 mod problems;
 mod relations;
+mod task_watch;
 #[cfg(test)]
 mod tests;
 mod webhooks;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use addresses::redact_url;
 pub(crate) use problems::ConfigError;
+pub(crate) use task_watch::TaskWatch;
 pub(crate) use webhooks::{StartAt, Webhook};
 
 /// The defaults, as checked in.
@@ -46,6 +48,9 @@ pub(crate) struct Config {
     /// By their names.
     #[serde(default)]
     pub(crate) webhooks: std::collections::BTreeMap<String, Webhook>,
+    /// Where its section is there.
+    #[serde(default)]
+    pub(crate) task_watch: Option<TaskWatch>,
 }
 
 /// See `default.toml`.

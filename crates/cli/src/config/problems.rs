@@ -16,7 +16,7 @@ use super::{
     addresses::put_together,
     files,
     kinds::{among_choices, fit, shown},
-    leaves, relations, webhooks,
+    leaves, relations, task_watch, webhooks,
 };
 
 /// The settings are not usable: every problem, each with its place.
@@ -57,7 +57,7 @@ pub(super) fn check(figment: &Figment) -> Result<Loaded, ConfigError> {
     let dict = extract(figment)?;
     let all = values(figment, &dict);
     let mut reading = Reading::new(figment, &all)?;
-    reading.name_webhooks(&dict)?;
+    reading.name_sections(&dict)?;
     for (key, value) in &reading.defaults {
         put(&mut reading.clean, key, value.clone());
     }
@@ -98,16 +98,20 @@ impl<'a> Reading<'a> {
         })
     }
 
-    /// The keys of each webhook that is named exist from now on.
-    fn name_webhooks(&mut self, dict: &Dict) -> Result<(), ConfigError> {
-        let example = values_of(&webhooks::example())?;
-        let keys = || example.iter().filter_map(|(key, value)| Some((key.rsplit_once('.')?.1, value)));
+    /// The keys of sections that need not be there exist from now on, where they are: those of each webhook that is named, and of
+    /// the watch.
+    fn name_sections(&mut self, dict: &Dict) -> Result<(), ConfigError> {
+        let (of_webhooks, of_watch): (Vec<_>, Vec<_>) = values_of(&webhooks::examples())?
+            .into_iter()
+            .partition(|(key, _)| key.starts_with(webhooks::BELOW));
+        if let Some(section @ Value::Dict(..)) = dict.get(task_watch::SECTION) {
+            self.sources.insert(task_watch::SECTION.to_owned(), self.place_of(task_watch::SECTION, section));
+            self.defaults.extend(of_watch);
+        }
+        let keys = || of_webhooks.iter().filter_map(|(key, value)| Some((key.rsplit_once('.')?.1, value)));
         for (name, section) in webhooks::sections(dict) {
             let key = format!("{}{name}", webhooks::BELOW);
-            let below = format!("{key}.");
-            let first = self.all.range(below.clone()..).next().filter(|(key, _)| key.starts_with(&below));
-            let (of, value) = first.map_or((&key, section), |(of, value)| (of, value));
-            let place = place(self.figment, of, value);
+            let (below, place) = (format!("{key}."), self.place_of(&key, section));
             if let Some(remedy) = webhooks::name_problem(name) {
                 let what = format!("`{key}` has a name that no webhook can have: {remedy}");
                 self.problems.push(Problem { place, what });
@@ -120,6 +124,32 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
+    /// Where a section comes from: from where the first of its keys does.
+    fn place_of(&self, key: &str, section: &Value) -> String {
+        let below = format!("{key}.");
+        let first = self.all.range(below.clone()..).next().filter(|(key, _)| key.starts_with(&below));
+        let (of, value) = first.map_or((key, section), |(of, value)| (of.as_str(), value));
+        place(self.figment, of, value)
+    }
+
+    /// Takes timeouts by type that are written as one text.
+    fn take_timeouts(&mut self, text: &str, place: &str) {
+        match task_watch::timeouts_of(text) {
+            Ok(timeouts) => {
+                for (task_type, ms) in timeouts {
+                    let key = format!("{}{task_type}", task_watch::TIMEOUTS_BELOW);
+                    put(&mut self.clean, &key, Value::from(ms));
+                    self.sources.insert(key, place.to_owned());
+                }
+            }
+            Err(what) => {
+                let what = format!("`{}` {what}", task_watch::TIMEOUTS);
+                self.problems.push(Problem { place: place.to_owned(), what });
+                self.refused.insert(task_watch::TIMEOUTS.to_owned());
+            }
+        }
+    }
+
     /// Takes a value that is set, or refuses it.
     fn take(&mut self, key: &str, value: &Value) {
         if self.nameless.iter().any(|below| key.starts_with(below)) {
@@ -127,6 +157,9 @@ impl<'a> Reading<'a> {
         }
         let (mut key, mut value, mut place) =
             (key.to_owned(), value.clone(), place(self.figment, key, value));
+        if let (task_watch::TIMEOUTS, Value::String(_, text)) = (key.as_str(), &value) {
+            return self.take_timeouts(text, &place);
+        }
         match self.in_file(&key, &value) {
             InFile::No => {}
             InFile::NotSet => return,
@@ -139,11 +172,14 @@ impl<'a> Reading<'a> {
                 return;
             }
         }
+        let is_text_only = is_of_environment(self.figment, &value);
+        let is_timeout = key.starts_with(task_watch::TIMEOUTS_BELOW);
         let fitting = match unknown(&self.defaults, &key) {
             Some(problem) => Err(problem),
+            None if is_timeout && is_text_only => Err(task_watch::no_variable(&key)),
             None => {
-                let is_text_only = is_of_environment(self.figment, &value);
-                fit(self.defaults.get(&key), &value, is_text_only)
+                let default = if is_timeout { Some(&Value::from(0_u64)) } else { self.defaults.get(&key) };
+                fit(default, &value, is_text_only)
                     .and_then(|fitting| {
                         among_choices(&key, fitting.as_ref().unwrap_or(&value)).map(|()| fitting)
                     })
@@ -196,6 +232,7 @@ impl<'a> Reading<'a> {
         };
         relations::check(&config, &mut wrong);
         webhooks::check(&config, &refused, &mut wrong);
+        task_watch::check(&config, &refused, &mut wrong);
         if !problems.is_empty() {
             return Err(ConfigError(problems));
         }
@@ -284,10 +321,11 @@ fn values(figment: &Figment, dict: &Dict) -> BTreeMap<String, Value> {
     values
 }
 
-/// Puts a value to its place. What is handed to librdkafka has dots in its names.
+/// Puts a value to its place. What is handed to librdkafka has dots in its names, and types of tasks may.
 fn put(dict: &mut Dict, key: &str, value: Value) {
-    let (sections, name) = match key.strip_prefix(FREE) {
-        Some(property) => ("kafka.properties", property),
+    let free = [FREE, task_watch::TIMEOUTS_BELOW].into_iter().find(|below| key.starts_with(below));
+    let (sections, name) = match free {
+        Some(below) => (below.trim_end_matches('.'), &key[below.len()..]),
         None => key.rsplit_once('.').unwrap_or(("", key)),
     };
     let mut place = dict;
@@ -329,7 +367,7 @@ fn place(figment: &Figment, key: &str, value: &Value) -> String {
 }
 
 fn unknown(defaults: &BTreeMap<String, Value>, key: &str) -> Option<String> {
-    if key.starts_with(FREE) || defaults.contains_key(key) {
+    if key.starts_with(FREE) || key.starts_with(task_watch::TIMEOUTS_BELOW) || defaults.contains_key(key) {
         return None;
     }
     // Of a webhook's key the nearest is one of the same webhook.
@@ -346,8 +384,12 @@ fn unknown(defaults: &BTreeMap<String, Value>, key: &str) -> Option<String> {
         .min()
         .filter(|(distance, _)| *distance <= 3)
         .map_or_else(String::new, |(_, known)| format!("; did you mean `{known}`?"));
-    let hint =
-        if webhooks::is_no_section(key) { ": a webhook is a section, [webhooks.NAME]" } else { &nearest };
+    let hint = match key {
+        _ if webhooks::is_no_section(key) => ": a webhook is a section, [webhooks.NAME]",
+        task_watch::SECTION => ": it is a section, [task_watch]",
+        task_watch::TIMEOUTS => ": it is a table, such as { DELIVERY = 1800000 }",
+        _ => &nearest,
+    };
     Some(format!("unknown key `{key}`{hint}"))
 }
 

@@ -13,7 +13,7 @@ use super::{Config, DEFAULT_TOML, files};
 pub(super) const BELOW: &str = "webhooks.";
 
 /// Each record under way is held in memory, and may come again after a crash.
-const IN_FLIGHT: RangeInclusive<usize> = 1..=10_000;
+pub(super) const IN_FLIGHT: RangeInclusive<usize> = 1..=10_000;
 /// With more failures than these an endpoint that is down is hardly left alone at all.
 const FAILURES: RangeInclusive<u64> = 0..=1_000;
 /// Shorter, and an endpoint is not left alone; longer, and nobody expects it to be called again.
@@ -81,7 +81,7 @@ impl Webhook {
 
     /// Its tiers.
     pub(crate) fn retry(&self) -> Result<RetryPolicy, PolicyError> {
-        RetryPolicy::new(self.retry_delays_ms.iter().copied().map(Duration::from_millis).collect())
+        tiers(&self.retry_delays_ms)
     }
 
     /// Its circuit.
@@ -96,8 +96,13 @@ impl Webhook {
     }
 }
 
-/// The example of `default.toml`, with what every webhook may have and its defaults, as settings.
-pub(super) fn example() -> String {
+/// The tiers of these delays.
+pub(super) fn tiers(delays_ms: &[u64]) -> Result<RetryPolicy, PolicyError> {
+    RetryPolicy::new(delays_ms.iter().copied().map(Duration::from_millis).collect())
+}
+
+/// The examples of `default.toml`, with what every section that need not be there may have and its defaults, as settings.
+pub(super) fn examples() -> String {
     let lines = DEFAULT_TOML.lines().filter_map(|line| line.strip_prefix('#'));
     lines.filter(|line| !line.is_empty() && !line.starts_with(' ')).collect::<Vec<_>>().join("\n")
 }
@@ -207,7 +212,7 @@ fn limits(webhook: &Webhook, wrong: &mut impl FnMut(&str, String)) {
     between("circuit_trials", webhook.circuit_trials, &TRIALS, wrong);
 }
 
-fn between<N: PartialOrd + Display>(
+pub(super) fn between<N: PartialOrd + Display>(
     key: &str,
     value: N,
     range: &RangeInclusive<N>,

@@ -43,8 +43,42 @@ fn handlers_are_as_the_settings_say() {
     assert_eq!((all[1].in_flight_max, all[1].start_at), (7, StartAt::Begin));
     assert_eq!(all[1].retry.delays().len(), 1);
     assert_eq!(all[1].circuit.trials, 2);
-    assert_eq!(all[1].subscription.name, "erp");
+    assert!(matches!(&all[1].kind, Kind::Webhook(subscription) if subscription.name == "erp"));
     assert_eq!(all[0].retry, RetryPolicy::default());
+}
+
+#[test]
+fn the_watch_is_a_handler_like_any_other() {
+    let text = format!(
+        "[kafka]\ntopic_prefix = \"prod-\"\n[task_watch]\ntimeout_ms = 60000\nretry_delays_ms = [500]\n{}",
+        webhook("erp", "event_types = [\"Connected\"]")
+    );
+    let config = config(&text);
+    let all = all(&config).unwrap_or_else(|error| panic!("{error}"));
+    let ids: Vec<&str> = all.iter().map(|handler| handler.id.as_str()).collect();
+    assert_eq!(ids, ["webhook-erp", "task-watch"]);
+    let watch = &all[1];
+    assert!(matches!(&watch.kind, Kind::TaskWatch(rules) if rules.timeout_ms == 60_000));
+    assert_eq!(
+        (watch.group.as_str(), &watch.topics[..]),
+        ("prod-fleetlog-task-watch", &["task".to_owned()][..])
+    );
+    assert_eq!(watch.start_at, StartAt::Begin);
+    let ids = chosen(&config, &["task-watch".to_owned()]).map(|all| all.len());
+    assert_eq!(ids.unwrap_or_default(), 1);
+    let waiting = waiting_topics(&config, &Catalogue::builtin());
+    let days = |spec: &TopicSpec| spec.configs["retention.ms"].parse::<i64>().map(|ms| ms / 86_400_000).ok();
+    let waiting: Vec<(&str, Option<i64>)> =
+        waiting.iter().map(|spec| (spec.name.as_str(), days(spec))).collect();
+    let expected = [
+        ("prod-fleetlog-webhook-erp-retry-1s", Some(30)),
+        ("prod-fleetlog-webhook-erp-retry-2s", Some(30)),
+        ("prod-fleetlog-webhook-erp-retry-4s", Some(30)),
+        ("prod-fleetlog-webhook-erp-held", Some(30)),
+        ("prod-fleetlog-task-watch-retry-500ms", Some(7)),
+        ("prod-fleetlog-task-watch-held", Some(7)),
+    ];
+    assert_eq!(waiting, expected);
 }
 
 #[test]

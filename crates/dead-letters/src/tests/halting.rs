@@ -2,7 +2,7 @@
 
 use fleetlog_event::{
     EventId, EventMeta, TimestampMs,
-    ops::{HaltCause, OpsEvent, ProjectionHalted, ProjectionResumed},
+    ops::{CircuitChanged, HaltCause, OpsEvent, ProjectionHalted, ProjectionResumed},
 };
 
 use crate::Halts;
@@ -82,4 +82,35 @@ fn a_halt_that_was_sent_twice_does_not_come_back_after_its_answer() {
 fn a_cause_that_is_not_known_here_halts_all_the_same() {
     let halts = folded(vec![halted(1, "a", "of_tomorrow")]);
     assert_eq!(halts.of("a").halt.map(|halt| halt.cause()), Some(HaltCause::Failed));
+}
+
+fn circuit(n: u32, group: &str, who: &str, state: &str) -> OpsEvent {
+    let change = CircuitChanged {
+        meta: meta(n),
+        group: group.into(),
+        handler: "webhook-orders".into(),
+        state: state.into(),
+        who: who.into(),
+        detail: "HTTP 503".into(),
+    };
+    change.into()
+}
+
+#[test]
+fn a_circuit_is_open_in_each_process_that_said_so_until_that_one_takes_it_back() {
+    let open = |halts: &Halts, group: &str| -> Vec<String> {
+        halts.open_circuits(group).map(|change| change.who.clone()).collect()
+    };
+    let mut halts = folded(vec![
+        circuit(1, "a", "worker-1", "open"),
+        circuit(2, "a", "worker-2", "open"),
+        circuit(3, "b", "worker-1", "open"),
+        circuit(4, "a", "worker-1", "open"),
+        circuit(5, "a", "worker-1", "closed"),
+        circuit(6, "b", "worker-2", "closed"),
+    ]);
+    assert_eq!((open(&halts, "a"), open(&halts, "b")), (vec!["worker-2".into()], vec!["worker-1".into()]));
+    assert_eq!(halts.of("a").halt, None);
+    halts.take(circuit(7, "b", "worker-1", "half_of_tomorrow"));
+    assert_eq!(open(&halts, "b"), ["worker-1"], "what is not known here is not closed");
 }

@@ -1,6 +1,6 @@
 //! A record on its way through the process: as it was read, with where its event lies.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fleetlog_event::{LogId, Position, TimestampMs};
@@ -19,11 +19,11 @@ pub(super) struct Carried {
 #[derive(Debug)]
 pub(super) enum Origin {
     /// Here: on the source topic of that name.
-    Here { topic: String, scope: LaneScope },
+    Here { topic: Arc<str>, scope: LaneScope },
     /// Where it says that it came from.
     Elsewhere(Journey),
     /// Nobody knows: it lies on a topic of that name, and none of ours wrote it.
-    Unknown { topic: String, scope: LaneScope, why: NoJourney },
+    Unknown { topic: Arc<str>, scope: LaneScope, why: NoJourney },
 }
 
 impl Carried {
@@ -32,7 +32,7 @@ impl Carried {
         match &self.origin {
             Origin::Elsewhere(journey) => journey.clone(),
             Origin::Here { topic, scope } | Origin::Unknown { topic, scope, .. } => Journey {
-                topic: topic.clone(),
+                topic: topic.to_string(),
                 position: Position { log: scope.log, partition: scope.partition, offset: self.record.offset },
                 recorded_at: self.record.timestamp,
                 failed_calls: 0,
@@ -46,7 +46,7 @@ impl Carried {
 
     /// The record as it lies, or lay, on its source topic.
     pub(super) fn original(&self) -> Record {
-        let Origin::Elsewhere(journey) = &self.origin else { return self.record.clone() };
+        let Some(journey) = self.travelled() else { return self.record.clone() };
         let own = self.record.headers.iter().filter(|(name, _)| !is_of_journeys(name));
         Record {
             offset: journey.position.offset,
@@ -74,28 +74,27 @@ impl Carried {
     }
 
     pub(super) fn failed_calls(&self) -> u32 {
-        match &self.origin {
-            Origin::Elsewhere(journey) => journey.failed_calls,
-            Origin::Here { .. } | Origin::Unknown { .. } => 0,
-        }
+        self.travelled().map_or(0, |journey| journey.failed_calls)
     }
 
     pub(super) fn rest(&self) -> Duration {
-        match &self.origin {
-            Origin::Elsewhere(journey) => journey.rest,
-            Origin::Here { .. } | Origin::Unknown { .. } => Duration::ZERO,
-        }
+        self.travelled().map_or(Duration::ZERO, |journey| journey.rest)
     }
 
     pub(super) fn first_failed_at(&self) -> Option<TimestampMs> {
-        match &self.origin {
-            Origin::Elsewhere(journey) => journey.first_failed_at,
-            Origin::Here { .. } | Origin::Unknown { .. } => None,
-        }
+        self.travelled()?.first_failed_at
     }
 
     pub(super) fn is_redrive(&self) -> bool {
-        matches!(&self.origin, Origin::Elsewhere(journey) if journey.is_redrive)
+        self.travelled().is_some_and(|journey| journey.is_redrive)
+    }
+
+    /// What is written on it; none of a record of a source.
+    pub(super) fn travelled(&self) -> Option<&Journey> {
+        match &self.origin {
+            Origin::Elsewhere(journey) => Some(journey),
+            Origin::Here { .. } | Origin::Unknown { .. } => None,
+        }
     }
 }
 

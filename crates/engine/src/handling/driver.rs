@@ -1,13 +1,13 @@
 //! The poll thread of a handler: it owns the consumer and the dispatcher, hears what happened, and does what is to be done.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::{Arc, mpsc::Receiver},
     time::{Duration, Instant},
 };
 
-use fleetlog_event::Recorded;
-use fleetlog_handler::{Action, At, Change, Dispatcher, Handler, LaneId};
+use fleetlog_event::{Recorded, Reject, ops::CircuitState};
+use fleetlog_handler::{Action, At, Change, Destination, Dispatcher, Handler, LaneId};
 use fleetlog_projection::{LogNow, Record};
 use tokio::{runtime::Handle, task::AbortHandle};
 use tokio_util::sync::CancellationToken;
@@ -17,11 +17,13 @@ use super::{
     Shared,
     carried::Carried,
     lanes::{COMMIT_AGAIN, Leaving},
+    mutants,
     tasks::Calling,
     told::{Teller, Told},
 };
 use crate::{
-    CommitError, EndOfMembership, Intake, LaneAt, Polled, RebalanceEvent, ports::Schemas, status::LaneStatus,
+    CommitError, EndOfMembership, Intake, LaneAt, Polled, RebalanceEvent, lane::Breaker, ports::Schemas,
+    status::LaneStatus,
 };
 
 /// How long it waits at most for being told something: also how often it polls where nothing wakes it, for
@@ -72,6 +74,12 @@ pub(super) struct Driver<I, H: Handler, C> {
     drains_until: Option<Instant>,
     pub(super) end: Option<DriverEnd>,
     trouble: Option<String>,
+    /// What the last call that failed failed of.
+    last_failure: String,
+    /// Counts dead letters against what is handled.
+    breaker: Breaker,
+    /// It tripped: nothing more is set aside.
+    is_halted: bool,
 }
 
 impl<I: Intake, H: Handler, C: Schemas> Driver<I, H, C> {
@@ -84,6 +92,7 @@ impl<I: Intake, H: Handler, C: Schemas> Driver<I, H, C> {
     ) -> Self {
         Self {
             dispatcher: Dispatcher::new(shared.dispatcher_settings()),
+            breaker: shared.halting.breaker(&shared.config),
             shared,
             intake,
             tell,
@@ -99,6 +108,8 @@ impl<I: Intake, H: Handler, C: Schemas> Driver<I, H, C> {
             drains_until: None,
             end: None,
             trouble: None,
+            last_failure: String::new(),
+            is_halted: false,
         }
     }
 
@@ -171,6 +182,10 @@ impl<I: Intake, H: Handler, C: Schemas> Driver<I, H, C> {
             }
             Told::Ended(at, result, now) => {
                 self.calls.remove(&at);
+                match &result {
+                    Ok(()) => self.count(at, None),
+                    Err(error) => self.last_failure = error.to_string(),
+                }
                 self.dispatcher.ended(at, result, now);
             }
             Told::Sent(at) => self.dispatcher.sent(at),
@@ -180,8 +195,20 @@ impl<I: Intake, H: Handler, C: Schemas> Driver<I, H, C> {
         }
     }
 
+    /// Counts what was handled, or is to be a dead letter: where too much is, the handler is halted.
+    fn count(&mut self, at: At, reject: Option<&Reject>) {
+        if let Err(trip) = self.breaker.count(1, usize::from(reject.is_some()))
+            && !self.is_halted
+        {
+            self.is_halted = true;
+            let halt = self.shared.tripped(trip, self.dispatcher.record(at), reject);
+            self.fails(halt.state());
+        }
+    }
+
     /// The first reason counts.
     pub(super) fn fails(&mut self, why: String) {
+        self.shared.alarm.raise();
         self.end.get_or_insert(DriverEnd::Failed(why));
     }
 
@@ -293,6 +320,12 @@ impl<I: Intake, H: Handler, C: Schemas> Driver<I, H, C> {
                 self.calls.insert(at, self.runtime.spawn(shared.call(tell, calling)).abort_handle());
             }
             Action::Send(at, destination) => {
+                if let Destination::DeadLetter { reject, .. } = &destination {
+                    self.count(at, Some(reject));
+                    if self.is_halted {
+                        return self.dispatcher.put_back(at);
+                    }
+                }
                 let Some(carried) = self.dispatcher.record(at).cloned() else { return };
                 self.runtime.spawn(shared.send(tell, at, carried, destination));
             }
@@ -304,8 +337,10 @@ impl<I: Intake, H: Handler, C: Schemas> Driver<I, H, C> {
             Action::Resume(lane, from) => drop(self.seeks.insert(lane_at(lane), from)),
             Action::Commit(offsets) => {
                 self.commits_since = Some(now);
-                let offsets: Vec<(LaneAt, i64)> =
-                    offsets.into_iter().map(|(lane, offset)| (lane_at(lane), offset)).collect();
+                let offsets: Vec<(LaneAt, i64)> = mutants::committed(offsets, &self.dispatcher)
+                    .into_iter()
+                    .map(|(lane, offset)| (lane_at(lane), offset))
+                    .collect();
                 self.intake.commit(&offsets);
             }
             Action::Changed(change) => self.circuit_changed(change),
@@ -315,6 +350,7 @@ impl<I: Intake, H: Handler, C: Schemas> Driver<I, H, C> {
 
     fn committed(&mut self, offsets: &[(LaneAt, i64)], answer: Result<(), CommitError>) {
         self.commits_since = None;
+        fail::fail_point!("handler.committed");
         let Err(error) = answer else {
             let taken: Vec<(LaneId, i64)> =
                 offsets.iter().map(|(at, offset)| (lane_id(*at), *offset)).collect();
@@ -328,16 +364,24 @@ impl<I: Intake, H: Handler, C: Schemas> Driver<I, H, C> {
     fn circuit_changed(&mut self, change: Change) {
         self.shared.figures.circuit(change);
         let (handler, settings) = (&self.shared.id, &self.shared.settings.circuit);
-        let open_ms = settings.open.as_millis();
+        let (open_ms, last) = (settings.open.as_millis(), &self.last_failure);
+        let tell = |state, detail: &str| self.shared.circuitry.tell(self.shared.whose(), state, detail);
         match change {
-            Change::Opened => warn!(
-                handler,
-                open_ms,
-                "more than {} calls failed one after the other: the circuit is open, and what comes is held",
-                settings.failures_max
-            ),
-            Change::OpenedAgain => warn!(handler, open_ms, "a trial failed: the circuit is open again"),
-            Change::Closed => info!(handler, "all trials were answered: the circuit is closed"),
+            Change::Opened => {
+                let why = format!(
+                    "more than {} calls failed one after the other, the last of: {last}",
+                    settings.failures_max
+                );
+                warn!(handler, open_ms, "{why}: the circuit is open, and what comes is held");
+                tell(CircuitState::Open, &why);
+            }
+            Change::OpenedAgain => {
+                warn!(handler, open_ms, "a trial failed ({last}): the circuit is open again");
+            }
+            Change::Closed => {
+                info!(handler, "all trials were answered: the circuit is closed");
+                tell(CircuitState::Closed, "all trials were answered");
+            }
         }
     }
 
@@ -363,9 +407,4 @@ pub(super) fn lane_id(at: LaneAt) -> LaneId {
 
 pub(super) fn lane_at(lane: LaneId) -> LaneAt {
     LaneAt { topic: lane.topic, partition: lane.partition }
-}
-
-/// Lanes among those that are given up.
-pub(super) fn among(lanes: &BTreeSet<LaneAt>, at: &At) -> bool {
-    lanes.contains(&lane_at(at.lane))
 }

@@ -15,7 +15,8 @@ use tracing::{debug, info, warn};
 use super::{
     Shared,
     carried::{Carried, Origin},
-    driver::{Driver, DriverEnd, Entry, among, lane_at, lane_id},
+    driver::{Driver, DriverEnd, Entry, lane_at, lane_id},
+    mutants,
 };
 use crate::{
     CommitError, Intake, LaneAt,
@@ -50,7 +51,7 @@ impl<I: Intake, H: Handler, C: Schemas> Driver<I, H, C> {
             let name = LaneName {
                 projection: self.shared.id.clone(),
                 version: 0,
-                topic: self.shared.topics[at.topic].name.clone(),
+                topic: self.shared.topics[at.topic].name.to_string(),
                 partition: at.partition,
             };
             let status = self.shared.status.lane_joined(*at, &name);
@@ -77,19 +78,17 @@ impl<I: Intake, H: Handler, C: Schemas> Driver<I, H, C> {
             .filter(|(_, start, _)| start.is_new)
             .map(|(at, start, _)| (*at, start.offset))
             .collect();
-        // Or the next process would begin at another end, and what lies between would be passed over.
         if !new.is_empty() {
             info!(
                 handler = self.shared.id,
                 partitions = new.len(),
                 "nothing is committed of these yet: begins with what comes from now on"
             );
-        }
-        if !new.is_empty()
-            && let Err(error) = self.intake.commit_and_wait(&new)
-        {
-            debug!(handler = self.shared.id, %error, "where it begins is not committed; tried again");
-            return self.find_starts(lanes);
+            // Or the next process would begin at another end, and what lies between would be passed over.
+            if let Err(error) = self.intake.commit_and_wait(&new) {
+                debug!(handler = self.shared.id, %error, "where it begins is not committed; tried again");
+                return self.find_starts(lanes);
+            }
         }
         for (at, start, log) in starts {
             let Some(entry) = self.lanes.get_mut(&at) else { continue };
@@ -97,7 +96,11 @@ impl<I: Intake, H: Handler, C: Schemas> Driver<I, H, C> {
             entry.status.set_state(LaneState::Running);
             entry.status.set_next(start.offset);
             entry.status.set_end(log.high);
-            self.dispatcher.assigned(lane_id(at), self.shared.topics[at.topic].kind, start.offset);
+            self.dispatcher.assigned(
+                lane_id(at),
+                mutants::kind(self.shared.topics[at.topic].kind),
+                start.offset,
+            );
             self.seeks.insert(at, start.offset);
         }
         self.tell_progress();
@@ -157,8 +160,7 @@ impl<I: Intake, H: Handler, C: Schemas> Driver<I, H, C> {
         for at in lanes {
             self.lanes.remove(at);
             self.seeks.remove(at);
-            self.shared.status.lane_left(*at);
-            self.shared.figures.no_lag(&self.shared.topics[at.topic].name, at.partition);
+            self.shared.lane_left(*at);
         }
         let lanes: Vec<LaneAt> = lanes.iter().copied().collect();
         if let Err(failure) = self.intake.unassign(&lanes) {
@@ -169,7 +171,7 @@ impl<I: Intake, H: Handler, C: Schemas> Driver<I, H, C> {
     /// What is under way of lanes ends without effect; calls are dropped.
     fn forget(&mut self, lanes: &BTreeSet<LaneAt>) {
         self.calls.retain(|at, call| {
-            let stays = !among(lanes, at);
+            let stays = !lanes.contains(&lane_at(at.lane));
             if !stays {
                 call.abort();
             }
@@ -209,10 +211,7 @@ impl<I: Intake, H: Handler, C: Schemas> Driver<I, H, C> {
             self.runtime.block_on(tokio::time::sleep(COMMIT_AGAIN));
         }
         self.forget(&lanes);
-        for at in lanes {
-            self.shared.status.lane_left(at);
-            self.shared.figures.no_lag(&self.shared.topics[at.topic].name, at.partition);
-        }
+        lanes.into_iter().for_each(|at| self.shared.lane_left(at));
         self.shared.figures.in_flight.set(0);
     }
 
@@ -228,6 +227,11 @@ impl<I: Intake, H: Handler, C: Schemas> Driver<I, H, C> {
 }
 
 impl<H: Handler, C: Schemas> Shared<H, C> {
+    fn lane_left(&self, at: LaneAt) {
+        self.status.lane_left(at);
+        self.figures.no_lag(&self.topics[at.topic].name, at.partition);
+    }
+
     /// A record, with what is written on it.
     pub(super) fn incoming(&self, at: LaneAt, record: Record, log: &LogNow) -> Incoming<Arc<Carried>> {
         let Record { offset, timestamp, .. } = record;
@@ -236,17 +240,19 @@ impl<H: Handler, C: Schemas> Shared<H, C> {
         let header = |name: &str| record.headers.get(name);
         let is_source = topic.kind == LaneKind::Source;
         let is_time = !is_source && tells_time(header);
-        let origin = match is_source {
-            true => Origin::Here { topic: topic.name.clone(), scope: log.scope },
-            false => match Journey::read(header) {
+        let (name, scope) = (Arc::clone(&topic.name), log.scope);
+        let origin = if is_source {
+            Origin::Here { topic: name, scope }
+        } else {
+            match Journey::read(header) {
                 Ok(journey) => Origin::Elsewhere(journey),
-                Err(why) => Origin::Unknown { topic: topic.name.clone(), scope: log.scope, why },
-            },
+                Err(why) => Origin::Unknown { topic: name, scope, why },
+            }
         };
         let carried = Carried { record, origin };
         Incoming {
             offset,
-            origin: self.origin_of(at, offset, &carried.origin),
+            origin: self.origin_of(at, offset, &carried),
             key,
             appended_at: timestamp,
             rest: carried.rest(),
@@ -256,9 +262,9 @@ impl<H: Handler, C: Schemas> Shared<H, C> {
         }
     }
 
-    fn origin_of(&self, at: LaneAt, offset: i64, origin: &Origin) -> EventOrigin {
-        let Origin::Elsewhere(journey) = origin else { return EventOrigin { topic: at.topic, offset } };
-        let topic = self.topics.iter().position(|topic| topic.name == journey.topic);
+    fn origin_of(&self, at: LaneAt, offset: i64, carried: &Carried) -> EventOrigin {
+        let Some(journey) = carried.travelled() else { return EventOrigin { topic: at.topic, offset } };
+        let topic = self.topics.iter().position(|topic| *topic.name == *journey.topic);
         // Of a topic that is not read any more nothing newer is known.
         EventOrigin { topic: topic.unwrap_or(usize::MAX), offset: journey.position.offset }
     }

@@ -10,8 +10,11 @@
 //! answer, a tier that is not due and a broker that is away hold up neither each other nor membership.
 
 mod carried;
+mod circuits;
 mod driver;
+mod floods;
 mod lanes;
+mod mutants;
 mod starts;
 mod tasks;
 mod told;
@@ -24,7 +27,7 @@ use std::{
 };
 
 use fleetlog_event::catalogue::{held_name, retry_name};
-use fleetlog_handler::{CircuitSettings, DispatcherSettings, Handler, LaneKind, RetryPolicy};
+use fleetlog_handler::{Change, CircuitSettings, DispatcherSettings, Handler, LaneKind, RetryPolicy};
 use fleetlog_kafka::KafkaSettings;
 use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
@@ -33,13 +36,16 @@ use tracing::{info, warn};
 
 use crate::{
     End, EngineConfig, Failure, HandlerMetrics, Intake, ProjectionRuntime, StatusHandle,
+    halting::Halting,
     handler_metrics::Figures,
     lane::SharedLogs,
     member::{Member, Served, watch_ends},
     membership::{KafkaMembership, Membership},
-    ports::{DeadLetters, Logs, Schemas, WaitingTopics},
+    ports::{Circuits, DeadLetters, Halts, Logs, Schemas, WaitingTopics},
+    restarts::{Alarm, Restarting, ShowRun as _},
     status::ProjectionStatus,
 };
+use circuits::{Circuitry, Whose};
 use driver::{Driver, DriverEnd};
 use told::{Teller, channel};
 
@@ -120,6 +126,8 @@ pub struct HandlerRunner<H, C> {
     shared: Arc<Shared<H, C>>,
     kafka: KafkaSettings,
     runtime: ProjectionRuntime,
+    halts: Option<Arc<dyn Halts>>,
+    circuits: Option<Arc<dyn Circuits>>,
 }
 
 /// What poll thread and tasks share.
@@ -131,20 +139,26 @@ struct Shared<H, C> {
     waiting: Arc<dyn WaitingTopics>,
     dead_letters: Arc<dyn DeadLetters>,
     logs: SharedLogs,
-    topics: Vec<Topic>,
+    topics: Vec<HandlerTopic>,
     settings: HandlerSettings,
     config: Arc<EngineConfig>,
     status: Arc<ProjectionStatus>,
     figures: Figures,
+    halting: Halting,
+    /// The poll thread ends by itself.
+    alarm: Alarm,
+    circuitry: Circuitry,
     /// How many partitions topics have: known before the first record is.
     partitions: Mutex<BTreeMap<String, i32>>,
 }
 
-/// A topic that is read.
+/// A topic that a handler reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Topic {
-    name: String,
-    kind: LaneKind,
+pub struct HandlerTopic {
+    /// Its physical name.
+    pub name: Arc<str>,
+    /// What it is to the handler.
+    pub kind: LaneKind,
 }
 
 /// The consumer group of a handler: `<prefix>fleetlog-<id>`. It has no version: nothing is ever rebuilt from a handler.
@@ -167,8 +181,8 @@ impl<H: Handler, C: Schemas> HandlerRunner<H, C> {
             return Err(Failure::permanent(format!("handler `{id}` reads no topic")));
         }
         let group = handler_group(&kafka.topic_prefix, &id);
-        let topics = topics_of(&group, topics.iter().map(|stem| kafka.topic(stem)), &settings.retry);
-        let names = topics.iter().map(|topic| topic.name.clone()).collect();
+        let topics = handler_topics(&group, topics.iter().map(|stem| kafka.topic(stem)), &settings.retry);
+        let names = topics.iter().map(|topic| topic.name.to_string()).collect();
         let shared = Shared {
             figures: metrics.of(&id),
             handler,
@@ -182,9 +196,19 @@ impl<H: Handler, C: Schemas> HandlerRunner<H, C> {
             settings,
             config: Arc::new(config),
             status: Arc::default(),
+            halting: Halting::default(),
+            alarm: Alarm::default(),
+            circuitry: Circuitry::default(),
             partitions: Mutex::default(),
         };
-        Ok(Self { shared: Arc::new(shared), kafka, runtime })
+        Ok(Self { shared: Arc::new(shared), kafka, runtime, halts: None, circuits: None })
+    }
+
+    /// Lets it know of halts, and tell its own and of its circuit: then it stands still while it is halted or has failed, and goes
+    /// on when it is resumed. Without them it ends.
+    #[must_use]
+    pub fn with_ops(self, halts: Arc<dyn Halts>, circuits: Arc<dyn Circuits>) -> Self {
+        Self { halts: Some(halts), circuits: Some(circuits), ..self }
     }
 
     /// What it is doing, from anywhere at any time.
@@ -199,29 +223,47 @@ impl<H: Handler, C: Schemas> HandlerRunner<H, C> {
         &self.shared.group
     }
 
-    /// Runs until `stop` is cancelled, or something permanent stops it. Then drains: what is under way ends (up to the
-    /// deadline), what is done is committed, the consumer closes.
+    /// Runs until `stop` is cancelled. Then drains: what is under way ends (up to the deadline), what is done is committed, the
+    /// consumer closes. Where something permanent stops it, or too much of what it is called for would be dead letters, it waits to
+    /// be resumed if it knows of halts, and ends if not.
     pub async fn run(self, stop: CancellationToken) -> End {
         let Shared { config, group, id, topics, .. } = &*self.shared;
-        let topics = topics.iter().map(|topic| topic.name.clone()).collect();
+        let topics = topics.iter().map(|topic| topic.name.to_string()).collect();
         let membership = KafkaMembership { kafka: &self.kafka, config, group, projection: id, topics };
-        self.shared.figures.up.set(1);
-        let end = self.drive(&membership, &stop).await;
-        self.shared.figures.up.set(0);
-        if let End::Failed(why) = &end {
-            self.shared.status.set_stopped(why);
+        let writing = self.circuits.as_ref().map(|circuits| {
+            self.shared.circuitry.write_to(Arc::clone(circuits), Arc::clone(&self.shared.config))
+        });
+        let end = self.run_on(&membership, &stop).await;
+        self.shared.figures.show(false, None);
+        if let Some(writing) = writing {
+            self.shared.circuitry.end(self.shared.whose(), writing).await;
         }
         end
     }
 
-    pub(crate) async fn drive<M: Membership>(&self, membership: &M, stop: &CancellationToken) -> End {
+    /// Runs as a member of the group until it is stopped, over halts and failures.
+    pub(crate) async fn run_on<M: Membership>(&self, membership: &M, stop: &CancellationToken) -> End {
+        let Shared { group, halting, alarm, figures, .. } = &*self.shared;
+        let attempt = |stop: CancellationToken| async move { self.drive(membership, &stop).await }.boxed();
+        let restarting =
+            Restarting { member: self.member(), group, halting, alarm, shows: figures, once: false };
+        restarting.run(self.halts.as_deref(), stop, &attempt).await
+    }
+
+    fn member(&self) -> Member<'_> {
+        let Shared { id, status, logs, config, .. } = &*self.shared;
+        Member { id, status, logs, config }
+    }
+
+    /// From the beginning to the first end.
+    async fn drive<M: Membership>(&self, membership: &M, stop: &CancellationToken) -> End {
+        self.shared.circuitry.begin(self.shared.whose(), self.circuits.as_deref());
+        self.shared.figures.circuit(Change::Closed);
         let shared = Arc::clone(&self.shared);
         let lag = self.runtime.handle().spawn(async move {
             watch_ends(&shared.logs, &shared.status, LAG_INTERVAL, || shared.tell_lag()).await;
         });
-        let Shared { id, status, logs, config, .. } = &*self.shared;
-        let member = Member { id, status, logs, config };
-        let end = member.serve(membership, stop, |intake| self.serve(intake, stop).boxed()).await;
+        let end = self.member().serve(membership, stop, |intake| self.serve(intake, stop).boxed()).await;
         lag.abort();
         end
     }
@@ -295,6 +337,10 @@ impl<H: Handler, C: Schemas> HandlerRunner<H, C> {
 }
 
 impl<H, C> Shared<H, C> {
+    fn whose(&self) -> Whose<'_> {
+        Whose { group: &self.group, handler: &self.id, config: &self.config }
+    }
+
     fn dispatcher_settings(&self) -> DispatcherSettings {
         let HandlerSettings { in_flight_max, retry, circuit, .. } = &self.settings;
         DispatcherSettings {
@@ -317,7 +363,7 @@ impl<H, C> Shared<H, C> {
         }
     }
 
-    /// The topic of what is held: the last one, by `topics_of`.
+    /// The topic of what is held: the last one, by [`handler_topics`].
     fn held(&self) -> usize {
         self.topics.len() - 1
     }
@@ -329,12 +375,18 @@ impl<H, C> Shared<H, C> {
     }
 }
 
-/// The sources, then the tiers, then what is held.
-fn topics_of(group: &str, sources: impl Iterator<Item = String>, retry: &RetryPolicy) -> Vec<Topic> {
-    let sources = sources.map(|name| Topic { name, kind: LaneKind::Source });
+/// What a handler reads: its sources (physical names), then its tiers, the shortest first, then what is held.
+#[must_use]
+pub fn handler_topics(
+    group: &str,
+    sources: impl IntoIterator<Item = String>,
+    retry: &RetryPolicy,
+) -> Vec<HandlerTopic> {
+    let topic = |name: String, kind| HandlerTopic { name: name.into(), kind };
+    let sources = sources.into_iter().map(|name| topic(name, LaneKind::Source));
     let tiers = retry.delays().iter().map(|delay| {
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        Topic { name: retry_name(group, delay_ms), kind: LaneKind::Tier(*delay) }
+        topic(retry_name(group, delay_ms), LaneKind::Tier(*delay))
     });
-    sources.chain(tiers).chain([Topic { name: held_name(group), kind: LaneKind::Held }]).collect()
+    sources.chain(tiers).chain([topic(held_name(group), LaneKind::Held)]).collect()
 }

@@ -41,7 +41,7 @@ fn start(kind: LaneKind, log: &LogNow, committed: Option<i64>, start_at: StartAt
 impl<H: Handler, C: Schemas> Shared<H, C> {
     /// Looks how the logs are and what is committed, and tells it.
     pub(super) async fn find_starts(self: Arc<Self>, tell: Teller<H::Event>, lanes: Vec<LaneAt>) {
-        let names: Vec<String> = self.topics.iter().map(|topic| topic.name.clone()).collect();
+        let names: Vec<String> = self.topics.iter().map(|topic| topic.name.to_string()).collect();
         let look = || async {
             // What is committed first: the ends are those of a later moment.
             let committed = self.logs.port().committed(&self.group, &names).await?;
@@ -61,7 +61,7 @@ impl<H: Handler, C: Schemas> Shared<H, C> {
     ) -> Vec<(LaneAt, Start, LogNow)> {
         let start = |at: &LaneAt| {
             let topic = self.topics.get(at.topic)?;
-            let place = (topic.name.clone(), at.partition);
+            let place = (topic.name.to_string(), at.partition);
             let log = *facts.get(&place)?;
             let mine = committed.get(&place).copied();
             let start = start(topic.kind, &log, mine, self.settings.start_at);

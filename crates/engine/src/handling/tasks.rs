@@ -102,6 +102,7 @@ impl<H: Handler, C: Schemas> Shared<H, C> {
             Err(_) => Err(HandlerError::Retry(format!("it did not end within {} s", timeout.as_secs()))),
         };
         self.figures.called(&result, begun.elapsed());
+        fail::fail_point!("handler.called");
         tell.tell(Told::Ended(at, result, std::time::Instant::now()));
     }
 
@@ -130,6 +131,7 @@ impl<H: Handler, C: Schemas> Shared<H, C> {
             }
         };
         if is_done {
+            fail::fail_point!("handler.sent");
             tell.tell(Told::Sent(at));
         }
     }
@@ -142,7 +144,7 @@ impl<H: Handler, C: Schemas> Shared<H, C> {
         journey: &Journey,
     ) -> bool {
         let record = Onward {
-            topic: self.topics[topic].name.clone(),
+            topic: self.topics[topic].name.to_string(),
             partition: None,
             key: carried.record.key.clone(),
             value: carried.record.value.clone(),
@@ -155,7 +157,7 @@ impl<H: Handler, C: Schemas> Shared<H, C> {
     pub(super) async fn ask_time(self: Arc<Self>, tell: Teller<H::Event>, lane: LaneId) {
         let (name, value) = time_header();
         let record = Onward {
-            topic: self.topics[lane.topic].name.clone(),
+            topic: self.topics[lane.topic].name.to_string(),
             partition: Some(lane.partition),
             key: None,
             value: None,
@@ -183,8 +185,7 @@ impl<H: Handler, C: Schemas> Shared<H, C> {
         calls: u32,
     ) -> bool {
         self.figures.dead_letter(reject.reason);
-        let letter = self.letter(carried, reject, calls);
-        let letters = [letter];
+        let letters = [self.letter(carried, reject, calls)];
         let publish = || self.dead_letters.publish(&letters);
         self.insist("sending dead letters", tell, publish).await.is_some()
     }
@@ -193,7 +194,7 @@ impl<H: Handler, C: Schemas> Shared<H, C> {
         let journey = carried.journey();
         // What none of ours wrote lies on a topic that has no dead letters: those of the first source take it.
         let topic = match &carried.origin {
-            Origin::Unknown { .. } => self.topics[0].name.clone(),
+            Origin::Unknown { .. } => self.topics[0].name.to_string(),
             Origin::Here { .. } | Origin::Elsewhere(_) => journey.topic.clone(),
         };
         let lane = LaneName {
@@ -226,8 +227,7 @@ impl<H: Handler, C: Schemas> Shared<H, C> {
         call: impl Fn() -> F,
     ) -> Option<T> {
         let mut told = None;
-        let mut pause = Duration::from_millis(self.config.retry_delay_ms);
-        let pause_max = Duration::from_millis(self.config.retry_delay_ms_max);
+        let (mut pauses, pause_max) = (self.config.pauses(), self.config.retry_delay_ms_max);
         loop {
             match call().await {
                 Ok(done) => {
@@ -248,8 +248,7 @@ impl<H: Handler, C: Schemas> Shared<H, C> {
                     return None;
                 }
             }
-            tokio::time::sleep(pause).await;
-            pause = (2 * pause).min(pause_max);
+            tokio::time::sleep(pauses.next().unwrap_or(Duration::from_millis(pause_max))).await;
         }
     }
 }

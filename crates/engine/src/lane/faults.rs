@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use fleetlog_projection::{Fault, Link, Projection, SetAside, Sink, SinkError};
 use tracing::{error, info, warn};
 
 use super::{Lane, Shared, Trip, Work, telling::tell};
-use crate::{Failure, fault::Interrupt, intake::CommitError, ports::Schemas, status::LaneState};
+use crate::{
+    Failure, fault::Interrupt, halting::Tripped, intake::CommitError, ports::Schemas, status::LaneState,
+};
 
 /// After how long a lane says again that it waits, and then ever more rarely.
 const REMINDER: Duration = Duration::from_secs(60);
@@ -82,13 +83,7 @@ where
     }
 
     pub(super) fn pauses(&self) -> impl Iterator<Item = Duration> + use<P, S, C> {
-        let config = &self.shared.config;
-        ExponentialBuilder::new()
-            .with_min_delay(Duration::from_millis(config.retry_delay_ms))
-            .with_max_delay(Duration::from_millis(config.retry_delay_ms_max))
-            .with_jitter()
-            .without_max_times()
-            .build()
+        self.shared.config.pauses()
     }
 
     /// Waits, unless it is stopped meanwhile.
@@ -205,7 +200,20 @@ where
 
     fn tripped(&self, trip: Trip, set_aside: &[SetAside]) -> Interrupt {
         let Shared { config, group, halting, status, .. } = &*self.shared;
-        let halt = halting.tripped(config, group, &self.lane, trip, set_aside.first());
+        let halt = halting.tripped(
+            config,
+            &Tripped {
+                group,
+                id: &self.lane.projection,
+                version: self.lane.version,
+                counted: format!("lane {}", self.lane),
+                trip,
+                topic: &self.lane.topic,
+                partition: self.lane.partition,
+                first: set_aside.first().map(|aside| (aside.record.offset, &aside.reject)),
+                hint: "is the topic, the registry or the producers' version wrong?",
+            },
+        );
         let text = halt.state();
         // At once, not when it has drained: it never looks like a failure.
         status.set_halted(halt.cause(), &text);

@@ -67,6 +67,22 @@ fn one_that_fails_among_those_that_wait_for_the_endpoint_does_not_keep_it_shut()
     assert_eq!(world.lags(), 0);
 }
 
+/// It is not called for before it asked for, while others fail and the circuit opens and closes; and it has all its calls then.
+#[test]
+fn what_is_not_due_waits_as_long_as_it_asks_for_and_is_no_failure() {
+    let mut world = World::new(settings(), Script::NotBefore(0, 70_000), 1);
+    world.send(1, 1);
+    world.run_for(Duration::from_secs(1));
+    world.send(40, 40);
+    world.run_for(Duration::from_secs(300));
+    let calls = world.calls_of(0);
+    assert_eq!(calls.len(), 2, "{calls:?}");
+    // Later than it asked for, as its rounds wait for the circuit as well.
+    assert!(calls[1] >= 70_000, "{calls:?}");
+    assert_eq!((world.complaints(), world.dead_letters(), world.lags()), (&[][..], vec![], 0));
+    assert_eq!(world.handled()[0], 1);
+}
+
 #[test]
 fn what_is_told_of_an_earlier_assignment_is_of_no_account() {
     let lane = LaneId { topic: 0, partition: 0 };

@@ -51,6 +51,7 @@ fn one_of_each() -> Vec<FleetEvent> {
         task(job.cancelled("requested")),
         task(job.reassigned("1010020022")),
         task(job.rejected("noRouteError")),
+        task(job.stalled("started", TimestampMs(0), 60_000)),
     ]
 }
 

@@ -9,7 +9,7 @@ use fleetlog_projection::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::{created, cuts, rejected, step, task_created_at_site, task_event};
+use crate::testing::{created, cuts, rejected, stalled, step, task_created_at_site, task_event};
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
@@ -45,6 +45,7 @@ fn one_of_each(meta: &EventMeta) -> Vec<(&'static str, TaskEvent)> {
         ("Cancelled", Cancelled { meta: meta(), task_id: task_id(), reason: reason(), detail }.into()),
         ("Rejected", rejected(meta(), "T1", None).into()),
         ("Rejected of an update", rejected(meta(), "T1", Some("1")).into()),
+        ("Stalled", stalled(meta(), "T1").into()),
     ]
 }
 
@@ -76,7 +77,7 @@ fn the_life_cycle_is_the_documented_table() {
         .map(|row| row.trim_end_matches(" |").split(" | ").map(str::trim).collect())
         .filter(|row: &Vec<&str>| row[0] != "event")
         .collect();
-    assert_eq!(rows.len(), 12, "a row for each event, two for Rejected");
+    assert_eq!(rows.len(), 13, "a row for each event, two for Rejected");
     let mut possible = 0;
     for status in Status::ALL {
         for (name, event) in one_of_each(&at(1)) {
@@ -106,7 +107,7 @@ fn the_life_cycle_is_the_documented_table() {
             }
         }
     }
-    assert_eq!(possible, 31, "possible pairs of status and event");
+    assert_eq!(possible, 39, "possible pairs of status and event");
 }
 
 #[test]
@@ -160,6 +161,26 @@ fn a_refused_update_is_noted_and_the_task_goes_on() {
         .then_field("T1", "state", Some("completed"))
         .then_field("T1", "ended_at", Some("2024-01-01T00:01:00.000Z"))
         .then_field("T1", "rejection_count", Some("2"));
+}
+
+#[test]
+fn that_a_task_stands_still_is_shown_until_something_moves_it_and_moves_nothing() {
+    let told = Some("2024-01-01T00:01:00.000Z");
+    let _ = brought_to(Status::Started)
+        .event(step(at(5), "T1", "step-0", StepStatus::Running))
+        .event(stalled(at(60), "T1"))
+        .then_field("T1", "stalled_at", told)
+        .then_field("T1", "state", Some("started"))
+        .then_field("T1", "recorded_at", Some("2024-01-01T00:00:05.000Z"))
+        .then_field("T1", "occurred_at", Some("2024-01-01T00:00:05.000Z"))
+        .event(step(at(70), "T1", "step-0", StepStatus::Finished))
+        .then_field("T1", "stalled_at", None)
+        .then_field("T1", "recorded_at", Some("2024-01-01T00:01:10.000Z"))
+        .event(Completed { meta: at(80), task_id: id(), failed_steps: 0 })
+        .event(stalled(at(81), "T1"))
+        .then_field("T1", "stalled_at", None)
+        .then_field("T1", "ended_at", Some("2024-01-01T00:01:20.000Z"))
+        .then_expires("T1", Some(TimestampMs(START.0 + 80_000 + 7 * DAY_MS + 3_600_000)));
 }
 
 #[test]

@@ -5,14 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fleetlog_projection::{Chain, Fault, LaneId, Sink};
+use fleetlog_projection::{Chain, Fault, LaneId, Sink, Version};
 use redis::AsyncCommands;
 
 use super::{
     judgement::{lane, progress_only},
     server::Server,
 };
-use crate::{HotReader, Lease};
+use crate::{Entity, HotReader, Lease, calls::version_text};
 
 fn lease(server: &Server, holder: &str, ttl_ms: u64) -> Lease {
     Lease::open(&server.settings(), "presence", holder, ttl_ms).unwrap()
@@ -111,4 +111,13 @@ async fn progress_and_fields_are_what_the_sink_wrote() {
     let homes = ["unit:s504.u1".to_owned(), "unit:s504.u2".to_owned()];
     let read = reader.fields(&homes, &["connection", "connects"]).await.unwrap();
     assert_eq!(read, [vec![Some("online".to_owned()), None], vec![None, None]]);
+
+    let version = Version { log: unit.progress.log, partition: 3, next: 43, revision: 1 };
+    let _: () = redis.hset("test/unit:s504.u1", "_version", version_text(&version)).await.unwrap();
+    let read = async |home: &str| reader.entity(home, &["connects", "connection"]).await;
+    let fields = vec![None, Some("online".to_owned())];
+    assert_eq!(read("unit:s504.u1").await.unwrap(), Some(Entity { version, fields }));
+    assert_eq!(read("unit:s504.u2").await.unwrap(), None);
+    let _: () = redis.hset("test/unit:s504.u1", "_version", "of somebody else").await.unwrap();
+    assert_eq!(read("unit:s504.u1").await.unwrap_err().fault, Fault::Permanent);
 }

@@ -19,6 +19,7 @@ fn told(outcome: &Result<Answer, NoAnswer>) -> String {
         }
         Err(HandlerError::Reject(reject)) => format!("reject {reject}"),
         Err(HandlerError::Stop(detail)) => format!("stop {detail}"),
+        Err(HandlerError::NotYet { why, .. }) => panic!("an answer is no reason to wait: {why}"),
     }
 }
 

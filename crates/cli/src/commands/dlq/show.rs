@@ -1,6 +1,7 @@
 //! `fleetlog dlq show`
 
 use fleetlog_dead_letters::{Action, Place, Shown, readable};
+use fleetlog_event::TimestampMs;
 use serde_json::{Value, json};
 
 use super::{failure::failure, list::Row, one_line, tools};
@@ -70,7 +71,8 @@ fn print_facts(Shown { letter, state, .. }: &Shown, event_type: Option<&str>) {
     };
     let event_type = event_type.or(letter.event_type.as_deref()).unwrap_or("unknown");
     let attempts = letter.attempts.map_or_else(|| "unknown".to_owned(), |attempts| attempts.to_string());
-    for (name, value) in [
+    let told = |time: Option<TimestampMs>| time.map(|time| output::time(time.0));
+    let facts = [
         ("place", letter.place.to_string()),
         ("state", became),
         ("group", letter.group.clone()),
@@ -85,7 +87,12 @@ fn print_facts(Shown { letter, state, .. }: &Shown, event_type: Option<&str>) {
         ("attempts", attempts),
         ("sent back", format!("{} times", letter.replay_count)),
         ("value", length),
-    ] {
+    ];
+    // Of handlers, which try again.
+    let failures =
+        [("first failure", told(letter.first_failure)), ("last failure", told(letter.last_failure))];
+    let failures = failures.into_iter().filter_map(|(name, time)| Some((name, time?)));
+    for (name, value) in facts.into_iter().chain(failures) {
         output::line(&format!("{name:<13} {}", one_line(&value)));
     }
 }

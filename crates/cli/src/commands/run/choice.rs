@@ -78,13 +78,11 @@ pub(super) async fn wait_for_kafka(
         }
         tokio::time::sleep(SERVER_INTERVAL).await;
     }
-    let stems = chosen.iter().flat_map(|projection| projection.topics).copied();
-    let stems = stems.chain(handlers.iter().flat_map(|handler| handler.topics.iter().map(String::as_str)));
+    let stems = chosen.iter().flat_map(|projection| projection.topics);
     let mut topics: BTreeSet<String> =
         stems.map(|stem| physical_name(&config.kafka.topic_prefix, stem)).collect();
-    let waiting = handlers::waiting_topics(config, &wiring::catalogue(None)?).into_iter();
-    let is_read = |group: &str| handlers.iter().any(|handler| handler.group == group);
-    topics.extend(waiting.filter(|spec| is_read(&spec.stem)).map(|spec| spec.name));
+    let told = handlers.iter().flat_map(|handler| handler.all_topics(config));
+    topics.extend(told.map(|topic| topic.name.to_string()));
     let there = admin.topics(&topics.iter().map(String::as_str).collect::<Vec<_>>()).await?;
     let missing: Vec<&str> =
         topics.iter().map(String::as_str).filter(|topic| !there.contains_key(*topic)).collect();

@@ -1,15 +1,18 @@
-//! How far every handler of the settings is: what its group has committed of its sources, and what waits.
+//! How far every handler of the settings is: what its group has committed of its sources, what waits, and whether it stands still.
 
-use fleetlog_event::{
-    TimestampMs,
-    catalogue::{held_name, retry_name},
-};
+use std::collections::BTreeMap;
+
+use fleetlog_dead_letters::Halts;
+use fleetlog_engine::HandlerTopic;
+use fleetlog_event::TimestampMs;
+use fleetlog_handler::LaneKind;
 use fleetlog_kafka::{Admin, GroupOffsets, Offsets, PartitionOffsets};
 use serde::Serialize;
 
 use crate::{
     commands::migrate,
-    config::Config,
+    config::{Config, StartAt},
+    halts::{self, CircuitView, HaltView},
     handlers::{self, Described},
     output, wiring,
 };
@@ -24,20 +27,36 @@ pub(super) struct Row {
     kind: &'static str,
     partitions: usize,
     /// Offsets between what is committed and the end: what is not done.
-    pub(super) lag_offsets: i64,
+    lag_offsets: i64,
     /// How many of those a tier does not give out yet, by the clock of this machine.
     not_due: i64,
     processes: usize,
+    halt: Option<HaltView>,
+    /// In which processes its endpoint is left alone.
+    open_circuits: Vec<CircuitView>,
 }
 
-struct Topic {
-    name: String,
-    kind: &'static str,
-    delay_ms: Option<u64>,
+/// What is the same in all rows of a handler.
+struct Stand {
+    processes: usize,
+    halt: Option<HaltView>,
+    open_circuits: Vec<CircuitView>,
+}
+
+impl Row {
+    fn state(&self) -> &'static str {
+        if self.halt.is_some() {
+            "halted"
+        } else if self.open_circuits.is_empty() {
+            ""
+        } else {
+            "circuit open"
+        }
+    }
 }
 
 /// Every topic of every handler; a topic that is missing is told and left out.
-pub(super) async fn rows(config: &Config) -> anyhow::Result<Vec<Row>> {
+pub(super) async fn rows(config: &Config, halts: &Halts) -> anyhow::Result<Vec<Row>> {
     let handlers = handlers::all(config)?;
     if handlers.is_empty() {
         return Ok(Vec::new());
@@ -46,77 +65,89 @@ pub(super) async fn rows(config: &Config) -> anyhow::Result<Vec<Row>> {
     let (admin, offsets) = (Admin::new(&kafka)?, Offsets::new(&kafka)?);
     let mut rows = Vec::new();
     for handler in &handlers {
-        let processes = admin.group(&handler.group).await?.members.len();
-        for topic in topics(config, handler) {
-            let there = admin.topics(&[&topic.name]).await?;
-            if !there.contains_key(&topic.name) {
-                eprintln!(
-                    "warning: handler `{}`: topic `{}` does not exist; fleetlog topics apply",
-                    handler.id, topic.name
-                );
-                continue;
-            }
-            rows.push(row(&offsets, handler, topic, processes).await?);
+        let stand = Stand {
+            processes: admin.group(&handler.group).await?.members.len(),
+            halt: halts.of(&handler.group).halt.as_ref().map(HaltView::of),
+            open_circuits: halts.open_circuits(&handler.group).map(CircuitView::of).collect(),
+        };
+        let topics = those_there(&admin, handler, config).await?;
+        if topics.is_empty() {
+            continue;
+        }
+        let names: Vec<&str> = topics.iter().map(|topic| &*topic.name).collect();
+        // What is committed first, or the lag would look larger than it is.
+        let committed = offsets.committed(&handler.group, &names).await?;
+        let ranges = offsets.ranges(&names).await?;
+        for topic in &topics {
+            let due_from = due_from(&offsets, topic).await?;
+            rows.push(row(handler, topic, &stand, &committed, &ranges, &due_from));
         }
     }
     Ok(rows)
 }
 
-fn topics(config: &Config, handler: &Described) -> Vec<Topic> {
-    let sources = handler.topics.iter().map(|stem| Topic {
-        name: format!("{}{stem}", config.kafka.topic_prefix),
-        kind: "source",
-        delay_ms: None,
+async fn those_there(
+    admin: &Admin,
+    handler: &Described,
+    config: &Config,
+) -> anyhow::Result<Vec<HandlerTopic>> {
+    let mut topics = handler.all_topics(config);
+    let there = admin.topics(&topics.iter().map(|topic| &*topic.name).collect::<Vec<_>>()).await?;
+    topics.retain(|topic| {
+        let is_there = there.contains_key(&*topic.name);
+        if !is_there {
+            eprintln!(
+                "warning: handler `{}`: topic `{}` does not exist; fleetlog topics apply",
+                handler.id, topic.name
+            );
+        }
+        is_there
     });
-    let tiers = handler.retry.delays().iter().map(|delay| {
-        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        Topic { name: retry_name(&handler.group, delay_ms), kind: "tier", delay_ms: Some(delay_ms) }
-    });
-    let held = Topic { name: held_name(&handler.group), kind: "held", delay_ms: None };
-    sources.chain(tiers).chain([held]).collect()
+    Ok(topics)
 }
 
-async fn row(offsets: &Offsets, handler: &Described, topic: Topic, processes: usize) -> anyhow::Result<Row> {
-    // What is committed first, or the lag would look larger than it is.
-    let committed = offsets.committed(&handler.group, &[&topic.name]).await?;
-    let ranges = offsets.ranges(&[&topic.name]).await?;
-    let is_tier = topic.delay_ms.is_some();
-    let due_from = match topic.delay_ms {
-        Some(delay_ms) => {
-            let appended = migrate::now().0.saturating_sub(i64::try_from(delay_ms).unwrap_or(i64::MAX));
-            offsets.at_time(&topic.name, TimestampMs(appended)).await?
-        }
-        None => std::collections::BTreeMap::new(),
-    };
-    let (mut lag_offsets, mut not_due) = (0, 0);
-    for ((name, partition), range) in &ranges {
-        let next = next(handler, is_tier || topic.kind == "held", &committed, (name, *partition), range);
+/// The first offset of each partition that a tier does not give out yet; nothing of other topics.
+async fn due_from(offsets: &Offsets, topic: &HandlerTopic) -> anyhow::Result<BTreeMap<i32, i64>> {
+    let LaneKind::Tier(delay) = topic.kind else { return Ok(BTreeMap::new()) };
+    let delay_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+    let appended = TimestampMs(migrate::now().0.saturating_sub(delay_ms));
+    Ok(offsets.at_time(&topic.name, appended).await?)
+}
+
+fn row(
+    handler: &Described,
+    topic: &HandlerTopic,
+    stand: &Stand,
+    committed: &GroupOffsets,
+    ranges: &BTreeMap<(String, i32), PartitionOffsets>,
+    due_from: &BTreeMap<i32, i64>,
+) -> Row {
+    let (mut partitions, mut lag_offsets, mut not_due) = (0, 0, 0);
+    for (at, range) in ranges.iter().filter(|((name, _), _)| **name == *topic.name) {
+        // Where it goes on, or will begin.
+        let begins = topic.kind != LaneKind::Source || handler.start_at == StartAt::Begin;
+        let unstarted = if begins { range.low } else { range.end };
+        let next = committed.get(at).copied().unwrap_or(unstarted);
+        partitions += 1;
         lag_offsets += (range.end - next).max(0);
-        not_due += due_from.get(partition).map_or(0, |due| (range.end - next.max(*due)).max(0));
+        not_due += due_from.get(&at.1).map_or(0, |due| (range.end - next.max(*due)).max(0));
     }
-    Ok(Row {
+    Row {
         handler: handler.id.clone(),
         group: handler.group.clone(),
-        topic: topic.name,
-        kind: topic.kind,
-        partitions: ranges.len(),
+        topic: topic.name.to_string(),
+        kind: match topic.kind {
+            LaneKind::Source => "source",
+            LaneKind::Tier(_) => "tier",
+            LaneKind::Held => "held",
+        },
+        partitions,
         lag_offsets,
         not_due,
-        processes,
-    })
-}
-
-/// Where a partition goes on, or will begin.
-fn next(
-    handler: &Described,
-    waits: bool,
-    committed: &GroupOffsets,
-    (topic, partition): (&str, i32),
-    range: &PartitionOffsets,
-) -> i64 {
-    let begins = waits || handler.start_at == crate::config::StartAt::Begin;
-    let unstarted = if begins { range.low } else { range.end };
-    committed.get(&(topic.to_owned(), partition)).copied().unwrap_or(unstarted)
+        processes: stand.processes,
+        halt: stand.halt.clone(),
+        open_circuits: stand.open_circuits.clone(),
+    }
 }
 
 /// For people.
@@ -126,7 +157,7 @@ pub(super) fn print(rows: &[Row]) {
     }
     println!();
     output::table(
-        ["handler", "topic", "kind", "partitions", "lag", "of it not due", "processes"],
+        ["handler", "topic", "kind", "partitions", "lag", "of it not due", "processes", "state"],
         rows.iter().map(|row| {
             [
                 row.handler.clone(),
@@ -136,7 +167,16 @@ pub(super) fn print(rows: &[Row]) {
                 row.lag_offsets.to_string(),
                 row.not_due.to_string(),
                 row.processes.to_string(),
+                row.state().to_owned(),
             ]
         }),
     );
+    halts::tell(rows.iter().filter_map(|row| Some((&*row.handler, row.halt.as_ref()?))));
+    let mut told = Vec::new();
+    for row in rows.iter().filter(|row| !row.open_circuits.is_empty()) {
+        if !told.contains(&&row.handler) {
+            told.push(&row.handler);
+            row.open_circuits.iter().for_each(|circuit| output::line(&circuit.line(&row.handler)));
+        }
+    }
 }

@@ -28,6 +28,8 @@ pub(super) enum Script {
     Stops(u64),
     /// Each call as the dice fall.
     Random,
+    /// For one it is not time before that moment, in ms; all others fail till then.
+    NotBefore(u64, u64),
 }
 
 /// A record on a topic.
@@ -364,13 +366,22 @@ impl World {
             Script::DownUntilAndFails(until, one) => self.now_ms < until || event == one,
             Script::Stops(one) if event == one => return Err(HandlerError::Stop("stop".to_owned())),
             Script::Stops(_) => false,
+            Script::NotBefore(one, until) if event == one && self.now_ms < until => {
+                let after = Duration::from_millis(until - self.now_ms);
+                return Err(HandlerError::NotYet { after, why: "it is early".to_owned() });
+            }
+            Script::NotBefore(_, until) => self.now_ms < until,
             Script::Random => match self.roll(10) {
                 0 => return Err(Reject::new(Reason::RefusedByEndpoint, "no").into()),
                 1 => {
                     let after = Duration::from_millis(self.roll(9_000));
                     return Err(HandlerError::RetryAfter { after, detail: "busy".to_owned() });
                 }
-                side => side < 5,
+                2 => {
+                    let after = Duration::from_millis(self.roll(9_000));
+                    return Err(HandlerError::NotYet { after, why: "it is early".to_owned() });
+                }
+                side => side < 6,
             },
         };
         if fails { Err(HandlerError::Retry("down".to_owned())) } else { Ok(()) }

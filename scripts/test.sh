@@ -10,6 +10,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 source scripts/stack/common.sh
 
 make_folders
+# What is built once and thrown away is built faster without what makes the next build fast.
+[[ ${CI-} != true ]] || export CARGO_INCREMENTAL=0
 results="$LOGS/test-results.log"
 : >"$results"
 failed_stages=()

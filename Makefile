@@ -28,7 +28,7 @@ mutants: ## every guarantee broken on purpose, and which check notices
 fuzz: ## hostile input, as many for each target as INPUTS says (1000000 takes an hour and a half); SEED=n for others
 	@scripts/fuzz.sh
 
-bench: ## fleetlog beside bare clients, pairs in one run: writes bench/RESULTS.md and bench/results.json (35 min)
+bench: ## fleetlog beside bare clients, pairs in one run: writes bench/RESULTS.md and bench/results.json (25 min)
 	@bench/run.sh
 
 bench-full: ## the same with more rounds, and by units, partitions, batches and rows in the table

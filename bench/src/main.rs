@@ -91,7 +91,7 @@ fn main() -> anyhow::Result<()> {
     }
     capacity::measure(&mut bench, &args.capacity)?;
     redrive::measure(&mut bench, args.latency_s)?;
-    handlers::measure(&mut bench)?;
+    handlers::measure(&mut bench, args.full)?;
     let Bench { stack, runtime, mut report, .. } = bench;
     runtime.block_on(restart::measure(&stack, &mut report))?;
     runtime.block_on(latency::measure(&stack, args.latency_s, &mut report))?;

@@ -35,10 +35,10 @@ const LATE_MS_MAX: f64 = 100.0;
 /// How long the last calls may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Without a kill and with one.
-pub(super) fn measure(bench: &mut Bench) -> Result<()> {
+/// Without a kill and with one, each in so many rounds.
+pub(super) fn measure(bench: &mut Bench, rounds: usize) -> Result<()> {
     let rounds = |bench: &mut Bench, with_kill| -> Result<Vec<Round>> {
-        (0..bench.rounds).map(|round| once(bench, round, with_kill)).collect()
+        (0..rounds).map(|round| once(bench, round, with_kill)).collect()
     };
     if bench.report.wants(NAME) {
         let rounds = rounds(bench, false)?;

@@ -27,10 +27,11 @@ use crate::{
 /// How long a measurement may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// All of it.
-pub(crate) fn measure(bench: &mut Bench) -> Result<()> {
+/// All of it; lateness in one round, or with `is_full` in as many as everything else.
+pub(crate) fn measure(bench: &mut Bench, is_full: bool) -> Result<()> {
     throughput::measure(bench)?;
-    lateness::measure(bench)
+    let rounds = if is_full { bench.rounds } else { 1 };
+    lateness::measure(bench, rounds)
 }
 
 /// Events of topic `robot` of so many units, on topics under a prefix of their own.

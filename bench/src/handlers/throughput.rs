@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Milliseconds of work on an event, and how many events: a round takes 3 to 10 s.
-const WORK: [(u64, u64); 3] = [(0, 200_000), (1, 200_000), (10, 200_000)];
+const WORK: [(u64, u64); 3] = [(0, 400_000), (1, 300_000), (10, 250_000)];
 /// Many more keys than records under way: of one key one is.
 const UNITS: u64 = 5_000;
 

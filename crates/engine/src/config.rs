@@ -36,6 +36,9 @@ pub struct EngineConfig {
     pub offset_commit_interval_ms: u64,
     /// How long a stop or a revocation waits for writes in flight.
     pub drain_deadline_ms: u64,
+    /// How long a broker holds its answer to a fetch for as long as nothing new is there. What is paused and read on again
+    /// meanwhile is not part of that fetch, and waits for its end.
+    pub fetch_wait_ms: u64,
     /// How long the broker waits for a silent member.
     pub session_timeout_ms: u64,
     /// How long the broker waits for a member that does not poll.
@@ -71,6 +74,8 @@ impl Default for EngineConfig {
             idle_interval_ms: 1_000,
             offset_commit_interval_ms: 1_000,
             drain_deadline_ms: 8_000,
+            // What librdkafka takes by itself.
+            fetch_wait_ms: 500,
             session_timeout_ms: 10_000,
             poll_interval_ms_max: 300_000,
             set_aside_in_a_row_max: 1_000,

@@ -144,6 +144,8 @@ pub struct Dispatcher<R, E> {
     commits: bool,
     /// When the last one was asked for.
     committed_at: Option<Instant>,
+    /// The moment of which it was last asked what is to be done: nothing that was due by then is waited for.
+    acted_at: Option<Instant>,
     is_stopped: bool,
     actions: Vec<Action<R, E>>,
 }
@@ -163,6 +165,7 @@ impl<R: Clone, E> Dispatcher<R, E> {
             assignments: 0,
             commits: false,
             committed_at: None,
+            acted_at: None,
             is_stopped: false,
             actions: Vec::new(),
         }
@@ -289,6 +292,7 @@ impl<R: Clone, E> Dispatcher<R, E> {
 
     /// What is to be done now.
     pub fn act(&mut self, now: Instant) -> Vec<Action<R, E>> {
+        self.acted_at = Some(now);
         if self.is_stopped {
             for (at, _) in std::mem::take(&mut self.prepared) {
                 self.put_back(at);
@@ -333,12 +337,15 @@ impl<R: Clone, E> Dispatcher<R, E> {
     /// through.
     #[must_use]
     pub fn wakes_in(&self, now: Instant) -> Option<Duration> {
-        // What is over already was acted on, and comes about with what is told next: waiting for it would be spinning.
-        let open = self.circuit.open_until().map(|until| until.saturating_duration_since(now));
-        let due = self.lanes.values().filter_map(|lane| lane.due_in(now));
-        let is_waiting = !self.commits && self.lanes.values().any(|lane| lane.to_commit().is_some());
+        // What was over by then was acted on, and comes about with what is told next: waiting for it would be spinning. What has
+        // become due since then was not.
+        let acted_at = self.acted_at.unwrap_or(now);
+        let open = self.circuit.open_until().map(|until| until.saturating_duration_since(acted_at));
+        let due = self.lanes.values().filter_map(|lane| lane.due_in(acted_at));
         let moments = due.chain(open).filter(|wait| !wait.is_zero());
-        moments.chain(is_waiting.then(|| self.commits_in(now))).min()
+        let from_now = moments.map(|wait| (acted_at + wait).saturating_duration_since(now));
+        let is_waiting = !self.commits && self.lanes.values().any(|lane| lane.to_commit().is_some());
+        from_now.chain(is_waiting.then(|| self.commits_in(now))).min()
     }
 
     /// Records that have begun and are not done: a process that was stopped may end when there are none.

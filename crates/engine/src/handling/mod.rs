@@ -49,6 +49,10 @@ use circuits::{Circuitry, Whose};
 use driver::{Driver, DriverEnd};
 use told::{Teller, channel};
 
+/// How long a broker may hold its answer to a fetch. A partition that is full is paused, which throws away what was fetched ahead, and
+/// read on a moment later; librdkafka has one fetch under way, and tiers are mostly silent. With its default of 500 ms a handler spent
+/// most of its time waiting (ADR 22).
+const FETCH_WAIT_MS: u64 = 10;
 /// How often the ends of the lanes' logs are asked for, for lag.
 const LAG_INTERVAL: Duration = Duration::from_secs(5);
 /// What closing the consumer may take beyond the drain deadline.
@@ -194,7 +198,7 @@ impl<H: Handler, C: Schemas> HandlerRunner<H, C> {
             logs: SharedLogs::new(logs, names),
             topics,
             settings,
-            config: Arc::new(config),
+            config: Arc::new(EngineConfig { fetch_wait_ms: FETCH_WAIT_MS, ..config }),
             status: Arc::default(),
             halting: Halting::default(),
             alarm: Alarm::default(),

@@ -29,11 +29,6 @@ use crate::{EngineConfig, Failure};
 /// How long a seek waits for librdkafka's own thread (not for a broker).
 const SEEK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a broker may hold the answer to a fetch that has nothing to tell, where several topics are read (librdkafka: 500 ms). One
-/// fetch is under way at a time: a partition that is read on after a pause waits for its answer, and the other topics, as retry
-/// tiers mostly are, may be silent.
-const FETCH_WAIT_MS: &str = "10";
-
 /// Records are copied into chunks of this size, one chunk per lane, so that most need no allocation of their own.
 const CHUNK_BYTES: usize = 64 << 10;
 
@@ -71,10 +66,8 @@ impl KafkaIntake {
             // librdkafka insists on no less than its `message.max.bytes`, which for a consumer means nothing else.
             .set("message.max.bytes", fetch_bytes.to_string())
             .set("fetch.max.bytes", fetch_bytes.to_string())
-            .set("fetch.message.max.bytes", (fetch_bytes / 4).to_string());
-        if topics.len() > 1 {
-            client.set("fetch.wait.max.ms", FETCH_WAIT_MS);
-        }
+            .set("fetch.message.max.bytes", (fetch_bytes / 4).to_string())
+            .set("fetch.wait.max.ms", engine.fetch_wait_ms.to_string());
         for (name, value) in &kafka.properties {
             client.set(name, value);
         }

@@ -138,7 +138,10 @@ fn trials_are_made_with_what_is_held() {
     assert!(!dispatcher.circuit().is_closed());
     dispatcher.act(now);
     assert_eq!(dispatcher.wakes_in(now), Some(circuit.open));
-    assert_eq!(dispatcher.wakes_in(now + circuit.open), None, "nothing is there to try it with");
+    let over = now + circuit.open;
+    assert_eq!(dispatcher.wakes_in(over), Some(Duration::ZERO), "it is over, and was not acted on");
+    dispatcher.act(over);
+    assert_eq!(dispatcher.wakes_in(over), None, "nothing is there to try it with");
 
     dispatcher.assigned(tier, LaneKind::Tier(Duration::from_secs(1)), 0);
     dispatcher.assigned(held, LaneKind::Held, 0);
@@ -155,6 +158,41 @@ fn trials_are_made_with_what_is_held() {
         })
         .collect();
     assert_eq!(records, [3, 2]);
+}
+
+/// Time passes between the question what is to be done and the one how long to wait.
+#[test]
+fn what_becomes_due_while_it_acts_is_not_slept_over() {
+    let (mut dispatcher, now) = (Dispatcher::<u32, u32>::new(settings()), Instant::now());
+    let (tier, delay) = (LaneId { topic: 1, partition: 0 }, Duration::from_secs(1));
+    dispatcher.assigned(tier, LaneKind::Tier(delay), 0);
+    dispatcher.heard(tier, TimestampMs(100_000), now);
+    let incoming = Incoming {
+        offset: 0,
+        origin: Origin { topic: 0, offset: 0 },
+        key: None,
+        appended_at: TimestampMs(100_000),
+        rest: Duration::ZERO,
+        failed_calls: 0,
+        bytes: 1,
+        record: Some(1),
+    };
+    dispatcher.read(tier, incoming);
+    dispatcher.act(now);
+    // As the broker's clock may be slower than ours, it is asked more than once.
+    let mut at = now;
+    for _ in 0..5 {
+        let due_in = dispatcher.wakes_in(at).expect("it is waited for");
+        assert!(!due_in.is_zero(), "it was acted on");
+        // So much later than asked for: it is over by then, and is not slept over.
+        at += due_in + Duration::from_micros(100);
+        assert_eq!(dispatcher.wakes_in(at), Some(Duration::ZERO));
+        if dispatcher.act(at).iter().any(|action| matches!(action, Action::Prepare(_, 1))) {
+            assert!(at - now >= delay, "{:?}", at - now);
+            return;
+        }
+    }
+    panic!("it was never due");
 }
 
 #[test]

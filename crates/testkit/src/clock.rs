@@ -60,12 +60,16 @@ impl WallClock {
     }
 
     /// The environment of a process that is to live by this clock.
+    ///
+    /// jemalloc's own threads are off in it: they wait for a time of the wall clock, by a call that this library does not know,
+    /// and where the clock is in the past they would spin, until servers beside them starve.
     #[must_use]
-    pub fn variables(&self) -> [(&'static str, String); 2] {
+    pub fn variables(&self) -> [(&'static str, String); 3] {
         let offset = self.folder.path().join("offset");
         [
             ("LD_PRELOAD", self.library().display().to_string()),
             ("TESTKIT_WALL_CLOCK", offset.display().to_string()),
+            ("MALLOC_CONF", "background_thread:false".to_owned()),
         ]
     }
 

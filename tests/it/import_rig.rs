@@ -126,7 +126,9 @@ impl Rig {
         let mut redis = redis_connection(&self.stack.redis_url).await.unwrap();
         let pattern = format!("{}{start}*", self.prefix);
         let mut keys = Vec::<String>::new();
-        let mut found = redis::AsyncCommands::scan_match::<_, String>(&mut redis, pattern).await.unwrap();
+        // All tests share the server: ten keys a question, the default, would be thousands of questions each time.
+        let options = redis::ScanOptions::default().with_pattern(pattern).with_count(10_000);
+        let mut found = redis::AsyncCommands::scan_options::<String>(&mut redis, options).await.unwrap();
         while let Some(key) = found.next_item().await {
             keys.push(key.unwrap());
         }

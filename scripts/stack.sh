@@ -112,10 +112,8 @@ wipe() {
 }
 
 clean() {
-  local server
   wipe
   containers_clean
-  for server in "${ALL[@]}" python; do "${server}_clean"; done
   rm -rf "$STACK"
   say "stack: $STACK removed"
 }

@@ -87,4 +87,3 @@ kafka_await() {
 
 kafka_stop() { stop_server kafka TERM; }
 kafka_wipe() { rm -rf "$(kafka_data)"; }
-kafka_clean() { rm -rf "$KAFKA_HOME"; }

@@ -41,4 +41,3 @@ pglite_await() {
 }
 
 pglite_stop() { stop_server pglite TERM; }
-pglite_clean() { rm -rf "$PGLITE_HOME"; }

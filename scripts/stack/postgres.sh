@@ -97,4 +97,3 @@ postgres_wipe() {
   rm -rf "$(postgres_home)"
   forget "$PORTS_FILE" postgres-home
 }
-postgres_clean() { postgres_wipe; }

@@ -19,4 +19,3 @@ python_await() {
   remember "$ENV_FILE" FLEETLOG_TEST_PYTHON "$PYTHON_HOME/bin/python"
   say "python: ready in $PYTHON_HOME"
 }
-python_clean() { rm -rf "$PYTHON_HOME"; }

@@ -51,4 +51,3 @@ redis_await() {
 
 redis_stop() { stop_server redis TERM; }
 redis_wipe() { rm -rf "$(redis_data)"; }
-redis_clean() { rm -rf "$REDIS_HOME"; }

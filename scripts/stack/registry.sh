@@ -41,4 +41,3 @@ registry_await() {
 }
 
 registry_stop() { stop_server registry TERM; }
-registry_clean() { rm -rf "$REGISTRY_HOME"; }

@@ -14,7 +14,6 @@ use fleetlog_event::{
 };
 use fleetlog_kafka::KafkaFault;
 use fleetlog_producer::{BatchError, EventProducer, ProducerMetrics, SendError};
-use fleetlog_projections::Described;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use serde::Serialize;
 use tokio::sync::{Mutex, watch};
@@ -237,9 +236,9 @@ impl HaltView {
     }
 }
 
-/// The halt of a projection, if it is halted.
-pub(crate) fn view(config: &Config, halts: &Halts, projection: &Described) -> Option<HaltView> {
-    halts.of(&wiring::group(config, projection)).halt.as_ref().map(HaltView::of)
+/// The halt of a group, if it is halted.
+pub(crate) fn view(halts: &Halts, group: &str) -> Option<HaltView> {
+    halts.of(group).halt.as_ref().map(HaltView::of)
 }
 
 /// Says under a table which of its projections or handlers are halted.

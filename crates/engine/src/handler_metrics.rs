@@ -6,7 +6,10 @@ use fleetlog_event::{Reason, ops::HaltCause};
 use fleetlog_handler::{Change, HandlerError};
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
-use crate::{registering::Registering, restarts::ShowRun};
+use crate::{
+    registering::Registering,
+    restarts::{ShowRun, show_run},
+};
 
 /// Calls, by how they ended.
 pub const CALLS_TOTAL: &str = "fleetlog_handler_calls_total";
@@ -166,11 +169,7 @@ pub(crate) struct Figures {
 
 impl ShowRun for Figures {
     fn show(&self, is_up: bool, halted: Option<HaltCause>) {
-        self.all.up.with_label_values(&[&self.handler]).set(i64::from(is_up));
-        for cause in HaltCause::ALL {
-            let gauge = self.all.halted.with_label_values(&[self.handler.as_str(), cause.as_str()]);
-            gauge.set(i64::from(halted == Some(cause)));
-        }
+        show_run((&self.all.up, &self.all.halted), &self.handler, is_up, halted);
     }
 }
 

@@ -4,7 +4,7 @@ use fleetlog_event::ops::HaltCause;
 use fleetlog_projection::LaneId;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
-use crate::registering::Registering;
+use crate::{registering::Registering, restarts::show_run};
 
 /// Events taken from the log (duplicates not among them, set-aside ones are).
 pub const EVENTS_TOTAL: &str = "fleetlog_events_total";
@@ -137,11 +137,7 @@ impl EngineMetrics {
 
     /// Shows whether a projection runs, and for which cause it stands still.
     pub(crate) fn show_run(&self, projection: &str, is_up: bool, halted: Option<HaltCause>) {
-        self.up.with_label_values(&[projection]).set(i64::from(is_up));
-        for cause in HaltCause::ALL {
-            let gauge = self.halted.with_label_values(&[projection, cause.as_str()]);
-            gauge.set(i64::from(halted == Some(cause)));
-        }
+        show_run((&self.up, &self.halted), projection, is_up, halted);
     }
 
     pub(crate) fn lane(&self, lane: &LaneId) -> LaneMetrics {

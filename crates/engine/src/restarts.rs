@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use fleetlog_event::ops::{HaltCause, ProjectionHalted, resume_command};
 use futures_util::future::BoxFuture;
+use prometheus::IntGaugeVec;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -40,6 +41,19 @@ impl Alarm {
 pub(crate) trait ShowRun: Sync {
     /// `halted` is why it stands still in every process, or failed in this one.
     fn show(&self, is_up: bool, halted: Option<HaltCause>);
+}
+
+/// Shows it by two gauges: one by id, and one by id and cause.
+pub(crate) fn show_run(
+    (up, halts): (&IntGaugeVec, &IntGaugeVec),
+    id: &str,
+    is_up: bool,
+    halted: Option<HaltCause>,
+) {
+    up.with_label_values(&[id]).set(i64::from(is_up));
+    for cause in HaltCause::ALL {
+        halts.with_label_values(&[id, cause.as_str()]).set(i64::from(halted == Some(cause)));
+    }
 }
 
 /// Why it stands still.

@@ -96,7 +96,7 @@ async fn show(names: &[String], config: &Config, format: Format) -> anyhow::Resu
     let all_halts = halts::read(config).await?;
     let (mut rows, mut halted) = (Vec::new(), Vec::new());
     for projection in chosen {
-        let halt = halts::view(config, &all_halts, &projection);
+        let halt = halts::view(&all_halts, &wiring::group(config, &projection));
         halted.extend(halt.clone().map(|halt| (projection.id, halt)));
         rows.extend(lanes::read(config, &projection).await?.iter().map(|lane| Row {
             lane: lane.id.to_string(),

@@ -93,7 +93,7 @@ fn is_missing(error: &anyhow::Error) -> bool {
 async fn rows(config: &Config, all_halts: &Halts) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for projection in lanes::chosen(&[])? {
-        let halt = halts::view(config, all_halts, &projection);
+        let halt = halts::view(all_halts, &wiring::group(config, &projection));
         let lanes = match lanes::read(config, &projection).await {
             // One whose topic is missing does not hide the others.
             Err(error) if is_missing(&error) => {

@@ -6,6 +6,14 @@ use figment::Jail;
 
 use super::*;
 
+/// Each of these stands in the text, which tells of as many problems and of no more.
+pub(super) fn assert_told(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part}\nis not in\n{text}");
+    }
+    assert!(text.starts_with(&format!("{} problem", parts.len())), "{text}");
+}
+
 /// What the settings are refused for; nothing if they are not.
 pub(super) fn problems(set: &[(&str, &str)], file: Option<&str>) -> String {
     let mut text = String::new();

@@ -67,7 +67,7 @@ pub(super) async fn rows(config: &Config, halts: &Halts) -> anyhow::Result<Vec<R
     for handler in &handlers {
         let stand = Stand {
             processes: admin.group(&handler.group).await?.members.len(),
-            halt: halts.of(&handler.group).halt.as_ref().map(HaltView::of),
+            halt: halts::view(halts, &handler.group),
             open_circuits: halts.open_circuits(&handler.group).map(CircuitView::of).collect(),
         };
         let topics = those_there(&admin, handler, config).await?;

@@ -7,7 +7,10 @@ use std::path::Path;
 use figment::Jail;
 
 use super::*;
-use crate::config::{Loaded, tests::problems};
+use crate::config::{
+    Loaded,
+    tests::{assert_told, problems},
+};
 
 fn loaded(set: &[(&str, &str)], file: &str) -> Loaded {
     let mut loaded = None;
@@ -62,13 +65,6 @@ fn timeouts_by_type_are_a_table_or_one_text() {
     let set =
         [("FLEETLOG_TASK_WATCH__TIMEOUT_MS", "5000"), ("FLEETLOG_TASK_WATCH__RETRY_DELAYS_MS", "100,300")];
     assert_eq!(watch(&set, "").retry_delays_ms, [100, 300]);
-}
-
-fn assert_told(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "{part}\nis not in\n{text}");
-    }
-    assert!(text.starts_with(&format!("{} problem", parts.len())), "{text}");
 }
 
 #[test]

@@ -7,7 +7,10 @@ use std::path::Path;
 use figment::Jail;
 
 use super::*;
-use crate::config::{Loaded, tests::problems};
+use crate::config::{
+    Loaded,
+    tests::{assert_told, problems},
+};
 
 /// 32 bytes each.
 const SECRET: &str = "whsec_Z2VoZWltZ2VoZWltZ2VoZWltZ2VoZWltMTIzNDU2Nzg=";
@@ -27,13 +30,6 @@ fn loaded(set: &[(&str, &str)], file: &str) -> Loaded {
         Ok(())
     });
     loaded.unwrap_or_else(|| panic!("nothing was loaded"))
-}
-
-fn assert_told(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "{part}\nis not in\n{text}");
-    }
-    assert!(text.starts_with(&format!("{} problem", parts.len())), "{text}");
 }
 
 #[test]

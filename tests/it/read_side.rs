@@ -1,7 +1,8 @@
 //! What people ask of a unit or task: now, in the past, and why. The binary on real servers.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
+use jiff::{civil::Date, tz::TimeZone};
 use serde_json::{Value, json};
 use sqlx::Row;
 
@@ -16,8 +17,16 @@ struct Fleet {
 }
 
 const HOUR_MS: i64 = 3_600_000;
-/// 2026-11-21T12:00:00Z
-const NOON_MS: i64 = 1_795_262_400_000;
+/// The day of the events, as dates are written, and its noon. Yesterday: topic `telemetry` forgets what is a week old.
+static DAY: LazyLock<Date> =
+    LazyLock::new(|| jiff::Timestamp::now().to_zoned(TimeZone::UTC).date().yesterday().unwrap());
+static NOON_MS: LazyLock<i64> =
+    LazyLock::new(|| DAY.at(12, 0, 0, 0).to_zoned(TimeZone::UTC).unwrap().timestamp().as_millisecond());
+
+/// A time of that day, such as `14:00:00.000Z`.
+fn at(time: &str) -> String {
+    format!("{}T{time}", *DAY)
+}
 
 impl Fleet {
     async fn new(label: &str) -> Self {
@@ -28,7 +37,7 @@ impl Fleet {
     async fn emit(&mut self, event: &str, (site, unit): (&str, &str), at_ms: i64, facts: Value) {
         let mut facts = facts;
         facts["meta"] = json!({
-            "site_uid": site, "unit_uid": unit, "occurred_at": 0, "recorded_at": NOON_MS + at_ms, "source": "it/1",
+            "site_uid": site, "unit_uid": unit, "occurred_at": 0, "recorded_at": *NOON_MS + at_ms, "source": "it/1",
         });
         self.emitted.push(self.world.json(&["emit", event, "--json", &facts.to_string()]).await);
     }
@@ -90,12 +99,12 @@ async fn a_unit_is_shown_by_both_stores_and_by_one_where_the_other_is_down() {
         (&json!("online"), &json!("manual"))
     );
     assert_eq!(shown["last_telemetry"]["battery_percent"], "80.5");
-    assert_eq!(shown["last_heard"]["status"], "2026-11-21T14:00:00.000Z");
-    assert_eq!(shown["last_heard"]["last_telemetry"], "2026-11-21T15:00:01.000Z");
+    assert_eq!(shown["last_heard"]["status"], at("14:00:00.000Z"));
+    assert_eq!(shown["last_heard"]["last_telemetry"], at("15:00:01.000Z"));
     let events: Vec<&Value> = shown["events"].as_array().unwrap().iter().map(|e| &e["event_type"]).collect();
     assert_eq!(events, ["Connected", "ModeChanged", "FaultRaised"], "in log order");
     let text = world.ok(&["unit", "show", "s504.u7", "--events", "1"]).await;
-    for part in ["last heard 2026-11-21T14:00:00.000Z", "FaultRaised", "80.5", "last events"] {
+    for part in [&*format!("last heard {}", at("14:00:00.000Z")), "FaultRaised", "80.5", "last events"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(!text.contains("ModeChanged"), "{text}");
@@ -168,13 +177,13 @@ async fn history_goes_by_ranges_types_and_formats() {
     };
     let all = ["Connected", "ModeChanged", "FaultRaised"];
     assert_eq!(asked(&[]).await, all, "in log order, whatever the clock said; of this site alone");
-    assert_eq!(asked(&["--since", "2026-11-21T12:00:00Z"]).await, ["Connected", "FaultRaised"]);
-    assert_eq!(asked(&["--until", "2026-11-21T12:00:00Z"]).await, ["ModeChanged"]);
-    assert_eq!(asked(&["--since", "2026-11-21", "--until", "2026-11-22"]).await, all);
+    assert_eq!(asked(&["--since", &at("12:00:00Z")]).await, ["Connected", "FaultRaised"]);
+    assert_eq!(asked(&["--until", &at("12:00:00Z")]).await, ["ModeChanged"]);
     assert_eq!(
-        asked(&["--from", "2026-11-21T12:00:00Z", "--to", "2026-11-21T13:00:00Z"]).await,
-        ["Connected"]
+        asked(&["--since", &DAY.to_string(), "--until", &DAY.tomorrow().unwrap().to_string()]).await,
+        all
     );
+    assert_eq!(asked(&["--from", &at("12:00:00Z"), "--to", &at("13:00:00Z")]).await, ["Connected"]);
     assert_eq!(asked(&["--type", "ModeChanged,fleetlog.robot.Connected"]).await, all[..2]);
     assert_eq!(asked(&["--limit", "1"]).await, ["FaultRaised"], "the newest");
     let cut = run(&world.fleetlog, &["history", "s504.u7", "--limit", "2"]).await;
@@ -189,7 +198,7 @@ async fn history_goes_by_ranges_types_and_formats() {
     assert_eq!((head[0].as_str(), head.len()), ("recorded_at", 19));
     let records: Vec<csv::StringRecord> = csv.records().map(Result::unwrap).collect();
     assert_eq!(records.len(), 3);
-    assert_eq!(&records[0][0], "2026-11-21T12:00:00+00:00");
+    assert_eq!(records[0][0], at("12:00:00+00:00"));
     let fault: Value = serde_json::from_str(&records[2][payload]).unwrap();
     assert_eq!(fault["description"], "in the way: \"x\", y\nand more");
 
@@ -237,8 +246,8 @@ async fn a_field_is_explained_by_the_event_that_set_it() {
             "s504.u7",
             "recorded_at_ms",
             11,
-            json!((NOON_MS + 3 * HOUR_MS + 1_000).to_string()),
-            json!((NOON_MS + 4 * HOUR_MS).to_string()),
+            json!((*NOON_MS + 3 * HOUR_MS + 1_000).to_string()),
+            json!((*NOON_MS + 4 * HOUR_MS).to_string()),
         ),
         ("T1", "state", 9, json!("created"), json!("assigned")),
         ("T1", "task_type", 8, Value::Null, json!("transport")),
@@ -257,7 +266,7 @@ async fn a_field_is_explained_by_the_event_that_set_it() {
     let all = world.json(&["explain", "s505.u7", "connection", "--all"]).await;
     assert_eq!(all["changes"].as_array().unwrap().len(), 2, "{all:#}");
     let text = world.ok(&["explain", "s505.u7", "connection"]).await;
-    for part in ["fleetlog.robot.Decommissioned", "2026-11-21T14:00:00.000Z", "it/1", "online", "offset"] {
+    for part in ["fleetlog.robot.Decommissioned", &*at("14:00:00.000Z"), "it/1", "online", "offset"] {
         assert!(text.contains(part), "{part}: {text}");
     }
 

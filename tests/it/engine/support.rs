@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -252,11 +252,14 @@ pub(crate) fn places() -> Map<Places> {
     Map(Places)
 }
 
+/// Yesterday: topic `telemetry` forgets what is a week old.
+static START_MS: LazyLock<i64> = LazyLock::new(|| jiff::Timestamp::now().as_millisecond() - 24 * 3_600_000);
+
 pub(crate) fn meta(unit: &str, n: u64) -> EventMeta {
     EventMeta {
         event_id: EventId::derived("engine-test", u32::try_from(n).unwrap()),
-        occurred_at: TimestampMs(1_700_000_000_000),
-        recorded_at: TimestampMs(1_700_000_000_000 + i64::try_from(n).unwrap()),
+        occurred_at: TimestampMs(*START_MS),
+        recorded_at: TimestampMs(*START_MS + i64::try_from(n).unwrap()),
         site_uid: "504".into(),
         unit_uid: Some(unit.into()),
         sequence: None,

@@ -30,13 +30,20 @@ const TIERS_MS: [u64; 2] = [200, 500];
 type Made = (String, Instant, u32);
 type Deed = dyn Fn(&Call<RobotEvent>) -> (Duration, Result<(), HandlerError>) + Send + Sync;
 
+/// Calls that have not ended: of each unit, in all, and the most at a time.
+#[derive(Default)]
+struct OpenCalls {
+    of_unit: HashMap<String, usize>,
+    all: usize,
+    most: usize,
+}
+
 /// Does what a test says, and remembers its calls.
 #[derive(Clone)]
 struct ByHand {
     deed: Arc<Deed>,
     made: Arc<Mutex<Vec<Made>>>,
-    /// Units called for now, and the most at a time.
-    open: Arc<Mutex<(HashMap<String, usize>, usize)>>,
+    open: Arc<Mutex<OpenCalls>>,
 }
 
 impl ByHand {
@@ -64,10 +71,11 @@ impl Handler for ByHand {
         let unit = format!("{unit} {}", call.attempt);
         {
             let mut open = self.open.lock().unwrap();
-            let of_unit = open.0.entry(unit.clone()).or_default();
+            let of_unit = open.of_unit.entry(unit.clone()).or_default();
             *of_unit += 1;
             assert_eq!(*of_unit, 1, "two calls of one key at a time");
-            open.1 = open.1.max(open.0.values().sum());
+            open.all += 1;
+            open.most = open.most.max(open.all);
         }
         let id = call.idempotence_key().0.to_string();
         self.made.lock().unwrap().push((id, Instant::now(), call.attempt));
@@ -83,7 +91,9 @@ struct Open<'h>(&'h ByHand, String);
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        *self.0.open.lock().unwrap().0.get_mut(&self.1).unwrap() -= 1;
+        let mut open = self.0.open.lock().unwrap();
+        *open.of_unit.get_mut(&self.1).unwrap() -= 1;
+        open.all -= 1;
     }
 }
 
@@ -103,10 +113,14 @@ impl WaitingTopics for Tiers {
 }
 
 async fn fleet(label: &str) -> Fleet {
+    fleet_with_tiers(label, &TIERS_MS).await
+}
+
+async fn fleet_with_tiers(label: &str, tiers_ms: &[u64]) -> Fleet {
     let fleet = Fleet::on_stack(label).await;
     let group = handler_group(&fleet.settings.topic_prefix, ID);
     let catalogue = Catalogue::builtin();
-    let waiting = Waiting { group: &group, tiers_ms: &TIERS_MS, replication: Some(1) };
+    let waiting = Waiting { group: &group, tiers_ms, replication: Some(1) };
     fleet.create_topics(&waiting.topics(&[catalogue.topic("robot").unwrap()]).unwrap()).await;
     fleet
 }
@@ -115,6 +129,15 @@ fn runner(
     fleet: &Fleet,
     handler: ByHand,
     settings: HandlerSettings,
+) -> HandlerRunner<ByHand, fleetlog_codec::Decoder> {
+    runner_with_tiers(fleet, handler, settings, &TIERS_MS)
+}
+
+fn runner_with_tiers(
+    fleet: &Fleet,
+    handler: ByHand,
+    settings: HandlerSettings,
+    tiers_ms: &[u64],
 ) -> HandlerRunner<ByHand, fleetlog_codec::Decoder> {
     let metrics = ProducerMetrics::unregistered().unwrap();
     let producer = RawProducer::connect(&fleet.settings, &ProducerSettings::default(), metrics).unwrap();
@@ -128,7 +151,7 @@ fn runner(
         topics: vec!["robot".to_owned()],
         settings: HandlerSettings {
             start_at: StartAt::Begin,
-            retry: RetryPolicy::new(TIERS_MS.map(Duration::from_millis).to_vec()).unwrap(),
+            retry: RetryPolicy::new(tiers_ms.iter().copied().map(Duration::from_millis).collect()).unwrap(),
             ..settings
         },
         config: EngineConfig { instance: "it".into(), ..EngineConfig::default() },
@@ -150,7 +173,7 @@ async fn more_calls_run_at_a_time_than_there_are_partitions_and_of_a_key_one() {
     until("every event", || handler.made().len() >= 1_000).await;
     stop.cancel();
     assert_eq!(running.await.unwrap(), End::Stopped);
-    let most = handler.open.lock().unwrap().1;
+    let most = handler.open.lock().unwrap().most;
     println!("{most} calls at a time");
     assert!(most > 40, "{most} calls at a time");
     assert_eq!(handler.made().len(), 1_000, "each once");
@@ -257,5 +280,46 @@ async fn what_hangs_is_given_up_and_a_lot_that_is_due_at_once_comes_when_it_is_d
         "after it was due at the earliest: p50 {:?}, p99 {:?}",
         late[late.len() / 2],
         late[late.len() * 99 / 100]
+    );
+}
+
+/// What waited while nobody ran is due all at once: each of it is called for once, and none too early.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_that_are_due_at_once_are_called_for() {
+    const EVENTS: usize = 100_000;
+    // All have failed once before the first is due, but on a machine that stands still: then fewer are due at once.
+    const TIER: Duration = Duration::from_secs(10);
+    let tiers_ms = [u64::try_from(TIER.as_millis()).unwrap()];
+    let fleet = fleet_with_tiers("by-hand-lot", &tiers_ms).await;
+    fleet.connect(EVENTS as u64, 10_000);
+    let handler = ByHand::new(|call| {
+        let failed = Err(HandlerError::Retry("at first always".into()));
+        (Duration::ZERO, if call.attempt == 1 { failed } else { Ok(()) })
+    });
+    let circuit = CircuitSettings { failures_max: u32::MAX, ..CircuitSettings::default() };
+    let run_until = async |calls: usize| {
+        let settings = HandlerSettings { circuit, ..HandlerSettings::default() };
+        let (begun, stop) = (Instant::now(), CancellationToken::new());
+        let running =
+            tokio::spawn(runner_with_tiers(&fleet, handler.clone(), settings, &tiers_ms).run(stop.clone()));
+        until("the calls", || handler.made.lock().unwrap().len() >= calls).await;
+        let took = begun.elapsed();
+        stop.cancel();
+        assert_eq!(running.await.unwrap(), End::Stopped);
+        took
+    };
+    let failed = run_until(EVENTS).await;
+    let at_once = 2 * EVENTS - handler.made().len();
+    let last = handler.made().iter().map(|(_, at, _)| *at).max().unwrap();
+    tokio::time::sleep_until((last + TIER).into()).await;
+    let drained = run_until(2 * EVENTS).await;
+
+    let made = handler.made();
+    let of = |attempt| made.iter().filter(move |made| made.2 == attempt).map(|(id, at, _)| (id, *at));
+    let (first, second): (HashMap<_, _>, HashMap<_, _>) = (of(1).collect(), of(2).collect());
+    assert_eq!((first.len(), second.len(), made.len()), (EVENTS, EVENTS, 2 * EVENTS), "twice each");
+    assert!(second.iter().all(|(id, at)| *at >= first[id] + TIER), "too early");
+    println!(
+        "{EVENTS} failed within {failed:?}; {at_once} were due at once, and called for {drained:?} after the start"
     );
 }

@@ -172,6 +172,11 @@ fn print_tried(tried: &Tried) {
     if tried.letters == 0 {
         return;
     }
+    if tried.untried == tried.letters {
+        let what = "calls of handlers, events emitted anew and letters that are gone cannot be rehearsed";
+        output::line(&format!("none of {} was tried: {what}; --canary N begins with a few", tried.letters));
+        return;
+    }
     let rejected: u64 = tried.rejected.values().sum();
     output::line(&format!(
         "{} tried against today's projectors: {} would be taken, {rejected} rejected again{}, {} could not be tried",

@@ -147,6 +147,7 @@ impl Rig {
         running.signal("TERM").unwrap();
         let ended = running.wait(LIMIT).await.unwrap();
         assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("did not close in time"), "{}", ended.stderr);
     }
 }
 

@@ -19,6 +19,7 @@ use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::{BorrowedMessage, Message as _},
+    topic_partition_list::TopicPartitionListElem,
     types::RDKafkaRespErr,
 };
 use tracing::warn;
@@ -102,9 +103,8 @@ impl KafkaIntake {
         list
     }
 
-    fn lanes(&self, list: &TopicPartitionList) -> Vec<LaneAt> {
-        let lanes = list.elements();
-        lanes.iter().filter_map(|element| self.lane_of(element.topic(), element.partition())).collect()
+    fn lanes(&self, places: &[Place]) -> Vec<LaneAt> {
+        places.iter().filter_map(|place| self.lane_of(&place.topic, place.partition)).collect()
     }
 
     fn offsets(&self, offsets: &[(LaneAt, i64)]) -> TopicPartitionList {
@@ -114,16 +114,16 @@ impl KafkaIntake {
     fn next_event(&self) -> Option<Polled> {
         let event = self.consumer.context().events().pop_front()?;
         Some(match event {
-            GroupEvent::Assigned(list) => Polled::Rebalance(RebalanceEvent::Assigned(self.lanes(&list))),
-            GroupEvent::Revoked(list) => {
+            GroupEvent::Assigned(places) => Polled::Rebalance(RebalanceEvent::Assigned(self.lanes(&places))),
+            GroupEvent::Revoked(places) => {
                 let lost = self.consumer.assignment_lost();
-                Polled::Rebalance(RebalanceEvent::Revoked { lanes: self.lanes(&list), lost })
+                Polled::Rebalance(RebalanceEvent::Revoked { lanes: self.lanes(&places), lost })
             }
-            GroupEvent::Committed(list, answer) => {
-                let committed = list.elements().into_iter().filter_map(|element| {
-                    let Offset::Offset(offset) = element.offset() else { return None };
-                    let taken = answer.is_err() || element.error().is_ok();
-                    Some((self.lane_of(element.topic(), element.partition()).filter(|_| taken)?, offset))
+            GroupEvent::Committed(places, answer) => {
+                let committed = places.iter().filter_map(|place| {
+                    let Offset::Offset(offset) = place.offset else { return None };
+                    let taken = answer.is_err() || place.is_fine;
+                    Some((self.lane_of(&place.topic, place.partition).filter(|_| taken)?, offset))
                 });
                 Polled::Committed(committed.collect(), answer.map_err(refused))
             }
@@ -274,9 +274,28 @@ fn over(code: RDKafkaErrorCode, what: &str) -> Polled {
 }
 
 enum GroupEvent {
-    Assigned(TopicPartitionList),
-    Revoked(TopicPartitionList),
-    Committed(TopicPartitionList, Result<(), KafkaError>),
+    Assigned(Vec<Place>),
+    Revoked(Vec<Place>),
+    Committed(Vec<Place>, Result<(), KafkaError>),
+}
+
+/// What a list of librdkafka's says of a partition. Never the list itself: it holds on to what it names, and the client waits for
+/// that when it is destroyed, while what its context keeps goes after it.
+struct Place {
+    topic: String,
+    partition: i32,
+    offset: Offset,
+    is_fine: bool,
+}
+
+fn places(list: &TopicPartitionList) -> Vec<Place> {
+    let place = |element: TopicPartitionListElem<'_>| Place {
+        topic: element.topic().to_owned(),
+        partition: element.partition(),
+        offset: element.offset(),
+        is_fine: element.error().is_ok(),
+    };
+    list.elements().into_iter().map(place).collect()
 }
 
 /// Keeps what the group said for the poll thread, which answers it outside of the callback.
@@ -326,7 +345,7 @@ impl ClientContext for GroupContext {
 
 impl ConsumerContext for GroupContext {
     fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        self.events().push_back(GroupEvent::Committed(offsets.clone(), result));
+        self.events().push_back(GroupEvent::Committed(places(offsets), result));
     }
 
     fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
@@ -339,11 +358,11 @@ impl ConsumerContext for GroupContext {
             }
             return;
         }
-        let list = list.clone();
+        let places = places(list);
         self.events().push_back(if assigned {
-            GroupEvent::Assigned(list)
+            GroupEvent::Assigned(places)
         } else {
-            GroupEvent::Revoked(list)
+            GroupEvent::Revoked(places)
         });
     }
 }

@@ -68,6 +68,7 @@ impl DeadLetter {
     #[must_use]
     pub fn new(set_aside: &SetAside, origin: &Origin<'_>, bytes_max: usize) -> Self {
         let record = &set_aside.record;
+        debug_assert!(record.headers.are_read(), "offset {}: its headers would be lost", record.offset);
         let mut letter = Self {
             topic: dead_letter_name(&origin.lane.topic),
             key: record.key.clone(),

@@ -20,7 +20,7 @@ const LANE_BYTES_MIN: usize = 256 << 10;
 
 /// What a row's text takes beside the record that it was made from: on the heap of the row, in the encoded COPY, and
 /// once more where it is JSON.
-const ROW_TEXT_FACTOR: usize = 3;
+const ROW_TEXT_FACTOR: usize = 5;
 
 /// Parts of a lane's memory, of 64.
 const PARTS: usize = 64;

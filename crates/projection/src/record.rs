@@ -26,7 +26,7 @@ impl Record {
         size_of::<Self>()
             + self.key.as_ref().map_or(0, Bytes::len)
             + self.value.as_ref().map_or(0, Bytes::len)
-            + self.headers.0.len()
+            + self.headers.size_bytes()
     }
 
     /// The same in memory of its own. A record as it comes shares a larger piece of memory with its neighbours, all of
@@ -34,12 +34,7 @@ impl Record {
     #[must_use]
     pub fn detached(&self) -> Self {
         let own = |part: &Option<Bytes>| part.as_deref().map(Bytes::copy_from_slice);
-        Self {
-            key: own(&self.key),
-            value: own(&self.value),
-            headers: Headers(Bytes::copy_from_slice(&self.headers.0)),
-            ..*self
-        }
+        Self { key: own(&self.key), value: own(&self.value), headers: Headers(own(&self.headers.0)), ..*self }
     }
 
     /// The key as text; none if there is none or it is no UTF-8.
@@ -63,10 +58,31 @@ impl Record {
 }
 
 /// Headers packed into one allocation: most records' headers are carried along and never looked at.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Headers(Bytes);
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Headers(Option<Bytes>);
+
+/// Of a record without any.
+impl Default for Headers {
+    fn default() -> Self {
+        Self(Some(Bytes::new()))
+    }
+}
 
 impl Headers {
+    /// Of a record whose headers nobody has looked at: librdkafka takes each of them apart, which costs a quarter of a
+    /// catch-up. Nothing may be set aside with them.
+    pub const UNREAD: Self = Self(None);
+
+    /// Whether they are known.
+    #[must_use]
+    pub fn are_read(&self) -> bool {
+        self.0.is_some()
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, Bytes::len)
+    }
+
     /// Packs headers, keeping order and repeated names.
     #[must_use]
     pub fn pack<'a, N: AsRef<[u8]> + ?Sized + 'a>(
@@ -91,7 +107,7 @@ impl Headers {
             part(Some(name.as_ref()));
             part(value);
         }
-        Self(chunk.split().freeze())
+        Self(Some(chunk.split().freeze()))
     }
 
     /// How many bytes these headers take when they are packed.
@@ -105,9 +121,9 @@ impl Headers {
         headers.into_iter().map(one).sum()
     }
 
-    /// The headers, in order. A name is a text by the protocol, and whatever bytes somebody sent in fact.
+    /// The headers, in order; none of those that are unread. A name is a text by the protocol, and whatever bytes somebody sent in fact.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
-        let mut rest: &[u8] = &self.0;
+        let mut rest: &[u8] = self.0.as_deref().unwrap_or_default();
         std::iter::from_fn(move || {
             let name = take(&mut rest)?.unwrap_or_default();
             let value = take(&mut rest)?;
@@ -124,7 +140,7 @@ impl Headers {
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.size_bytes() == 0
     }
 }
 
@@ -155,6 +171,6 @@ mod tests {
         let packed = Headers::pack(headers);
         assert_eq!(packed.iter().collect::<Vec<_>>(), headers);
         assert_eq!(packed.get("a"), Some(&b""[..]));
-        assert_eq!(packed.0.len(), Headers::packed_bytes(headers));
+        assert_eq!(packed.size_bytes(), Headers::packed_bytes(headers));
     }
 }

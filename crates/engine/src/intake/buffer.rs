@@ -87,6 +87,7 @@ pub(crate) struct LaneBuffer {
     /// Bytes buffered.
     held_bytes: AtomicUsize,
     acknowledged: AtomicI64,
+    headers_from: AtomicI64,
     space: Arc<Space>,
 }
 
@@ -105,6 +106,7 @@ impl LaneBuffer {
             readable: Notify::new(),
             held_bytes: AtomicUsize::new(0),
             acknowledged: AtomicI64::new(-1),
+            headers_from: AtomicI64::new(i64::MIN),
             space,
         }
     }
@@ -184,6 +186,11 @@ impl LaneBuffer {
     /// The last progress the lane reported; -1 before the first.
     pub(crate) fn acknowledged(&self) -> i64 {
         self.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// From where on the lane wants headers.
+    pub(crate) fn headers_from(&self) -> i64 {
+        self.headers_from.load(Ordering::Relaxed)
     }
 
     fn request(&self, offset: i64) {
@@ -277,6 +284,11 @@ impl LaneFeed {
         self.buffer.request(offset);
         // Nobody listens any more only when the poll thread has ended, and then this lane is being stopped.
         let _ = self.commands.send(Command::Wake);
+    }
+
+    /// From where on headers are to be read. For certain only of what is asked for ([`Self::read_from`]) after this.
+    pub(crate) fn read_headers_from(&self, offset: i64) {
+        self.buffer.headers_from.store(offset, Ordering::Relaxed);
     }
 
     /// Awaits an offset commit of this member's generation.

@@ -37,9 +37,21 @@ const CHUNK_BYTES: usize = 64 << 10;
 pub struct KafkaIntake {
     consumer: BaseConsumer<GroupContext>,
     topics: Vec<String>,
-    chunks: BTreeMap<LaneAt, BytesMut>,
+    chunks: BTreeMap<LaneAt, Chunk>,
     /// What is to be told at the next poll.
     untold: VecDeque<Polled>,
+}
+
+/// Where a lane's records go.
+struct Chunk {
+    bytes: BytesMut,
+    headers_from: i64,
+}
+
+impl Default for Chunk {
+    fn default() -> Self {
+        Self { bytes: BytesMut::new(), headers_from: i64::MIN }
+    }
 }
 
 impl KafkaIntake {
@@ -194,6 +206,10 @@ impl Intake for KafkaIntake {
             .map_err(fail)
     }
 
+    fn read_headers_from(&mut self, lane: LaneAt, offset: i64) {
+        self.chunks.entry(lane).or_default().headers_from = offset;
+    }
+
     fn pause(&mut self, lane: LaneAt) {
         let list = self.list([(lane, Offset::Invalid)]);
         if let Err(error) = self.consumer.pause(&list) {
@@ -244,10 +260,12 @@ impl Drop for KafkaIntake {
 }
 
 /// Copies a message into its lane's chunk.
-fn copy(message: &BorrowedMessage<'_>, chunk: &mut BytesMut) -> Record {
-    let (key, value, headers) = (message.key(), message.payload(), fleetlog_kafka::headers(message));
-    let needed =
-        key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + Headers::packed_bytes(headers.clone());
+fn copy(message: &BorrowedMessage<'_>, Chunk { bytes: chunk, headers_from }: &mut Chunk) -> Record {
+    let (key, value, offset) = (message.key(), message.payload(), message.offset());
+    // Asking for them takes them apart.
+    let headers = (offset >= *headers_from).then(|| fleetlog_kafka::headers(message));
+    let headers_bytes = headers.clone().map_or(0, Headers::packed_bytes);
+    let needed = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + headers_bytes;
     if chunk.capacity() - chunk.len() < needed {
         *chunk = BytesMut::with_capacity(CHUNK_BYTES.max(needed));
     }
@@ -257,11 +275,11 @@ fn copy(message: &BorrowedMessage<'_>, chunk: &mut BytesMut) -> Record {
         Some(chunk.split().freeze())
     };
     Record {
-        offset: message.offset(),
+        offset,
         timestamp: TimestampMs(message.timestamp().to_millis().unwrap_or_default()),
         key: part(key),
         value: part(value),
-        headers: Headers::pack_into(chunk, headers),
+        headers: headers.map_or(Headers::UNREAD, |headers| Headers::pack_into(chunk, headers)),
     }
 }
 

@@ -100,6 +100,9 @@ pub trait Intake: Send {
     /// # Errors
     /// When it is not possible now (the partition is not being fetched yet): try again.
     fn seek(&mut self, lane: LaneAt, offset: i64) -> Result<(), Failure>;
+    /// The headers of a lane's records are read from `offset` on; those before may be [`Headers::UNREAD`](fleetlog_projection::Headers::UNREAD). Until this is said
+    /// all are read.
+    fn read_headers_from(&mut self, lane: LaneAt, offset: i64);
     /// Stops fetching a lane; what was fetched ahead is thrown away.
     fn pause(&mut self, lane: LaneAt);
     /// Where reading goes on: past everything delivered and past markers behind it. None right after a seek.

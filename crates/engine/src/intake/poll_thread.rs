@@ -235,6 +235,7 @@ impl<I: Intake> PollThread<I> {
     fn seek_and_resume(&mut self) {
         let bytes_max = buffer_bytes_max(self.lane_bytes_max.load(Ordering::Relaxed));
         for (at, lane) in &mut self.lanes {
+            self.intake.read_headers_from(*at, lane.buffer.headers_from());
             let has_space = lane.paused && lane.buffer.held_bytes() <= bytes_max / 2;
             let resume_at = || if has_space { lane.buffer.next() } else { None };
             let Some(offset) = lane.buffer.requested().or_else(resume_at) else { continue };

@@ -53,6 +53,7 @@ impl<I: Intake> PollThread<I> {
         }
         for (at, start) in starts {
             if let (Some(offset), Some(lane)) = (start, self.lanes.get(&at)) {
+                self.intake.read_headers_from(at, lane.buffer.headers_from());
                 lane.buffer.begin(offset);
             }
         }

@@ -8,7 +8,7 @@ use fleetlog_projection::{
     mutant::{Mutant, on},
 };
 
-use super::{Lane, Work, now};
+use super::{Lane, Work, headers::lacks_headers, now};
 use crate::{DeadLetter, Origin, fault::Interrupt, ports::Schemas};
 
 impl<P, S, C> Lane<P, S, C>
@@ -17,12 +17,19 @@ where
     S: Sink<Write = P::Write>,
     C: Schemas,
 {
-    /// Sends dead letters and waits until every one is acknowledged.
+    /// Sends dead letters and waits until every one is acknowledged. Where headers were not read the lane begins again, with
+    /// them.
     pub(super) async fn publish(
         &self,
         work: &Work<P, C::Decode>,
         set_aside: &[SetAside],
     ) -> Result<(), Interrupt> {
+        if let Some(last) = set_aside.last() {
+            self.headers.set_aside(last.record.offset);
+        }
+        if lacks_headers(set_aside) {
+            return Err(Interrupt::Again("what is set aside is read once more, with its headers".to_owned()));
+        }
         self.send(set_aside.iter().map(|aside| self.letter(work, aside)).collect()).await
     }
 

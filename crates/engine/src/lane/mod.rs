@@ -6,6 +6,7 @@ mod ahead;
 mod breaker;
 mod carry_out;
 mod faults;
+mod headers;
 mod letters;
 mod mutants;
 mod orders;
@@ -44,6 +45,8 @@ use crate::{
 
 use ahead::{Adding, Ahead, Flight, Landed, Round, Source, Tally, offsets};
 pub(crate) use breaker::{Breaker, Limits, Trip};
+pub(crate) use headers::HeadersWanted;
+use headers::lacks_headers;
 use orders::{Ordered, Orders};
 use round::Pace;
 pub(crate) use start::SharedLogs;
@@ -80,6 +83,7 @@ pub(crate) struct Lane<P, S, C> {
     pub(crate) status: Arc<LaneStatus>,
     pub(crate) metrics: LaneMetrics,
     pub(crate) telling: Telling,
+    pub(crate) headers: HeadersWanted,
     pub(crate) stop: CancellationToken,
 }
 
@@ -218,6 +222,10 @@ where
         let projected = self.project(work, &taken, work.core.rulings(), &decode)?;
         fail_point!("step.projected");
         self.check_flood(work, fresh.len(), &projected.set_aside)?;
+        if lacks_headers(&projected.set_aside) {
+            // The lane begins again: later, what is under way would be another's write on the chain.
+            self.land(work).await?;
+        }
         self.publish(work, &projected.set_aside).await?;
         let Work { ahead, cache, cached_bytes, .. } = work;
         let (writes, rows_max) =
@@ -225,6 +233,7 @@ where
         let how = Adding { writes, rows_max };
         let grown = ahead.add(&self.shared.projection, cache, Source { taken, decode }, projected, how);
         *cached_bytes = cached_bytes.saturating_add_signed(grown);
+        self.want_headers(work.core.cursor());
         Ok(())
     }
 

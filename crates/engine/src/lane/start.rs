@@ -86,11 +86,12 @@ where
         if P::READS_EVENTS {
             self.follow_inbox(core.progress().inbox);
         }
+        self.status.set_end(log.high);
+        self.want_headers(core.cursor());
         self.feed.read_from(core.cursor());
         fail::fail_point!("lane.start.sought");
         self.feed.acknowledge(core.progress().main);
         self.status.set_progress(core.progress());
-        self.status.set_end(log.high);
         self.status.set_state(LaneState::Running);
         Ok(Work {
             core,

@@ -280,6 +280,30 @@ async fn given_a_broker_that_takes_no_dead_letters_progress_waits_for_them() {
 }
 
 #[tokio::test]
+async fn given_what_is_set_aside_far_from_the_end_it_is_read_once_more_with_its_headers() {
+    let group = FakeGroup::new(1);
+    group.send(10);
+    for _ in 0..3 {
+        group.send_raw(0, Some(b"k"), b"noise");
+    }
+    group.send(10);
+    group.mark_to(0, 1_000_000);
+    let world = World::start(group, quick());
+    let stored = || world.sink.inner.lane(&lane(0)).progress.map_or(0, |p| p.main);
+    until("all", || stored() == 1_000_000).await;
+    assert_eq!(world.rows(), 20);
+    let sent_as = |letter: &crate::DeadLetter| {
+        let mut headers = letter.headers.iter();
+        headers.find(|(name, _)| *name == "sent-as").and_then(|(_, value)| value.clone())
+    };
+    let letters = world.dead_letters.letters.lock().expect("not poisoned").clone();
+    let sent: Vec<_> = letters.iter().filter_map(sent_as).collect();
+    assert_eq!(sent, ["10", "11", "12"]);
+    assert_eq!(letters.len(), 3, "none went without");
+    assert_eq!(world.stop().await, End::Stopped);
+}
+
+#[tokio::test]
 async fn given_a_registry_that_is_away_events_wait_and_are_not_rejected() {
     let world = World::start(FakeGroup::new(1), quick());
     world.schemas_away.set(true);

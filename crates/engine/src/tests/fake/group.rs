@@ -28,6 +28,7 @@ struct FakeLane {
     /// Past the last record: where markers end.
     end: i64,
     low: i64,
+    headers_from: i64,
     reading: Option<i64>,
     paused: bool,
     position: Option<i64>,
@@ -121,12 +122,19 @@ impl FakeGroup {
             timestamp: TimestampMs(lane.end),
             key: key.map(Bytes::copy_from_slice),
             value: Some(Bytes::copy_from_slice(value)),
-            headers: Headers::default(),
+            headers: Headers::pack([("sent-as", Some(lane.end.to_string().as_bytes()))]),
         });
         lane.end += 1;
         lane.end_told = false;
         drop(state);
         self.0.1.notify_all();
+    }
+
+    /// Adds markers until a partition ends there.
+    pub(in crate::tests) fn mark_to(&self, partition: i32, end: i64) {
+        let mut state = self.state();
+        let lane = state.lanes.get_mut(&at(partition)).expect("a partition");
+        (lane.end, lane.end_told) = (end, false);
     }
 
     /// Adds a transaction marker to every partition.
@@ -180,7 +188,11 @@ impl Intake for FakeGroup {
             if let Some(record) = lane.log.iter().find(|record| record.offset >= from) {
                 lane.reading = Some(record.offset + 1);
                 lane.position = lane.reading;
-                return Polled::Record(*at, record.clone());
+                let mut record = record.clone();
+                if record.offset < lane.headers_from {
+                    record.headers = Headers::UNREAD;
+                }
+                return Polled::Record(*at, record);
             }
             if !lane.end_told && !tells_no_ends {
                 lane.end_told = true;
@@ -218,6 +230,10 @@ impl Intake for FakeGroup {
         let lane = state.lanes.get_mut(&at).expect("a lane of the topic");
         (lane.reading, lane.paused, lane.position, lane.end_told) = (Some(offset), false, None, false);
         Ok(())
+    }
+
+    fn read_headers_from(&mut self, at: LaneAt, offset: i64) {
+        self.state().lanes.get_mut(&at).expect("a lane of the topic").headers_from = offset;
     }
 
     fn pause(&mut self, at: LaneAt) {

@@ -100,13 +100,23 @@ fn assert_same_bytes(letter: &OwnedRecord, source: &OwnedRecord) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_poison_is_set_aside_byte_for_byte_and_the_lanes_go_on() {
-    let fleet = Fleet::on_stack("poison").await;
+    every_kind_is_set_aside("poison", 300).await;
+}
+
+/// There headers are left unread at first.
+#[tokio::test(flavor = "multi_thread")]
+async fn so_it_is_far_from_the_end_of_the_log() {
+    every_kind_is_set_aside("poison-far", 200_000).await;
+}
+
+async fn every_kind_is_set_aside(label: &str, behind: u64) {
+    let fleet = Fleet::on_stack(label).await;
     fleet.connect(300, 30);
     let reasons = send_poison(&fleet);
-    fleet.connect(300, 30);
+    fleet.connect(behind, 6_000);
     let sink = MemorySink::new();
     let outcome = fleet.run_connects(sink.clone(), "a", RunMode::Once).end().await;
-    assert_eq!((outcome.end, total(&sink)), (End::CaughtUp, 600));
+    assert_eq!((outcome.end, total(&sink)), (End::CaughtUp, 300 + behind));
     assert_eq!(outcome.stats.set_aside, reasons.len() as u64);
 
     let source: BTreeMap<(i32, i64), OwnedRecord> =

@@ -32,10 +32,13 @@ const FLUSH: Duration = Duration::from_secs(120);
 const TOPICS: &str = "topics";
 
 /// Telemetry of so many units, on topics under a prefix of their own.
+#[derive(Clone)]
 pub(crate) struct Data {
     pub(crate) prefix: String,
     pub(crate) events: u64,
     pub(crate) units: u64,
+    /// What sets it apart from others with as many units; may be empty.
+    note: String,
     /// Of topic `telemetry`; none: as the catalogue says.
     partitions: Option<u32>,
     start_ms: i64,
@@ -48,7 +51,14 @@ impl Data {
 
     /// On no topics.
     pub(crate) fn sample(events: u64, units: u64) -> Self {
-        Self { prefix: String::new(), events, units, partitions: None, start_ms: now_ms() }
+        Self {
+            prefix: String::new(),
+            events,
+            units,
+            note: String::new(),
+            partitions: None,
+            start_ms: now_ms(),
+        }
     }
 
     /// Other events on the same topics, from now on.
@@ -58,21 +68,24 @@ impl Data {
 
     /// The same with another number of partitions than the catalogue's.
     pub(crate) fn in_partitions(self, partitions: u32) -> Self {
-        Self { partitions: Some(partitions), ..self }
+        let plural = if partitions == 1 { "" } else { "s" };
+        Self { partitions: Some(partitions), ..self }.noted(&format!("{partitions} partition{plural}"))
+    }
+
+    /// The same, set apart from others with as many units.
+    pub(crate) fn noted(self, note: &str) -> Self {
+        Self { note: note.to_owned(), ..self }
     }
 
     /// What sets it apart from others, for the name of a row.
     pub(crate) fn told(&self) -> String {
-        match self.partitions {
-            None => format!("{} units", self.units),
-            Some(1) => format!("{} units, 1 partition", self.units),
-            Some(partitions) => format!("{} units, {partitions} partitions", self.units),
-        }
+        let comma = if self.note.is_empty() { "" } else { ", " };
+        format!("{} units{comma}{}", self.units, self.note)
     }
 
     /// The same for names of groups, keys and databases.
     pub(crate) fn label(&self) -> String {
-        self.partitions.map_or_else(|| self.units.to_string(), |count| format!("{}p{count}", self.units))
+        format!("{}{}", self.units, self.note.replace(' ', ""))
     }
 
     /// Makes the topics.
@@ -213,12 +226,12 @@ pub(crate) fn measure_producers(bench: &mut Bench, data: &Data) -> Result<()> {
     let Bench { stack, runtime, rounds, report } = bench;
     let (mut bare, mut ours) = (Vec::new(), Vec::new());
     for round in 0..*rounds {
-        let aside = Data { prefix: format!("{}bare{round}-", data.prefix), ..*data };
+        let aside = Data { prefix: format!("{}bare{round}-", data.prefix), ..data.clone() };
         aside.topics(stack)?;
         bare.push(aside.send_bare(&stack.kafka(&aside.prefix))?);
         let is_last = round + 1 == *rounds;
         let topics = if is_last { data.prefix.clone() } else { format!("{}ours{round}-", data.prefix) };
-        let own = Data { prefix: topics, ..*data };
+        let own = Data { prefix: topics, ..data.clone() };
         ours.push(own.produce(stack, runtime)?);
     }
     let (floor, name) = ("producer, bare client", "producer crate");

@@ -17,6 +17,8 @@ const FLAT_RATIO_MIN: f64 = 1.0 / 1.5;
 const PARTITIONS: [(&str, u32); 3] = [("6 partitions", 6), ("1 partition", 1), ("24 partitions", 24)];
 /// The default first: the others are told as shares of it.
 const BATCHES: [(&str, u32); 3] = [("20,000", 20_000), ("5,000", 5_000), ("1,000", 1_000)];
+/// Of each of the most units, as after an outage of so many seconds of a fleet that reports once a second.
+const EVENTS_OF_A_BACKLOG: u64 = 40;
 /// How often a fresh data set goes into the same table.
 const SLICES: u64 = 5;
 
@@ -41,6 +43,7 @@ pub(crate) fn measure_units(bench: &mut Bench, events: u64, full: bool) -> Resul
             _ => {}
         }
     }
+    measure_backlog(bench)?;
     // Not asked for, one of them or both.
     if !few.is_empty() && !many.is_empty() {
         let of = Some(("hot catch-up, 100 units", &few[..]));
@@ -48,6 +51,18 @@ pub(crate) fn measure_units(bench: &mut Bench, events: u64, full: bool) -> Resul
         bench.report.row(name, "events/s", &many, of, Some(Goal::RatioMin(FLAT_RATIO_MIN)));
     }
     Ok(())
+}
+
+/// Hot catch-up over the most units with a longer backlog: each of them is written once, however many events that covers.
+fn measure_backlog(bench: &mut Bench) -> Result<()> {
+    let (units, note) = (100_000, format!("{EVENTS_OF_A_BACKLOG} events each"));
+    let name = format!("hot catch-up, 100,000 units, {note}");
+    if !bench.report.wants(&name) {
+        return Ok(());
+    }
+    let data = Data::new(&bench.stack, "backlog", EVENTS_OF_A_BACKLOG * units, units).noted(&note);
+    data.produce(&bench.stack, &bench.runtime)?;
+    measure_hot_of(bench, &data, &name).map(drop)
 }
 
 /// Hot catch-up by the number of partitions.

@@ -1,6 +1,6 @@
 //! Servers and logs that are not as they should be: down, without a schema, full, made anew, cut.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use fleetlog_testkit::{KafkaServer, PostgresServer, RedisServer, Running, delete_before, redis_connection};
 use serde_json::Value;
@@ -158,6 +158,26 @@ async fn a_kafka_that_is_down_at_the_start_is_waited_for() {
     running.line_with("waiting for it (--fail-fast would stop)", LIMIT).await.unwrap();
     kafka.restart().await.unwrap();
     running.line_with("/readyz", LIMIT).await.unwrap();
+    world.verified().await;
+    assert_eq!(stop(running).await.0, Some(0));
+}
+
+/// For longer than its session with the controller, so that for a moment the cluster has no broker: librdkafka then forgets the
+/// one that it knew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_stood_still_is_found_again() {
+    let options = ["broker.session.timeout.ms=2000", "broker.heartbeat.interval.ms=500"];
+    let kafka = KafkaServer::start_with(&options).await.unwrap();
+    let world = World::on_kafka(&kafka, "kafka-still").await;
+    let mut running = world.fleetlog.spawn(&["run"]).unwrap();
+    running.line_with("/readyz", LIMIT).await.unwrap();
+    for _ in 0..3 {
+        kafka.pause().unwrap();
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        kafka.resume().unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    world.simulate(EVENTS, 1).await;
     world.verified().await;
     assert_eq!(stop(running).await.0, Some(0));
 }

@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use crate::{
     ClusterError, KafkaFault, KafkaSettings, Overview, TracingContext,
+    bootstrap::rescue,
     native::{self, Described, GroupFacts},
     plan::{Change, ConfigChange, Plan, TopicFacts},
 };
@@ -374,14 +375,20 @@ impl Admin {
     ) -> Result<T, ClusterError> {
         let started = Instant::now();
         loop {
-            match self.blocking(context.to_owned(), ask.clone()).await {
-                Err(error)
-                    if error.fault() == KafkaFault::Transient && started.elapsed() < REQUEST_TIMEOUT =>
-                {
-                    tokio::time::sleep(VISIBLE_INTERVAL).await;
-                }
-                answer => return answer,
+            let answer = self.blocking(context.to_owned(), ask.clone()).await;
+            if !answer.as_ref().is_err_and(|error| error.fault() == KafkaFault::Transient) {
+                return answer;
             }
+            let servers = self.brokers.clone();
+            let rescued = move |client: &Client<TracingContext>| {
+                rescue(client, &servers);
+                Ok(())
+            };
+            self.blocking(context.to_owned(), rescued).await?;
+            if started.elapsed() >= REQUEST_TIMEOUT {
+                return answer;
+            }
+            tokio::time::sleep(VISIBLE_INTERVAL).await;
         }
     }
 

@@ -6,6 +6,7 @@
 //! `spawn_blocking`); async ones say so by being async.
 
 mod admin;
+mod bootstrap;
 mod context;
 mod error;
 mod headers;
@@ -19,6 +20,7 @@ mod settings;
 mod trouble;
 
 pub use admin::{Admin, ClusterFacts};
+pub use bootstrap::Bootstrap;
 pub use context::{TracingContext, log_error, log_line};
 pub use error::{ClusterError, KafkaFault, classify, error_code};
 pub use headers::{HeaderName, headers, native_headers};

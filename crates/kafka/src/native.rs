@@ -6,6 +6,7 @@
 //! is there.
 #![expect(unsafe_code, reason = "calls of librdkafka that crate rdkafka does not wrap")]
 
+mod brokers;
 mod commit;
 
 use std::{
@@ -23,6 +24,7 @@ use rdkafka::{
 use rdkafka_sys as sys;
 use uuid::Uuid;
 
+pub(crate) use brokers::{add_brokers, anybody_answers};
 pub use commit::commit_and_tell;
 
 /// What DescribeTopics tells of a topic.

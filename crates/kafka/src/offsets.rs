@@ -14,7 +14,7 @@ use rdkafka::{
 };
 use serde::Serialize;
 
-use crate::{ClusterError, KafkaFault, KafkaSettings, TracingContext, error_code, native};
+use crate::{ClusterError, KafkaFault, KafkaSettings, TracingContext, bootstrap::rescue, error_code, native};
 
 /// How long one question may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -237,12 +237,15 @@ impl Offsets {
     fn until_answered<T>(&self, ask: impl Fn(&Self) -> Result<T, ClusterError>) -> Result<T, ClusterError> {
         let begun = Instant::now();
         loop {
-            match ask(self) {
-                Err(error) if error.fault() == KafkaFault::Transient && begun.elapsed() < TIMEOUT => {
-                    self.wait(METADATA_INTERVAL);
-                }
-                answer => return answer,
+            let answer = ask(self);
+            if !answer.as_ref().is_err_and(|error| error.fault() == KafkaFault::Transient) {
+                return answer;
             }
+            rescue(self.consumer.client(), &self.settings.brokers);
+            if begun.elapsed() >= TIMEOUT {
+                return answer;
+            }
+            self.wait(METADATA_INTERVAL);
         }
     }
 

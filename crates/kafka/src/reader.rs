@@ -24,8 +24,8 @@ use rdkafka::{
 };
 
 use crate::{
-    ClusterError, HeaderName, KafkaFault, KafkaSettings, Offsets, PartitionOffsets, TracingContext, classify,
-    error_code, headers, position,
+    Bootstrap, ClusterError, HeaderName, KafkaFault, KafkaSettings, Offsets, PartitionOffsets,
+    TracingContext, classify, error_code, headers, position,
 };
 
 pub use error::ReadError;
@@ -147,6 +147,7 @@ pub struct LogReader {
     /// To ask what became of a range that is not there any more.
     offsets: Offsets,
     consumer: BaseConsumer<TracingContext>,
+    bootstrap: Bootstrap,
     open: Open,
 }
 
@@ -271,7 +272,13 @@ impl LogReader {
             .create_with_context(TracingContext)
             .map_err(wrap)?;
         consumer.assign(&list).map_err(wrap)?;
-        Ok(Self { topic: topic.to_owned(), offsets: Offsets::new(settings)?, consumer, open })
+        Ok(Self {
+            topic: topic.to_owned(),
+            offsets: Offsets::new(settings)?,
+            consumer,
+            bootstrap: Bootstrap::new(&settings.brokers),
+            open,
+        })
     }
 
     /// Begins to read all that is there now, of all partitions.
@@ -310,7 +317,10 @@ impl LogReader {
                 return Ok(Read::End);
             }
             match consumer.poll(timeout) {
-                None => return Ok(Read::Idle),
+                None => {
+                    self.bootstrap.look_after(consumer.client());
+                    return Ok(Read::Idle);
+                }
                 Some(Ok(message)) => {
                     if self.open.wants(message.partition(), message.offset()) {
                         return Ok(Read::Record(RecordView(message)));

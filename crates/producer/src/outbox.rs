@@ -17,7 +17,7 @@ use std::{
 };
 
 use fleetlog_event::TimestampMs;
-use fleetlog_kafka::{ClusterError, KafkaSettings};
+use fleetlog_kafka::{Bootstrap, ClusterError, KafkaSettings};
 use rdkafka::{
     ClientConfig,
     error::KafkaError,
@@ -387,9 +387,16 @@ impl Lane {
 
     /// The poll thread: serves callbacks, replaces a client that died, ends when told to.
     fn poll_on(&self) {
-        let mut backoff = Backoff::default();
+        let (mut backoff, mut delivered_before) = (Backoff::default(), 0);
+        let mut bootstrap = Bootstrap::new(self.config.get("bootstrap.servers").unwrap_or_default());
         while let Some(client) = self.client() {
             client.poll(POLL);
+            let delivered = self.shared.delivered.load(Ordering::Relaxed);
+            if delivered == std::mem::replace(&mut delivered_before, delivered)
+                && client.in_flight_count() > 0
+            {
+                bootstrap.look_after(client.client());
+            }
             if self.stop.load(Ordering::Acquire) {
                 return self.give_up(&client);
             }

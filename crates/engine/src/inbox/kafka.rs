@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use fleetlog_event::TimestampMs;
 use fleetlog_kafka::{
-    ClusterError, KafkaSettings, LogReader, Offsets, PartitionRange, ReadError, TracingContext,
+    Bootstrap, ClusterError, KafkaSettings, LogReader, Offsets, PartitionRange, ReadError, TracingContext,
 };
 use fleetlog_projection::{Headers, Record};
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -60,7 +60,8 @@ impl KafkaInbox {
         let (settings, of_thread) = (settings.clone(), settings.clone());
         thread::Builder::new().name("inbox".to_owned()).spawn(move || {
             let (settings, followed) = (of_thread, BTreeMap::new());
-            Follower { settings, orders, followed, trouble: None }.run();
+            let bootstrap = Bootstrap::new(&settings.brokers);
+            Follower { settings, bootstrap, orders, followed, trouble: None }.run();
         })?;
         Ok(Self { sender: Arc::new(sender), settings })
     }
@@ -131,6 +132,7 @@ struct Followed {
 
 struct Follower {
     settings: KafkaSettings,
+    bootstrap: Bootstrap,
     orders: Receiver<(InboxAt, i64, InboxWriter)>,
     followed: BTreeMap<InboxAt, Followed>,
     /// What was said last of what is wrong.
@@ -230,7 +232,10 @@ impl Follower {
     fn poll(&mut self, client: &BaseConsumer<TracingContext>) {
         let mut timeout = POLL_TIMEOUT;
         for _ in 0..POLLS_PER_ROUND {
-            let Some(polled) = client.poll(timeout) else { return };
+            let Some(polled) = client.poll(timeout) else {
+                self.bootstrap.look_after(client.client());
+                return;
+            };
             timeout = Duration::ZERO;
             match polled {
                 Ok(message) => {

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use fleetlog_event::TimestampMs;
-use fleetlog_kafka::{KafkaSettings, TracingContext};
+use fleetlog_kafka::{Bootstrap, KafkaSettings, TracingContext};
 use fleetlog_projection::{Headers, Record};
 use rdkafka::{
     ClientContext, Offset, TopicPartitionList,
@@ -40,6 +40,9 @@ pub struct KafkaIntake {
     chunks: BTreeMap<LaneAt, Chunk>,
     /// What is to be told at the next poll.
     untold: VecDeque<Polled>,
+    bootstrap: Bootstrap,
+    /// Lanes that were taken up and not given back.
+    lanes: usize,
 }
 
 /// Where a lane's records go.
@@ -88,7 +91,14 @@ impl KafkaIntake {
             client.create_with_context(GroupContext::default()).map_err(fail)?;
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(fail)?;
-        Ok(Self { consumer, topics, chunks: BTreeMap::new(), untold: VecDeque::new() })
+        Ok(Self {
+            consumer,
+            topics,
+            chunks: BTreeMap::new(),
+            untold: VecDeque::new(),
+            bootstrap: Bootstrap::new(&kafka.brokers),
+            lanes: 0,
+        })
     }
 
     fn lane_of(&self, topic: &str, partition: i32) -> Option<LaneAt> {
@@ -160,7 +170,14 @@ impl Intake for KafkaIntake {
             Some(Err(error)) => self.consumer.context().judge(&error),
             None => match self.consumer.client().fatal_error() {
                 Some((code, text)) => over(code, &format!("{code:?}: {text}")),
-                None => self.next_event().unwrap_or(Polled::Nothing),
+                None => {
+                    let event = self.next_event();
+                    // Who has lanes hears of it when the group does: they are lost then.
+                    if event.is_none() && self.lanes == 0 {
+                        self.bootstrap.look_after(self.consumer.client());
+                    }
+                    event.unwrap_or(Polled::Nothing)
+                }
             },
         }
     }
@@ -185,6 +202,7 @@ impl Intake for KafkaIntake {
             // Not all versions can pause what is not assigned; it is done again below.
             drop(self.consumer.pause(&paused));
         }
+        self.lanes += lanes.len();
         self.consumer.incremental_assign(&list).map_err(fail)?;
         if paused.count() > 0 { self.consumer.pause(&paused).map_err(fail) } else { Ok(()) }
     }
@@ -192,6 +210,7 @@ impl Intake for KafkaIntake {
     fn unassign(&mut self, lanes: &[LaneAt]) -> Result<(), Failure> {
         let list = self.list(lanes.iter().map(|lane| (*lane, Offset::Invalid)));
         lanes.iter().for_each(|lane| drop(self.chunks.remove(lane)));
+        self.lanes = self.lanes.saturating_sub(lanes.len());
         let fail = |error: KafkaError| Failure::transient(format!("giving up partitions: {error}"));
         self.consumer.incremental_unassign(&list).map_err(fail)
     }

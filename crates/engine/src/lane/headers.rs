@@ -14,8 +14,9 @@ use crate::ports::Schemas;
 
 /// So near to the end of the log headers are read always: there they cost nothing that counts, and what is set aside holds nobody up.
 const NEAR_OFFSETS: i64 = 20_000;
-/// For so long after something was set aside they are read too.
-const CALM_OFFSETS: i64 = 100_000;
+/// For so long after something was set aside they are read too: to begin again throws away what was projected and not written, up
+/// to some seconds of work.
+const CALM_OFFSETS: i64 = 1_000_000;
 
 /// What the need of headers hangs on, beside the end of the log.
 #[derive(Debug)]
@@ -73,11 +74,11 @@ mod tests {
     fn far_from_the_end_headers_are_left_out_until_something_is_set_aside() {
         let wanted = HeadersWanted::new();
         assert_eq!(wanted.from(0, None), i64::MIN, "nobody knows how far the end is");
-        assert_eq!(wanted.from(0, Some(1_000_000)), 1_000_000 - NEAR_OFFSETS);
+        assert_eq!(wanted.from(0, Some(9_000_000)), 9_000_000 - NEAR_OFFSETS);
         wanted.set_aside(500);
         for cursor in [0, 500, 500 + CALM_OFFSETS] {
-            assert_eq!(wanted.from(cursor, Some(1_000_000)), i64::MIN, "{cursor}");
+            assert_eq!(wanted.from(cursor, Some(9_000_000)), i64::MIN, "{cursor}");
         }
-        assert_eq!(wanted.from(501 + CALM_OFFSETS, Some(1_000_000)), 1_000_000 - NEAR_OFFSETS);
+        assert_eq!(wanted.from(501 + CALM_OFFSETS, Some(9_000_000)), 9_000_000 - NEAR_OFFSETS);
     }
 }

@@ -1,0 +1,51 @@
+//! Clients that have lost all their brokers.
+//!
+//! librdkafka (2.12.1) forgets each broker that an answer with metadata does not name. Where the only broker of a cluster was fenced
+//! for a moment, because it had stood still for longer than `broker.session.timeout.ms`, the answer names none: the client then has
+//! nobody to ask, never asks again, and says nothing (`rd_kafka_metadata_decommission_unavailable_brokers`; the re-bootstrap of
+//! KIP-899 begins with a broker that goes down or a request that fails, and there is neither). So whoever hears nothing
+//! for a while looks whether anybody answers, and tells the client its bootstrap servers anew where nobody does.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::{ClientContext, client::Client};
+
+use crate::native;
+
+/// How long a client may hear nothing before it is looked after.
+const SILENCE: Duration = Duration::from_secs(10);
+/// How long an answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Looks after one client.
+#[derive(Clone, Debug)]
+pub struct Bootstrap {
+    servers: String,
+    looked_at: Instant,
+}
+
+impl Bootstrap {
+    /// For a client made just now with these bootstrap servers.
+    #[must_use]
+    pub fn new(servers: &str) -> Self {
+        Self { servers: servers.to_owned(), looked_at: Instant::now() }
+    }
+
+    /// To be called while nothing is heard: looks every ten seconds whether some broker answers, for a second at most
+    /// (*blocking*), and tells the client its bootstrap servers anew where none does.
+    pub fn look_after<C: ClientContext>(&mut self, client: &Client<C>) {
+        if self.looked_at.elapsed() < SILENCE {
+            return;
+        }
+        rescue(client, &self.servers);
+        self.looked_at = Instant::now();
+    }
+}
+
+/// The same at once, for a client of which a question failed.
+pub(crate) fn rescue<C: ClientContext>(client: &Client<C>, servers: &str) {
+    if !native::anybody_answers(client, ANSWER_TIMEOUT) {
+        tracing::info!(servers, "no broker answers; asking the bootstrap servers");
+        native::add_brokers(client, servers);
+    }
+}

@@ -16,8 +16,7 @@ use rdkafka::{
 use serde::Serialize;
 
 use crate::{
-    ClusterError, KafkaFault, KafkaSettings, Overview, TracingContext,
-    bootstrap::rescue,
+    Bootstrap, ClusterError, KafkaFault, KafkaSettings, Overview, TracingContext,
     native::{self, Described, GroupFacts},
     plan::{Change, ConfigChange, Plan, TopicFacts},
 };
@@ -373,18 +372,17 @@ impl Admin {
         context: &str,
         ask: impl Fn(&Client<TracingContext>) -> Result<T, KafkaError> + Clone + Send + 'static,
     ) -> Result<T, ClusterError> {
-        let started = Instant::now();
+        let (started, mut bootstrap) = (Instant::now(), Bootstrap::new(&self.brokers));
         loop {
             let answer = self.blocking(context.to_owned(), ask.clone()).await;
             if !answer.as_ref().is_err_and(|error| error.fault() == KafkaFault::Transient) {
                 return answer;
             }
-            let servers = self.brokers.clone();
-            let rescued = move |client: &Client<TracingContext>| {
-                rescue(client, &servers);
-                Ok(())
+            let looked_after = move |client: &Client<TracingContext>| {
+                bootstrap.look_after(client);
+                Ok(bootstrap)
             };
-            self.blocking(context.to_owned(), rescued).await?;
+            bootstrap = self.blocking(context.to_owned(), looked_after).await?;
             if started.elapsed() >= REQUEST_TIMEOUT {
                 return answer;
             }

@@ -31,21 +31,16 @@ impl Bootstrap {
         Self { servers: servers.to_owned(), looked_at: Instant::now() }
     }
 
-    /// To be called while nothing is heard: looks every ten seconds whether some broker answers, for a second at most
+    /// To be called while nothing is heard, or where a question failed: looks every ten seconds whether some broker answers, for a second at most
     /// (*blocking*), and tells the client its bootstrap servers anew where none does.
     pub fn look_after<C: ClientContext>(&mut self, client: &Client<C>) {
         if self.looked_at.elapsed() < SILENCE {
             return;
         }
-        rescue(client, &self.servers);
+        if !native::anybody_answers(client, ANSWER_TIMEOUT) {
+            tracing::info!(servers = self.servers, "no broker answers; asking the bootstrap servers");
+            native::add_brokers(client, &self.servers);
+        }
         self.looked_at = Instant::now();
-    }
-}
-
-/// The same at once, for a client of which a question failed.
-pub(crate) fn rescue<C: ClientContext>(client: &Client<C>, servers: &str) {
-    if !native::anybody_answers(client, ANSWER_TIMEOUT) {
-        tracing::info!(servers, "no broker answers; asking the bootstrap servers");
-        native::add_brokers(client, servers);
     }
 }

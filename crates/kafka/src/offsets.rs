@@ -14,7 +14,7 @@ use rdkafka::{
 };
 use serde::Serialize;
 
-use crate::{ClusterError, KafkaFault, KafkaSettings, TracingContext, bootstrap::rescue, error_code, native};
+use crate::{Bootstrap, ClusterError, KafkaFault, KafkaSettings, TracingContext, error_code, native};
 
 /// How long one question may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -235,13 +235,13 @@ impl Offsets {
 
     /// Asks again while a leader or coordinator is changing, *blocking*: for as long as one question may take.
     fn until_answered<T>(&self, ask: impl Fn(&Self) -> Result<T, ClusterError>) -> Result<T, ClusterError> {
-        let begun = Instant::now();
+        let (begun, mut bootstrap) = (Instant::now(), Bootstrap::new(&self.settings.brokers));
         loop {
             let answer = ask(self);
             if !answer.as_ref().is_err_and(|error| error.fault() == KafkaFault::Transient) {
                 return answer;
             }
-            rescue(self.consumer.client(), &self.settings.brokers);
+            bootstrap.look_after(self.consumer.client());
             if begun.elapsed() >= TIMEOUT {
                 return answer;
             }

@@ -392,11 +392,10 @@ impl Lane {
         while let Some(client) = self.client() {
             client.poll(POLL);
             let delivered = self.shared.delivered.load(Ordering::Relaxed);
-            if delivered == std::mem::replace(&mut delivered_before, delivered)
-                && client.in_flight_count() > 0
-            {
+            if delivered == delivered_before && client.in_flight_count() > 0 {
                 bootstrap.look_after(client.client());
             }
+            delivered_before = delivered;
             if self.stop.load(Ordering::Acquire) {
                 return self.give_up(&client);
             }

@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use fleetlog_projection::{Projection, SetAside, Sink};
+use fleetlog_projection::{Projection, Sink};
 
 use super::Lane;
 use crate::ports::Schemas;
@@ -44,11 +44,6 @@ impl HeadersWanted {
             _ => i64::MIN,
         }
     }
-}
-
-/// Whether some of these were read without their headers.
-pub(super) fn lacks_headers(set_aside: &[SetAside]) -> bool {
-    set_aside.iter().any(|aside| !aside.record.headers.are_read())
 }
 
 impl<P, S, C> Lane<P, S, C>

@@ -8,7 +8,7 @@ use fleetlog_projection::{
     mutant::{Mutant, on},
 };
 
-use super::{Lane, Work, headers::lacks_headers, now};
+use super::{Lane, Work, now};
 use crate::{DeadLetter, Origin, fault::Interrupt, ports::Schemas};
 
 impl<P, S, C> Lane<P, S, C>
@@ -27,7 +27,7 @@ where
         if let Some(last) = set_aside.last() {
             self.headers.set_aside(last.record.offset);
         }
-        if lacks_headers(set_aside) {
+        if set_aside.iter().any(|aside| !aside.record.headers.are_read()) {
             return Err(Interrupt::Again("what is set aside is read once more, with its headers".to_owned()));
         }
         self.send(set_aside.iter().map(|aside| self.letter(work, aside)).collect()).await

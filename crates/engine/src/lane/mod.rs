@@ -46,7 +46,6 @@ use crate::{
 use ahead::{Adding, Ahead, Flight, Landed, Round, Source, Tally, offsets};
 pub(crate) use breaker::{Breaker, Limits, Trip};
 pub(crate) use headers::HeadersWanted;
-use headers::lacks_headers;
 use orders::{Ordered, Orders};
 use round::Pace;
 pub(crate) use start::SharedLogs;
@@ -170,11 +169,7 @@ where
                 () = tokio::time::sleep_until(*idle_at), if !flying && !holding => Next::Idle,
             };
             let done = match next {
-                Next::Stop => {
-                    // What is under way finishes; what was projected ahead is read again next time.
-                    let finished = self.land(work).await;
-                    return finished.err().unwrap_or(Interrupt::Stopped);
-                }
+                Next::Stop => Err(Interrupt::Stopped),
                 Next::Landed(landed) => self.landed(work, *landed).await,
                 Next::Ordered(ordered) => self.take_order(work, ordered),
                 Next::Taking(Taking::Batch(batch)) => self.step(work, batch).await,
@@ -188,8 +183,14 @@ where
                 Ok(()) => self.see_to_orders(work).await,
                 Err(interrupt) => Err(interrupt),
             };
-            if let Err(interrupt) = done.and_then(|()| self.launch(work)) {
-                return interrupt;
+            match done.and_then(|()| self.launch(work)) {
+                Ok(()) => {}
+                // Nothing is wrong: what is under way finishes, or else it would be another's write on the chain when it came
+                // later. What was projected ahead is read again.
+                Err(interrupt @ (Interrupt::Stopped | Interrupt::Again(_))) => {
+                    return self.land(work).await.err().unwrap_or(interrupt);
+                }
+                Err(interrupt) => return interrupt,
             }
         }
     }
@@ -222,10 +223,6 @@ where
         let projected = self.project(work, &taken, work.core.rulings(), &decode)?;
         fail_point!("step.projected");
         self.check_flood(work, fresh.len(), &projected.set_aside)?;
-        if lacks_headers(&projected.set_aside) {
-            // The lane begins again: later, what is under way would be another's write on the chain.
-            self.land(work).await?;
-        }
         self.publish(work, &projected.set_aside).await?;
         let Work { ahead, cache, cached_bytes, .. } = work;
         let (writes, rows_max) =

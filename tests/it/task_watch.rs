@@ -154,7 +154,7 @@ impl Rig {
 /// What is said is of a task that nothing had moved for its whole time, by the log's own times, and says so.
 fn assert_due(events: &[Seen], timeout_ms: i64) {
     for (n, said) in events.iter().enumerate().filter(|(_, event)| event.is_of_watch) {
-        let moved = events[..n].iter().rfind(|event| event.event_type != "Stalled").unwrap();
+        let moved = events[..n].iter().rfind(|event| !event.is_of_watch).unwrap();
         assert!(said.recorded_at >= moved.recorded_at + timeout_ms, "too early: {said:?} after {moved:?}");
         assert_eq!(said.occurred_at(), moved.recorded_at + timeout_ms, "{said:?}");
         assert_eq!(said.event["meta"]["causation_id"], events[0].event["meta"]["event_id"], "{said:?}");

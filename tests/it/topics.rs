@@ -10,13 +10,15 @@ use fleetlog_kafka::{
     Admin, Change, ClusterError, ConfigChange, KafkaSettings, LogReader, Offsets, PartitionRange, Plan, Read,
     ReadError,
 };
+use fleetlog_producer::{ProducerMetrics, RawRecord, Schemas, TransactionalProducer};
 use fleetlog_testkit::delete_before;
+use fleetlog_tests::until;
 use rdkafka::{
     Offset, TopicPartitionList,
     producer::{BaseProducer, BaseRecord, Producer},
 };
 
-use crate::kafka::cluster;
+use crate::kafka::{cluster, forgetful};
 
 const TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -286,4 +288,49 @@ async fn committed_offsets_and_offsets_by_time_are_told() {
     assert_eq!(offsets.committed(&group, &[&topic]).await.unwrap(), [((topic.clone(), 0), 2)].into());
     let error = offsets.ranges(&["no-such-topic"]).await.unwrap_err();
     assert!(matches!(error, ClusterError::UnknownTopic(_)), "{error}");
+}
+
+/// For longer than a broker of [`forgetful`] is known at a time.
+const LOOKS: usize = 16;
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_lost_its_brokers_makes_topics_all_the_same() {
+    let kafka = forgetful().await;
+    let settings = kafka.settings("forgets-");
+    let admin = create(&settings, &[spec(&settings, "task", 1, true)]).await;
+    let plan = admin.plan(&[spec(&settings, "robot", 1, true)]).await.unwrap();
+    until("it has lost its brokers", async || admin.overview(LOOK_INTERVAL).await.is_err()).await;
+    admin.apply(&plan).await.unwrap();
+    assert!(admin.plan(&[spec(&settings, "robot", 1, true)]).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_lost_its_brokers_is_told_offsets_all_the_same() {
+    let kafka = forgetful().await;
+    let settings = kafka.settings("forgets-");
+    create(&settings, &[spec(&settings, "task", 1, true)]).await;
+    let (offsets, topic) = (Offsets::new(&settings).unwrap(), settings.topic("task"));
+    let mut beat = tokio::time::interval(LOOK_INTERVAL);
+    for _ in 0..LOOKS {
+        beat.tick().await;
+        offsets.ranges(&[&topic]).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_producer_that_lost_its_brokers_commits_all_the_same() {
+    let kafka = forgetful().await;
+    let settings = kafka.settings("forgets-");
+    create(&settings, &[spec(&settings, "task", 1, true)]).await;
+    let schemas = Schemas::on_topic(&settings).unwrap();
+    let id = settings.topic("import");
+    let mut producer =
+        TransactionalProducer::connect(&settings, &id, schemas, ProducerMetrics::default()).await.unwrap();
+    let mut beat = tokio::time::interval(LOOK_INTERVAL);
+    for _ in 0..LOOKS {
+        beat.tick().await;
+        let record = RawRecord { topic: settings.topic("task"), ..RawRecord::default() };
+        producer.transact(vec![], vec![record]).await.unwrap();
+    }
 }

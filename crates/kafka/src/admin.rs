@@ -17,12 +17,11 @@ use serde::Serialize;
 
 use crate::{
     Bootstrap, ClusterError, KafkaFault, KafkaSettings, Overview, TracingContext,
+    bootstrap::{ASK_TIMEOUT, PATIENCE},
     native::{self, Described, GroupFacts},
     plan::{Change, ConfigChange, Plan, TopicFacts},
 };
 
-/// How long one administrative request may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long brokers may take to register with their controller: its default for a session is 9 s.
 const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a change may take to become visible.
@@ -100,7 +99,7 @@ impl Admin {
     /// When the brokers cannot be asked.
     pub async fn topic_names(&self) -> Result<Vec<String>, ClusterError> {
         self.asking("listing topics", |client| {
-            let metadata = client.fetch_metadata(None, REQUEST_TIMEOUT)?;
+            let metadata = client.fetch_metadata(None, ASK_TIMEOUT)?;
             Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
         })
         .await
@@ -159,7 +158,7 @@ impl Admin {
     pub async fn group(&self, group: &str) -> Result<GroupFacts, ClusterError> {
         let group = group.to_owned();
         self.asking(&format!("asking who is in group `{group}`"), move |client| {
-            native::describe_group(client, &group, REQUEST_TIMEOUT)
+            native::describe_group(client, &group, ASK_TIMEOUT)
         })
         .await
     }
@@ -220,16 +219,21 @@ impl Admin {
     /// When a broker refuses; a topic that is not there is no error.
     pub async fn delete_topics(&self, names: &[&str]) -> Result<(), ClusterError> {
         let context = || format!("deleting {}", names.join(", "));
-        let outcomes = self.client.delete_topics(names, &options()).await;
-        for outcome in outcomes.map_err(|error| ClusterError::kafka(context(), error))? {
-            match outcome {
-                Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
-                Err((topic, code)) => {
-                    return Err(ClusterError::code(format!("deleting topic `{topic}`"), code));
+        self.insisting(|| async {
+            let outcomes = self.client.delete_topics(names, &options()).await;
+            for outcome in outcomes.map_err(|error| ClusterError::kafka(context(), error))? {
+                match outcome {
+                    // An earlier try was heard, and its answer was not.
+                    Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
+                    Err((topic, code)) => {
+                        return Err(ClusterError::code(format!("deleting topic `{topic}`"), code));
+                    }
                 }
             }
-        }
-        self.until(&context(), async || {
+            Ok(())
+        })
+        .await?;
+        self.until(&context(), || async {
             Ok(self.describe(names).await?.iter().all(|topic| topic.facts.is_err()))
         })
         .await
@@ -247,35 +251,54 @@ impl Admin {
         for (name, value) in configs {
             new = new.set(name, value);
         }
-        let started = Instant::now();
-        loop {
+        let once = || async {
             let outcomes = self.client.create_topics([&new], &options()).await;
             let outcomes = outcomes.map_err(|error| ClusterError::kafka(context(), error))?;
             match outcomes.into_iter().find_map(Result::err) {
-                // Another process applying the same plan was quicker.
-                None | Some((_, RDKafkaErrorCode::TopicAlreadyExists)) => return Ok(()),
+                // Another process applying the same plan was quicker, or the answer to an earlier try got lost.
+                None | Some((_, RDKafkaErrorCode::TopicAlreadyExists)) => Ok(true),
                 // A broker that answers registers with its controller a moment later, as it does after a pause.
-                Some((_, RDKafkaErrorCode::InvalidReplicationFactor)) => {
-                    let brokers = self.cluster(REQUEST_TIMEOUT).await?.brokers.len();
-                    if started.elapsed() > REGISTRATION_TIMEOUT {
-                        let topic = topic.to_owned();
-                        return Err(ClusterError::TooFewBrokers { topic, replication, brokers });
-                    }
-                    tokio::time::sleep(VISIBLE_INTERVAL).await;
-                }
-                Some((_, code)) => return Err(ClusterError::code(context(), code)),
+                Some((_, RDKafkaErrorCode::InvalidReplicationFactor)) => Ok(false),
+                Some((_, code)) => Err(ClusterError::code(context(), code)),
             }
+        };
+        let mut refused_at = None;
+        while !self.insisting(once).await? {
+            if refused_at.get_or_insert_with(Instant::now).elapsed() > REGISTRATION_TIMEOUT {
+                let count =
+                    |client: &Client<_>| Ok(client.fetch_metadata(None, ASK_TIMEOUT)?.brokers().len());
+                let brokers = self.asking("counting brokers", count).await?;
+                return Err(ClusterError::TooFewBrokers { topic: topic.to_owned(), replication, brokers });
+            }
+            tokio::time::sleep(VISIBLE_INTERVAL).await;
         }
+        Ok(())
     }
 
     async fn add_partitions(&self, topic: &str, to: i32) -> Result<(), ClusterError> {
         let context = || format!("adding partitions to topic `{topic}`");
-        let new = NewPartitions::new(topic, usize::try_from(to).unwrap_or_default());
-        let outcomes = self.client.create_partitions([&new], &options()).await;
-        for outcome in outcomes.map_err(|error| ClusterError::kafka(context(), error))? {
-            outcome.map_err(|(_, code)| ClusterError::code(context(), code))?;
-        }
-        Ok(())
+        let wanted = usize::try_from(to).unwrap_or_default();
+        let new = NewPartitions::new(topic, wanted);
+        self.insisting(|| async {
+            let outcomes = self.client.create_partitions([&new], &options()).await;
+            let outcomes = outcomes.map_err(|error| ClusterError::kafka(context(), error))?;
+            match outcomes.into_iter().find_map(Result::err) {
+                None => Ok(()),
+                // Another process was quicker, or the answer to an earlier try got lost.
+                Some((_, RDKafkaErrorCode::InvalidPartitions))
+                    if self.has_partitions(topic, wanted).await? =>
+                {
+                    Ok(())
+                }
+                Some((_, code)) => Err(ClusterError::code(context(), code)),
+            }
+        })
+        .await
+    }
+
+    async fn has_partitions(&self, topic: &str, wanted: usize) -> Result<bool, ClusterError> {
+        let described = self.describe(&[topic]).await?;
+        Ok(described.iter().all(|t| t.facts.as_ref().is_ok_and(|facts| facts.replicas.len() == wanted)))
     }
 
     async fn set_configs(&self, topic: &str, changes: Vec<ConfigChange>) -> Result<(), ClusterError> {
@@ -285,7 +308,7 @@ impl Admin {
             .asking(&context, move |client| {
                 let configs =
                     changes.iter().map(|change| (change.name.as_str(), change.to.as_str())).collect();
-                native::set_topic_configs(client, &[(&name, configs)], REQUEST_TIMEOUT)
+                native::set_topic_configs(client, &[(&name, configs)], ASK_TIMEOUT)
             })
             .await?;
         for (_, outcome) in outcomes {
@@ -296,16 +319,13 @@ impl Admin {
 
     async fn await_partitions(&self, topic: &str, partitions: i32) -> Result<(), ClusterError> {
         let wanted = usize::try_from(partitions).unwrap_or_default();
-        self.until(&format!("topic `{topic}` with {partitions} partitions"), async || {
-            let described = self.describe(&[topic]).await?;
-            Ok(described.iter().all(|t| t.facts.as_ref().is_ok_and(|facts| facts.replicas.len() == wanted)))
-        })
-        .await
+        let what = format!("topic `{topic}` with {partitions} partitions");
+        self.until(&what, || self.has_partitions(topic, wanted)).await
     }
 
     async fn await_configs(&self, topic: &str, changes: &[ConfigChange]) -> Result<(), ClusterError> {
         let names = [topic.to_owned()];
-        self.until(&format!("the settings of topic `{topic}`"), async || {
+        self.until(&format!("the settings of topic `{topic}`"), || async {
             let found = self.configs(&names).await?;
             let has = |change: &ConfigChange| {
                 found.iter().any(|(_, configs)| configs.get(&change.name) == Some(&change.to))
@@ -315,10 +335,10 @@ impl Admin {
         .await
     }
 
-    async fn until(
+    async fn until<Seen: Future<Output = Result<bool, ClusterError>>>(
         &self,
         what: &str,
-        seen: impl AsyncFn() -> Result<bool, ClusterError>,
+        seen: impl Fn() -> Seen,
     ) -> Result<(), ClusterError> {
         let started = Instant::now();
         while !seen().await? {
@@ -338,7 +358,7 @@ impl Admin {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         self.asking("describing topics", move |client| {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            native::describe_topics(client, &names, REQUEST_TIMEOUT)
+            native::describe_topics(client, &names, ASK_TIMEOUT)
         })
         .await
     }
@@ -351,41 +371,64 @@ impl Admin {
             return Ok(Vec::new());
         }
         let resources: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
-        let answers = self.client.describe_configs(&resources, &options()).await;
-        let context = "reading topic configurations";
-        let answers = answers.map_err(|error| ClusterError::kafka(context, error))?;
-        names
-            .iter()
-            .zip(answers)
-            .map(|(name, answer)| {
-                let resource =
-                    answer.map_err(|code| ClusterError::code(format!("{context} of `{name}`"), code))?;
-                let entries = resource.entries.into_iter();
-                Ok((name.clone(), entries.filter_map(|entry| Some((entry.name, entry.value?))).collect()))
-            })
-            .collect()
+        let configs = self.described_configs("reading the configuration", &resources).await?;
+        Ok(names.iter().cloned().zip(configs).collect())
     }
 
-    /// Asks again while a controller or coordinator is changing, for as long as one request may take.
+    /// The configuration of each resource, in order; values that a broker keeps secret are absent.
+    pub(crate) async fn described_configs(
+        &self,
+        context: &str,
+        resources: &[ResourceSpecifier<'_>],
+    ) -> Result<Vec<BTreeMap<String, String>>, ClusterError> {
+        self.insisting(|| async {
+            let answers = self.client.describe_configs(resources, &options()).await;
+            let answers = answers.map_err(|error| ClusterError::kafka(context, error))?;
+            let mut configs = Vec::with_capacity(answers.len());
+            for (answer, resource) in answers.into_iter().zip(resources) {
+                let answer = answer.map_err(|code| {
+                    let of = match resource {
+                        ResourceSpecifier::Topic(name) => format!("topic `{name}`"),
+                        ResourceSpecifier::Group(name) => format!("group `{name}`"),
+                        ResourceSpecifier::Broker(id) => format!("broker {id}"),
+                    };
+                    ClusterError::code(format!("{context} of {of}"), code)
+                })?;
+                let entries = answer.entries.into_iter();
+                configs.push(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect());
+            }
+            Ok(configs)
+        })
+        .await
+    }
+
+    /// As [`insisting`](Self::insisting), of what blocks.
     async fn asking<T: Send + 'static>(
         &self,
         context: &str,
         ask: impl Fn(&Client<TracingContext>) -> Result<T, KafkaError> + Clone + Send + 'static,
     ) -> Result<T, ClusterError> {
-        let (started, mut bootstrap) = (Instant::now(), Bootstrap::new(&self.brokers));
+        self.insisting(|| self.blocking(context.to_owned(), ask.clone())).await
+    }
+
+    /// Asks again while a controller or coordinator is changing, or no broker answers: whoever asks has to bear that an
+    /// earlier try was heard and its answer got lost.
+    async fn insisting<T, Asked: Future<Output = Result<T, ClusterError>>>(
+        &self,
+        ask: impl Fn() -> Asked,
+    ) -> Result<T, ClusterError> {
+        let (begun, mut bootstrap) = (Instant::now(), Bootstrap::new(&self.brokers));
         loop {
-            let answer = self.blocking(context.to_owned(), ask.clone()).await;
-            if !answer.as_ref().is_err_and(|error| error.fault() == KafkaFault::Transient) {
+            let answer = ask().await;
+            let passes = answer.as_ref().is_err_and(|error| error.fault() == KafkaFault::Transient);
+            if !passes || begun.elapsed() >= PATIENCE {
                 return answer;
             }
             let looked_after = move |client: &Client<TracingContext>| {
                 bootstrap.look_after(client);
                 Ok(bootstrap)
             };
-            bootstrap = self.blocking(context.to_owned(), looked_after).await?;
-            if started.elapsed() >= REQUEST_TIMEOUT {
-                return answer;
-            }
+            bootstrap = self.blocking("looking for brokers".to_owned(), looked_after).await?;
             tokio::time::sleep(VISIBLE_INTERVAL).await;
         }
     }
@@ -403,6 +446,6 @@ impl Admin {
     }
 }
 
-pub(crate) fn options() -> AdminOptions {
-    AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT))
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(ASK_TIMEOUT)).operation_timeout(Some(ASK_TIMEOUT))
 }

@@ -16,6 +16,15 @@ use crate::native;
 const SILENCE: Duration = Duration::from_secs(10);
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// For how long it is looked again where nobody answers, or no broker is named yet.
+const LOOK_MAX: Duration = Duration::from_secs(3);
+/// Between two such looks.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long a question, or a change, may take before it is made again: a client that lost its brokers is looked after in between.
+pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(15);
+/// For how long it is made again while what keeps it from being answered passes by waiting.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Looks after one client.
 #[derive(Clone, Debug)]
@@ -31,15 +40,18 @@ impl Bootstrap {
         Self { servers: servers.to_owned(), looked_at: Instant::now() }
     }
 
-    /// To be called while nothing is heard, or where a question failed: looks every ten seconds whether some broker answers, for a second at most
-    /// (*blocking*), and tells the client its bootstrap servers anew where none does.
+    /// To be called while nothing is heard, or where a question failed: looks every ten seconds whether some broker names brokers, and
+    /// tells the client its bootstrap servers anew where none does, again and again for a few seconds (*blocking*).
+    #[expect(clippy::disallowed_methods, reason = "time itself is meant, on a thread that may block")]
     pub fn look_after<C: ClientContext>(&mut self, client: &Client<C>) {
         if self.looked_at.elapsed() < SILENCE {
             return;
         }
-        if !native::anybody_answers(client, ANSWER_TIMEOUT) {
+        let begun = Instant::now();
+        while !native::names_brokers(client, ANSWER_TIMEOUT) && begun.elapsed() < LOOK_MAX {
             tracing::info!(servers = self.servers, "no broker answers; asking the bootstrap servers");
             native::add_brokers(client, &self.servers);
+            std::thread::sleep(LOOK_INTERVAL);
         }
         self.looked_at = Instant::now();
     }

@@ -11,7 +11,6 @@ use rdkafka::admin::ResourceSpecifier;
 
 use crate::{
     Admin, ClusterError, KafkaSettings, LogReader, Offsets, PartitionRange, Read, ReadError, RecordView,
-    admin::options,
 };
 
 /// A broker, as the others name it.
@@ -84,15 +83,9 @@ impl Admin {
     /// # Errors
     /// When the broker cannot be asked, or this client may not.
     pub async fn broker_configs(&self, id: i32) -> Result<BTreeMap<String, String>, ClusterError> {
-        let context = || format!("reading the configuration of broker {id}");
-        let asked = self.client.describe_configs(&[ResourceSpecifier::Broker(id)], &options()).await;
-        let answers = asked.map_err(|error| ClusterError::kafka(context(), error))?;
-        let mut configs = BTreeMap::new();
-        for answer in answers {
-            let resource = answer.map_err(|code| ClusterError::code(context(), code))?;
-            configs.extend(resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))));
-        }
-        Ok(configs)
+        let resource = [ResourceSpecifier::Broker(id)];
+        let configs = self.described_configs("reading the configuration", &resource).await?;
+        Ok(configs.into_iter().next().unwrap_or_default())
     }
 }
 

@@ -24,7 +24,7 @@ use rdkafka::{
 use rdkafka_sys as sys;
 use uuid::Uuid;
 
-pub(crate) use brokers::{add_brokers, anybody_answers};
+pub(crate) use brokers::{add_brokers, names_brokers};
 pub use commit::commit_and_tell;
 
 /// What DescribeTopics tells of a topic.

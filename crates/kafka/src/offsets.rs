@@ -14,10 +14,12 @@ use rdkafka::{
 };
 use serde::Serialize;
 
-use crate::{Bootstrap, ClusterError, KafkaFault, KafkaSettings, TracingContext, error_code, native};
+use crate::{
+    Bootstrap, ClusterError, KafkaFault, KafkaSettings, TracingContext,
+    bootstrap::{ASK_TIMEOUT, PATIENCE},
+    error_code, native,
+};
 
-/// How long one question may take.
-const TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two looks whether the client knows a new topic.
 const METADATA_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -128,7 +130,7 @@ impl Offsets {
             }
             let context = || format!("reading what group `{group}` has committed");
             let answer = consumer(&this.settings, &group)?
-                .committed_offsets(list, TIMEOUT)
+                .committed_offsets(list, ASK_TIMEOUT)
                 .map_err(|error| ClusterError::kafka(context(), error))?;
             let mut committed = GroupOffsets::new();
             for element in answer.elements() {
@@ -143,9 +145,13 @@ impl Offsets {
     }
 
     /// The topic's id (KIP-516), *blocking*.
-    pub(crate) fn log_id(&self, topic: &str) -> Result<LogId, ClusterError> {
+    pub(crate) fn log_id_blocking(&self, topic: &str) -> Result<LogId, ClusterError> {
+        self.until_answered(|this| this.log_id_now(topic))
+    }
+
+    fn log_id_now(&self, topic: &str) -> Result<LogId, ClusterError> {
         let context = || format!("describing topic `{topic}`");
-        let described = native::describe_topics(self.consumer.client(), &[topic], TIMEOUT)
+        let described = native::describe_topics(self.consumer.client(), &[topic], ASK_TIMEOUT)
             .map_err(|error| ClusterError::kafka(context(), error))?;
         match described.into_iter().next().map(|topic| topic.facts) {
             Some(Ok(facts)) => Ok(LogId(facts.id)),
@@ -157,13 +163,13 @@ impl Offsets {
     }
 
     /// The topics' partitions, *blocking*.
-    pub(crate) fn partitions(&self, topics: &[&str]) -> Result<Vec<(String, i32)>, ClusterError> {
+    fn partitions(&self, topics: &[&str]) -> Result<Vec<(String, i32)>, ClusterError> {
         let mut partitions = Vec::new();
         for topic in topics {
             let context = || format!("reading the partitions of topic `{topic}`");
             let metadata = self
                 .consumer
-                .fetch_metadata(Some(topic), TIMEOUT)
+                .fetch_metadata(Some(topic), ASK_TIMEOUT)
                 .map_err(|error| ClusterError::kafka(context(), error))?;
             let found = metadata.topics().iter().find(|found| found.name() == *topic);
             let found = found.ok_or_else(|| ClusterError::UnknownTopic((*topic).to_owned()))?;
@@ -195,19 +201,7 @@ impl Offsets {
         for (topic, partition) in partitions {
             list.add_partition_offset(topic, *partition, what).map_err(wrap)?;
         }
-        let begun = Instant::now();
-        let answer = loop {
-            match self.consumer.offsets_for_times(list.clone(), TIMEOUT) {
-                // The partitions were told by a broker just before; the client has yet to take note of a new topic.
-                Err(error)
-                    if error_code(&error) == Some(RDKafkaErrorCode::UnknownPartition)
-                        && begun.elapsed() < TIMEOUT =>
-                {
-                    self.wait(METADATA_INTERVAL);
-                }
-                answer => break answer.map_err(wrap)?,
-            }
-        };
+        let answer = self.consumer.offsets_for_times(list, ASK_TIMEOUT).map_err(wrap)?;
         let mut found = BTreeMap::new();
         for element in answer.elements() {
             element.error().map_err(|error| {
@@ -233,18 +227,15 @@ impl Offsets {
         asked.unwrap_or_else(|_| Err(ClusterError::Interrupted(context.to_owned())))
     }
 
-    /// Asks again while a leader or coordinator is changing, *blocking*: for as long as one question may take.
+    /// Asks again while a leader or coordinator is changing or no broker answers, *blocking*.
     fn until_answered<T>(&self, ask: impl Fn(&Self) -> Result<T, ClusterError>) -> Result<T, ClusterError> {
         let (begun, mut bootstrap) = (Instant::now(), Bootstrap::new(&self.settings.brokers));
         loop {
             let answer = ask(self);
-            if !answer.as_ref().is_err_and(|error| error.fault() == KafkaFault::Transient) {
+            if !answer.as_ref().is_err_and(passes) || begun.elapsed() >= PATIENCE {
                 return answer;
             }
             bootstrap.look_after(self.consumer.client());
-            if begun.elapsed() >= TIMEOUT {
-                return answer;
-            }
             self.wait(METADATA_INTERVAL);
         }
     }
@@ -253,6 +244,14 @@ impl Offsets {
     pub(crate) fn wait(&self, length: Duration) {
         drop(self.consumer.poll(length));
     }
+}
+
+/// Whether a question may be answered when it is asked again.
+fn passes(error: &ClusterError) -> bool {
+    // A broker told of the partitions that are asked for; the client has yet to take note of a new topic.
+    let is_new = |source| error_code(source) == Some(RDKafkaErrorCode::UnknownPartition);
+    error.fault() == KafkaFault::Transient
+        || matches!(error, ClusterError::Kafka { source, .. } if is_new(source))
 }
 
 fn consumer(settings: &KafkaSettings, group: &str) -> Result<BaseConsumer<TracingContext>, ClusterError> {

@@ -12,7 +12,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, PoisonError, RwLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use fleetlog_codec::{Fingerprint, Lookup, LookupError, NoSource, SchemaSource, WriterSchema};
@@ -24,12 +24,11 @@ use rdkafka::{
 };
 
 use crate::{
-    ClusterError, KafkaSettings, LogReader, Offsets, PartitionRange, Read, ReadError, RecordView, log_error,
-    log_line,
+    Bootstrap, ClusterError, KafkaSettings, LogReader, Offsets, PartitionRange, Read, ReadError, RecordView,
+    bootstrap::{ASK_TIMEOUT, PATIENCE},
+    log_error, log_line,
 };
 
-/// How long publishing may wait for acknowledgements.
-const PUBLISH_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long reading may go without a record before it is given up as unavailable.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -145,7 +144,7 @@ impl SchemaTopic {
 
 impl Inner {
     fn read_on(&self, mut progress: Progress) -> Result<Progress, ReadError> {
-        let log = self.offsets.log_id(&self.topic)?;
+        let log = self.offsets.log_id_blocking(&self.topic)?;
         if progress.log != Some(log) {
             progress = Progress { log: Some(log), next: BTreeMap::new() };
         }
@@ -203,7 +202,13 @@ impl Inner {
             let record = BaseRecord::to(&self.topic).key(&key).payload(schema.json());
             producer.send(record).map_err(|(error, _)| wrap(error))?;
         }
-        producer.flush(PUBLISH_TIMEOUT).map_err(wrap)?;
+        let (begun, mut bootstrap) = (Instant::now(), Bootstrap::new(&self.settings.brokers));
+        while let Err(error) = producer.flush(ASK_TIMEOUT) {
+            if begun.elapsed() >= PATIENCE {
+                return Err(wrap(error));
+            }
+            bootstrap.look_after(producer.client());
+        }
         producer
             .client()
             .context()

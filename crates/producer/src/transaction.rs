@@ -14,7 +14,7 @@ use std::{
 
 use fleetlog_event::{EventSet, EventVisitor, FleetEvent};
 use fleetlog_kafka::{
-    ClusterError, KafkaFault, KafkaSettings, Offsets, classify, error_code, log_error, log_line,
+    Bootstrap, ClusterError, KafkaFault, KafkaSettings, Offsets, classify, error_code, log_error, log_line,
 };
 use rdkafka::{
     ClientConfig, ClientContext,
@@ -92,7 +92,8 @@ impl TransactionalProducer {
         config.set("transactional.id", transactional_id);
         let context = format!("taking over transactional id `{transactional_id}`");
         let wrap = |source| ConnectError(ClusterError::Kafka { context: context.clone(), source });
-        let client: BaseProducer<Outcomes> = config.create_with_context(Outcomes::default()).map_err(wrap)?;
+        let client: BaseProducer<Outcomes> =
+            config.create_with_context(Outcomes::new(&kafka.brokers)).map_err(wrap)?;
         let client = Arc::new(client);
         let polling = Polling::start(&client).map_err(|error| {
             ConnectError(ClusterError::Interrupted(format!("starting a producer's thread: {error}")))
@@ -300,15 +301,20 @@ fn is_retriable(error: &KafkaError) -> bool {
     }
 }
 
-/// Transactional calls can be resumed by calling again where librdkafka says so.
+/// Transactional calls can be resumed by calling again where librdkafka says so. A client that lost its brokers is looked after
+/// in between.
 fn again_while_retriable(
     client: &BaseProducer<Outcomes>,
     call: impl Fn() -> Result<(), KafkaError>,
 ) -> Result<(), KafkaError> {
+    let mut bootstrap = Bootstrap::new(&client.context().servers);
     let mut result = call();
     for _ in 1..CALL_TRIES {
         match &result {
-            Err(error) if is_retriable(error) && client.client().fatal_error().is_none() => result = call(),
+            Err(error) if is_retriable(error) && client.client().fatal_error().is_none() => {
+                bootstrap.look_after(client.client());
+                result = call();
+            }
             _ => break,
         }
     }
@@ -316,8 +322,9 @@ fn again_while_retriable(
 }
 
 /// What became of the records.
-#[derive(Default)]
 struct Outcomes {
+    /// Whom to ask for brokers.
+    servers: String,
     /// The first record of this transaction that was not delivered: the reason why it has to be aborted.
     first_failure: Mutex<Option<KafkaError>>,
     /// The last offset written to each partition.
@@ -325,6 +332,10 @@ struct Outcomes {
 }
 
 impl Outcomes {
+    fn new(servers: &str) -> Self {
+        Self { servers: servers.to_owned(), first_failure: Mutex::default(), last_offsets: Mutex::default() }
+    }
+
     fn take_failure(&self) -> Option<KafkaError> {
         self.first_failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

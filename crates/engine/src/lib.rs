@@ -35,6 +35,7 @@ mod runtime;
 mod status;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 pub use config::{ConfigProblems, EngineConfig};
 pub use dead_letter::{DeadLetter, Origin};

@@ -72,6 +72,7 @@ pub fn given<H: Handler>(handler: H) -> Given<H> {
         patience: PATIENCE,
         is_redrive: false,
         newest_offset: 0,
+        traceparent: None,
         offset: 0,
     }
 }
@@ -84,6 +85,7 @@ pub struct Given<H> {
     patience: Duration,
     is_redrive: bool,
     newest_offset: i64,
+    traceparent: Option<String>,
     offset: i64,
 }
 
@@ -118,6 +120,12 @@ impl<H: Handler> Given<H> {
         Self { newest_offset: self.offset + events, ..self }
     }
 
+    /// The next event is part of a trace: its header `traceparent`.
+    #[must_use]
+    pub fn traced(self, traceparent: &str) -> Self {
+        Self { traceparent: Some(traceparent.to_owned()), ..self }
+    }
+
     /// An event comes, and goes its way to the end.
     pub async fn event(self, event: impl Into<H::Event>) -> Then<H> {
         let (event, begun): (H::Event, _) = (event.into(), Instant::now());
@@ -132,6 +140,7 @@ impl<H: Handler> Given<H> {
             first_failed_at: None,
             is_redrive: self.is_redrive,
             newest_offset: self.newest_offset.max(self.offset),
+            traceparent: self.traceparent.clone(),
         };
         let mut called_after = Vec::new();
         loop {
@@ -233,7 +242,7 @@ impl<H: Handler> Then<H> {
     #[must_use]
     pub fn and(self) -> Given<H> {
         let offset = self.given.offset + 1;
-        Given { is_redrive: false, newest_offset: offset, offset, ..self.given }
+        Given { is_redrive: false, newest_offset: offset, traceparent: None, offset, ..self.given }
     }
 }
 

@@ -40,6 +40,9 @@ pub struct Call<E> {
     pub is_redrive: bool,
     /// The offset of the newest event of the same key that this process has seen: that of the event itself or a later one.
     pub newest_offset: i64,
+    /// The trace that the event is part of, to be passed on: its record's header `traceparent` where that is well-formed (W3C Trace
+    /// Context, section 3.2).
+    pub traceparent: Option<String>,
 }
 
 impl<E: EventSet> Call<E> {

@@ -23,13 +23,15 @@ pub struct Message {
 
 /// What is said about a call beside the event.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Envelope {
+pub(crate) struct Envelope<'a> {
     /// The event's idempotence key: `webhook-id`.
     pub(crate) id: EventId,
     /// Which call it is, from 1: `fleetlog-attempt`.
     pub(crate) attempt: u32,
     /// Whether an operator sent it back: `fleetlog-redrive`.
     pub(crate) is_redrive: bool,
+    /// The trace that the event is part of, for the receiver to go on with: `traceparent`.
+    pub(crate) traceparent: Option<&'a str>,
     /// When the call is made: `webhook-timestamp` says it in seconds.
     pub(crate) now: TimestampMs,
 }
@@ -43,9 +45,9 @@ impl Message {
         event: &FleetEvent,
         mode: Mode,
         secrets: &[Secret],
-        envelope: Envelope,
+        envelope: Envelope<'_>,
     ) -> Result<Self, serde_json::Error> {
-        let Envelope { id, attempt, is_redrive, now } = envelope;
+        let Envelope { id, attempt, is_redrive, traceparent, now } = envelope;
         let encoded = CloudEvent::of(event)?.encode(mode)?;
         let (id, timestamp_s) = (id.to_string(), now.0.div_euclid(1000));
         let signature = signatures(secrets, &id, timestamp_s, &encoded.body);
@@ -58,6 +60,7 @@ impl Message {
         headers.extend(signature.map(|signature| ("webhook-signature", signature)));
         headers.push(("fleetlog-attempt", attempt.to_string()));
         headers.extend(is_redrive.then(|| ("fleetlog-redrive", "true".to_owned())));
+        headers.extend(traceparent.map(|traceparent| ("traceparent", traceparent.to_owned())));
         Ok(Self { headers, body: encoded.body })
     }
 }
@@ -73,7 +76,8 @@ mod tests {
 
     fn message(secrets: &[Secret], attempt: u32, is_redrive: bool, now: i64) -> Message {
         let event = door_changed();
-        let envelope = Envelope { id: event.meta().event_id, attempt, is_redrive, now: TimestampMs(now) };
+        let (id, now) = (event.meta().event_id, TimestampMs(now));
+        let envelope = Envelope { id, attempt, is_redrive, traceparent: None, now };
         Message::new(&event, Mode::Structured, secrets, envelope).unwrap()
     }
 

@@ -42,8 +42,13 @@ impl Webhook {
     /// # Errors
     /// When a value of the event has no JSON form.
     pub fn message(&self, call: &Call<FleetEvent>, now: TimestampMs) -> Result<Message, Reject> {
-        let envelope =
-            Envelope { id: call.idempotence_key(), attempt: call.attempt, is_redrive: call.is_redrive, now };
+        let envelope = Envelope {
+            id: call.idempotence_key(),
+            attempt: call.attempt,
+            is_redrive: call.is_redrive,
+            traceparent: call.traceparent.as_deref(),
+            now,
+        };
         Message::new(&call.event.event, self.mode, &self.secrets, envelope)
             .map_err(|error| Reject::new(Reason::OutOfRange, format!("the event has no JSON form: {error}")))
     }

@@ -246,6 +246,34 @@ async fn what_waits_of_a_topic_that_is_not_read_any_more_is_called_for() {
     assert_eq!(fleet.read_all(&fleet.settings.topic("robot-dlq")).await.len(), 1);
 }
 
+/// For the handler to pass on: at the first call, and where the event comes back from a tier.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_trace_that_an_event_is_part_of_is_told_at_each_call() {
+    const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let fleet = fleet("by-hand-trace").await;
+    let event = fleet.connected(1);
+    let (key, value) = (Some(event.entity().to_string().into()), Some(fleet.encode(&event).into()));
+    let headers = vec![("traceparent".into(), Some(TRACEPARENT.into()))];
+    let record = Onward { topic: fleet.settings.topic("robot"), partition: None, key, value, headers };
+    let metrics = ProducerMetrics::unregistered().unwrap();
+    let producer = RawProducer::connect(&fleet.settings, &ProducerSettings::default(), metrics).unwrap();
+    Tiers(producer).append(record).await.unwrap();
+
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let telling = Arc::clone(&told);
+    let handler = ByHand::new(move |call| {
+        telling.lock().unwrap().push((call.attempt, call.traceparent.clone()));
+        let is_last = call.attempt == 3;
+        (Duration::ZERO, if is_last { Ok(()) } else { Err(HandlerError::Retry("not yet".into())) })
+    });
+    let (runner, stop) = (runner(&fleet, handler, HandlerSettings::default()), CancellationToken::new());
+    let running = tokio::spawn(runner.run(stop.clone()));
+    until("three calls", || told.lock().unwrap().len() == 3).await;
+    stop.cancel();
+    assert_eq!(running.await.unwrap(), End::Stopped);
+    assert_eq!(*told.lock().unwrap(), [1, 2, 3].map(|attempt| (attempt, Some(TRACEPARENT.to_owned()))));
+}
+
 /// Calls that never end are ended, and repeated; all of a lot that is due at once is called for, and none too early.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_hangs_is_given_up_and_a_lot_that_is_due_at_once_comes_when_it_is_due() {

@@ -160,6 +160,7 @@ fn call(event: FleetEvent) -> Call<FleetEvent> {
         first_failed_at: None,
         is_redrive: false,
         newest_offset: position.offset,
+        traceparent: None,
     }
 }
 

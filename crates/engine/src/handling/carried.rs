@@ -8,6 +8,8 @@ use fleetlog_handler::{Journey, NoJourney, is_of_journeys};
 use fleetlog_kafka::HeaderName;
 use fleetlog_projection::{Headers, LaneScope, Record};
 
+use crate::trace::traceparent;
+
 /// A record as it was read.
 #[derive(Debug)]
 pub(super) struct Carried {
@@ -83,6 +85,10 @@ impl Carried {
 
     pub(super) fn first_failed_at(&self) -> Option<TimestampMs> {
         self.travelled()?.first_failed_at
+    }
+
+    pub(super) fn traceparent(&self) -> Option<String> {
+        traceparent(&self.record).map(str::to_owned)
     }
 
     pub(super) fn is_redrive(&self) -> bool {

@@ -93,6 +93,7 @@ impl<H: Handler, C: Schemas> Shared<H, C> {
             first_failed_at: carried.first_failed_at(),
             is_redrive: carried.is_redrive(),
             newest_offset,
+            traceparent: carried.traceparent(),
         };
         let (begun, timeout) = (Instant::now(), self.settings.call_timeout);
         let handled = AssertUnwindSafe(self.handler.handle(&call)).catch_unwind();

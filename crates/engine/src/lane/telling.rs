@@ -5,8 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fleetlog_projection::{LaneId, Record, SetAside};
+use fleetlog_projection::{LaneId, SetAside};
 use tracing::warn;
+
+use crate::trace::{header, trace_id};
 
 /// A line about a lane, with what it is about as fields.
 macro_rules! tell {
@@ -111,21 +113,6 @@ fn tell_set_aside(lane: &LaneId, aside: &SetAside, unsaid: u64) {
     );
 }
 
-/// The trace that a record is part of: from `traceparent` (W3C Trace Context), if that is well-formed.
-fn trace_id(record: &Record) -> Option<&str> {
-    let mut parts = header(record, "traceparent")?.split('-');
-    let (_version, trace, _span) = (parts.next()?, parts.next()?, parts.next()?);
-    let is_id = trace.len() == 32 && trace.bytes().all(|byte| byte.is_ascii_hexdigit());
-    // All zeros is how a missing one is written.
-    (is_id && trace.bytes().any(|byte| byte != b'0')).then_some(trace)
-}
-
-/// A header that is short text; others are nothing to log.
-fn header<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
-    let text = std::str::from_utf8(record.headers.get(name)?).ok()?;
-    (text.len() <= 128 && !text.chars().any(char::is_control)).then_some(text)
-}
-
 fn shortened(text: &str) -> &str {
     let end = (0..=DETAIL_BYTES_MAX.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
     &text[..end.unwrap_or(0)]
@@ -133,15 +120,7 @@ fn shortened(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use fleetlog_event::TimestampMs;
-    use fleetlog_projection::Headers;
-
     use super::*;
-
-    fn record(headers: &[(&str, Option<&[u8]>)]) -> Record {
-        let headers = Headers::pack(headers.iter().copied());
-        Record { offset: 7, timestamp: TimestampMs(0), key: None, value: None, headers }
-    }
 
     #[test]
     fn a_flood_is_bounded_and_what_was_not_said_is_counted() {
@@ -163,25 +142,6 @@ mod tests {
         let lines =
             (0..10_000).filter(|ms| allowance.line(start + Duration::from_millis(*ms)).is_some()).count();
         assert_eq!(lines, 10 + 9);
-    }
-
-    #[test]
-    fn the_trace_is_read_off_a_well_formed_header_alone() {
-        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-        let traced =
-            |value: &str| trace_id(&record(&[("traceparent", Some(value.as_bytes()))])).map(str::to_owned);
-        assert_eq!(traced(&format!("00-{trace}-00f067aa0ba902b7-01")).as_deref(), Some(trace));
-        for wrong in ["", "00", "00-xyz-1-1", &format!("00-{}-1-1", "0".repeat(32)), &"a".repeat(10_000)] {
-            assert_eq!(traced(wrong), None, "{wrong}");
-        }
-        assert_eq!(trace_id(&record(&[("traceparent", Some(b"\xff\xfe"))])), None);
-        assert_eq!(trace_id(&record(&[])), None);
-    }
-
-    #[test]
-    fn a_header_cannot_forge_a_line() {
-        assert_eq!(header(&record(&[("ce_id", Some(b"a\nERROR all is lost"))]), "ce_id"), None);
-        assert_eq!(header(&record(&[("ce_id", Some(b"abc"))]), "ce_id"), Some("abc"));
     }
 
     #[test]

@@ -30,6 +30,8 @@ fn subscription(url: &str) -> Subscription {
     }
 }
 
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
 fn webhook(url: &str) -> Webhook {
     Webhook::new(&subscription(url)).unwrap()
 }
@@ -46,6 +48,7 @@ fn call(event: FleetEvent) -> Call<FleetEvent> {
         first_failed_at: None,
         is_redrive: false,
         newest_offset: 7,
+        traceparent: None,
     }
 }
 
@@ -110,7 +113,9 @@ async fn an_event_arrives_structured_and_signed() {
     assert_eq!(request.header("webhook-signature"), recomputed(&request));
     let timestamp_s: i64 = request.header("webhook-timestamp").parse().unwrap();
     assert!((before_s..=now().0 / 1000).contains(&timestamp_s));
-    assert!(!request.headers.iter().any(|(name, _)| name == "fleetlog-redrive" || name.starts_with("ce-")));
+    let optional =
+        |name: &str| ["fleetlog-redrive", "traceparent"].contains(&name) || name.starts_with("ce-");
+    assert!(!request.headers.iter().any(|(name, _)| optional(name)));
 }
 
 #[tokio::test]
@@ -118,7 +123,8 @@ async fn what_is_sent_is_what_the_message_says_byte_for_byte_in_both_modes() {
     for mode in [Mode::Structured, Mode::Binary] {
         let mut receiver = Receiver::start(Act::Answer(OK.to_owned())).await;
         let webhook = Webhook::new(&Subscription { mode, ..subscription(&receiver.url) }).unwrap();
-        let again = Call { attempt: 3, is_redrive: true, ..call(door_changed()) };
+        let traceparent = Some(TRACEPARENT.to_owned());
+        let again = Call { attempt: 3, is_redrive: true, traceparent, ..call(door_changed()) };
         let message = webhook.message(&again, TimestampMs(1_795_251_856_000)).unwrap();
         assert_eq!(webhook.send(&message).await.unwrap().body_start, b"ok");
         let request = receiver.request().await;
@@ -133,6 +139,7 @@ async fn what_is_sent_is_what_the_message_says_byte_for_byte_in_both_modes() {
         assert_eq!(headers, message.headers);
         assert_eq!(request.header("webhook-signature"), recomputed(&request));
         assert_eq!(request.header("fleetlog-redrive"), "true");
+        assert_eq!(request.header("traceparent"), TRACEPARENT);
         if mode == Mode::Binary {
             assert_eq!(request.header("ce-id"), request.header("webhook-id"));
             assert_eq!(request.header("ce-siteuid"), "werk%201");

@@ -143,10 +143,9 @@ impl Handlers {
             self.judge_repeats(&told, &wanted, &partitions, fleet);
         }
         let retried = told.calls.keys().filter(|(_, attempt)| *attempt > 1).count();
-        if retried == 0 || wanted.is_empty() || letters.of.is_empty() {
-            let detail =
-                format!("{} events wanted, {retried} retried, {} letters", wanted.len(), letters.of.len());
-            fleet.found(Check::Vacuous, detail);
+        // Letters there may be none: poison goes to any topic, and few calls fail often enough to be given up.
+        if retried == 0 || wanted.is_empty() {
+            fleet.found(Check::Vacuous, format!("{} events wanted, {retried} retried", wanted.len()));
         }
         Ok(())
     }

@@ -129,15 +129,18 @@ impl Poisoner {
 
     /// Sends one event like another to every partition of every topic that has one.
     pub(crate) async fn touch_every_lane(&self, random: &mut StdRng) -> Result<()> {
+        self.to_every_lane(Kind::Again, random).await
+    }
+
+    /// Sends one record that nobody can read to every partition of every topic that has one.
+    pub(crate) async fn spoil_every_lane(&self, random: &mut StdRng) -> Result<()> {
+        self.to_every_lane(Kind::NoFraming, random).await
+    }
+
+    async fn to_every_lane(&self, kind: Kind, random: &mut StdRng) -> Result<()> {
         let places =
             TOPICS.iter().flat_map(|topic| (0..PARTITIONS).map(move |partition| (*topic, partition)));
-        let draw = |(topic, partition)| Draw {
-            kind: Kind::Again,
-            topic,
-            partition,
-            at: 1.0,
-            event_id: random.random(),
-        };
+        let draw = |(topic, partition)| Draw { kind, topic, partition, at: 1.0, event_id: random.random() };
         self.send_all(places.map(draw).collect()).await
     }
 

@@ -258,13 +258,15 @@ mod tests {
     struct Scripted {
         answers: Mutex<Vec<Result<(), HandlerError>>>,
         seen: Mutex<Vec<(u32, bool, bool, bool)>>,
+        traces: Mutex<Vec<Option<String>>>,
         takes: Duration,
         wanted: bool,
     }
 
     fn scripted(answers: &[Result<(), HandlerError>]) -> Scripted {
         let answers = Mutex::new(answers.iter().rev().cloned().collect());
-        Scripted { answers, seen: Mutex::default(), takes: Duration::ZERO, wanted: true }
+        let (seen, traces) = (Mutex::default(), Mutex::default());
+        Scripted { answers, seen, traces, takes: Duration::ZERO, wanted: true }
     }
 
     impl Handler for Scripted {
@@ -281,6 +283,7 @@ mod tests {
         async fn handle(&self, call: &Call<RobotEvent>) -> Result<(), HandlerError> {
             let seen = (call.attempt, call.first_failed_at.is_some(), call.is_redrive, call.is_outdated());
             self.seen.lock().expect("not poisoned").push(seen);
+            self.traces.lock().expect("not poisoned").push(call.traceparent.clone());
             tokio::time::sleep(self.takes).await;
             self.answers.lock().expect("not poisoned").pop().unwrap_or(Ok(()))
         }
@@ -307,6 +310,15 @@ mod tests {
             let first = [(1, false, false, false), (2, true, false, false), (3, true, false, false)];
             assert_eq!(seen[..3], first);
             assert_eq!(seen[3], (1, false, true, true));
+        });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_call_is_told_the_trace_of_its_event_and_of_no_other() {
+        let traced = given(scripted(&[failed()])).traced("00-a-b-01").event(connected()).await.then_done();
+        traced.and().event(connected()).await.then_done().then_handler(|handler| {
+            let traces = handler.traces.lock().expect("not poisoned");
+            assert_eq!(*traces, [Some("00-a-b-01".to_owned()), Some("00-a-b-01".to_owned()), None]);
         });
     }
 

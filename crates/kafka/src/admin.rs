@@ -265,9 +265,7 @@ impl Admin {
         let mut refused_at = None;
         while !self.insisting(once).await? {
             if refused_at.get_or_insert_with(Instant::now).elapsed() > REGISTRATION_TIMEOUT {
-                let count =
-                    |client: &Client<_>| Ok(client.fetch_metadata(None, ASK_TIMEOUT)?.brokers().len());
-                let brokers = self.asking("counting brokers", count).await?;
+                let brokers = self.insisting(|| self.cluster(ASK_TIMEOUT)).await?.brokers.len();
                 return Err(ClusterError::TooFewBrokers { topic: topic.to_owned(), replication, brokers });
             }
             tokio::time::sleep(VISIBLE_INTERVAL).await;
